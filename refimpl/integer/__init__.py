@@ -1,0 +1,1 @@
+"""Integer arithmetic to the bit: narrowing, SIMD instructions, matrix products."""

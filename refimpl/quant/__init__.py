@@ -1,0 +1,32 @@
+"""Symmetric INT8 quantization: codes, calibration, the quantized linear layer, requantization."""
+
+from refimpl.quant.calibrate import absmax, percentile
+from refimpl.quant.linear import QuantizedLinear, QuantizedTable, compensation, quantized_linear, rescale
+from refimpl.quant.ops import QUANTIZED
+from refimpl.quant.requantize import requantize
+from refimpl.quant.symmetric import (
+    ZERO_POINT,
+    dequantize_activation,
+    dequantize_weight,
+    quantize_activation,
+    quantize_weight,
+    scale_of,
+)
+
+__all__ = [
+    "QUANTIZED",
+    "ZERO_POINT",
+    "QuantizedLinear",
+    "QuantizedTable",
+    "absmax",
+    "compensation",
+    "dequantize_activation",
+    "dequantize_weight",
+    "percentile",
+    "quantize_activation",
+    "quantize_weight",
+    "quantized_linear",
+    "requantize",
+    "rescale",
+    "scale_of",
+]

@@ -1,0 +1,68 @@
+"""The quantized linear layer, and the embedding table stored as codes.
+
+    u   = quantize(x)                              u8, code + 128
+    acc = sum_k (u[k] - 128) w[m, k]               s32, exact
+        = sum_k u[k] w[m, k]  -  128 sum_k w[m, k]     what u8 x s8 hardware computes, and its compensation
+    y   = f32(acc) * (x_scale * w_scale[m]) + bias[m]
+
+Contract. acc is exact, hence independent of order, tiles and threads. f32(acc) rounds to nearest even (it is exact up
+to 2**24). The two scales are multiplied first, in f32; then one multiplication and one addition, not fused. ONNX
+Runtime's MatMulIntegerToFloat followed by Add does the same operations in the same order.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from refimpl import check
+from refimpl.integer.gemm import gemm_u8s8s32
+from refimpl.nn.embedding import check_ids
+from refimpl.nn.taps import NO_TAP, Tap
+from refimpl.quant.symmetric import ZERO_POINT, quantize_activation
+
+
+class QuantizedLinear(NamedTuple):
+    """codes: s8 (M, K); weight_scale, bias: f32 (M,); input_scale: f32 ()."""
+
+    codes: np.ndarray
+    weight_scale: np.ndarray
+    input_scale: np.ndarray
+    bias: np.ndarray
+
+
+class QuantizedTable(NamedTuple):
+    """An embedding table as codes. codes: s8 (V, D); scale: f32 (V,), one per row."""
+
+    codes: np.ndarray
+    scale: np.ndarray
+
+
+def compensation(codes: np.ndarray) -> np.ndarray:
+    """128 sum_k w[m, k], which the +128 of the activations added to every accumulator. s8 (M, K) -> s32 (M,)."""
+    check.dtype("codes", codes, np.int8)
+    return ZERO_POINT * codes.sum(1, dtype=np.int32)
+
+
+def rescale(acc: np.ndarray, input_scale: np.ndarray, weight_scale: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """s32 (..., M) accumulators of the signed codes -> f32 (..., M), by the last line of the equation."""
+    check.dtype("acc", acc, np.int32)
+    for name, array in (("input_scale", input_scale), ("weight_scale", weight_scale), ("bias", bias)):
+        check.dtype(name, array, np.float32)
+    check.shape("weight_scale", weight_scale, (acc.shape[-1],))
+    check.shape("bias", bias, weight_scale.shape)
+    return acc.astype(np.float32) * (input_scale * weight_scale) + bias
+
+
+def quantized_linear(x: np.ndarray, p: QuantizedLinear, tap: Tap = NO_TAP) -> np.ndarray:
+    """x: f32 (..., K) -> f32 (..., M). Taps: codes, u8 (..., K); acc, s32 (..., M), compensated."""
+    check.last_dim("x", x, p.codes.shape[1])
+    u = tap("codes", quantize_activation(x, p.input_scale))
+    raw = gemm_u8s8s32(u.reshape(-1, u.shape[-1]), p.codes)
+    acc = tap("acc", (raw - compensation(p.codes)).reshape(*x.shape[:-1], -1))
+    return rescale(acc, p.input_scale, p.weight_scale, p.bias)
+
+
+def quantized_embedding(ids: np.ndarray, table: QuantizedTable) -> np.ndarray:
+    """ids: integer (B, T) -> f32 (B, T, D): f32(code) * scale of the row, one rounding."""
+    check_ids(ids, table.codes.shape[0])
+    return table.codes[ids].astype(np.float32) * table.scale[ids][..., None]
