@@ -1,0 +1,1 @@
+"""How matrices lie in memory for the kernels: each layout drawn once, with its index formula and exact inverse."""

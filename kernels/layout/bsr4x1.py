@@ -1,0 +1,114 @@
+"""bsr4x1: weights pruned in blocks of 4 output channels x 1 input channel, stored for a 4-wide dot product.
+
+    w (M, K)                 block row r is the rows 4r ... 4r+3; its live columns, ascending, are cut into groups of 4.
+
+         k0 k1 k2 k3 k4 k5 k6          indptr   [0, 2]          groups of block row r: indptr[r] ... indptr[r+1]-1
+    4r   a  .  b  c  .  d  e           indices  [0, 2, 3, 5,    4 columns a group; the last group repeats its last
+    4r+1 f  .  g  h  .  i  j                     6, 6, 6, 6]    column, with zeros as weights
+    4r+2 k  .  l  m  .  n  o           values   a b c d  f g h i  k l m n  p q r s
+    4r+3 p  .  q  r  .  s  t                    e 0 0 0  j 0 0 0  o 0 0 0  t 0 0 0
+
+    values[16 g + 4 i + j] = w[4r + i, indices[4 g + j]]       one row of a group is one dword: a ``vpdpbusd`` operand
+
+A block is stored if any of its four weights is nonzero. M is padded with zero rows to a multiple of 4. Source: the
+"BSR group" of Intel Extension for Transformers (4x1, groups of 4); ``indptr`` counts groups, not blocks.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from refimpl import check
+from refimpl.integer.gemm import MAX_K
+from refimpl.prune.blocks import live_blocks
+
+ROWS = GROUP = 4
+
+
+class Bsr4x1(NamedTuple):
+    """shape: (M, K); indptr: s32 (ceil(M/4) + 1,); indices: s32 (4 G,); values: s8 (16 G,) for G groups."""
+
+    shape: tuple[int, int]
+    indptr: np.ndarray
+    indices: np.ndarray
+    values: np.ndarray
+
+
+def pack(w: np.ndarray) -> Bsr4x1:
+    """Store the live blocks of w, s8 (M, K)."""
+    check.dtype("w", w, np.int8)
+    check.shape("w", w, ("M", "K"))
+    _check_shape(w.shape)
+    padded = np.pad(w, ((0, -w.shape[0] % ROWS), (0, 0)))
+    live = live_blocks(padded, (ROWS, 1))
+    groups = -(-live.sum(1) // GROUP)
+    indptr = np.concatenate([[0], groups.cumsum()]).astype(np.int32)
+    indices = np.zeros(GROUP * indptr[-1], np.int32)
+    values = np.zeros((indptr[-1], ROWS, GROUP), np.int8)
+    for row, alive in enumerate(live):
+        columns = np.flatnonzero(alive)
+        if columns.size:
+            start, stop = indptr[row], indptr[row + 1]
+            count = GROUP * (stop - start)
+            indices[GROUP * start : GROUP * stop] = np.pad(columns, (0, count - columns.size), mode="edge")
+            block = np.zeros((ROWS, count), np.int8)
+            block[:, : columns.size] = padded[ROWS * row : ROWS * (row + 1), columns]
+            values[start:stop] = block.reshape(ROWS, -1, GROUP).swapaxes(0, 1)
+    return Bsr4x1(w.shape, indptr, indices, values.reshape(-1))
+
+
+def unpack(packed: Bsr4x1) -> np.ndarray:
+    """The exact inverse of ``pack``: s8 (M, K). Raises what ``validate`` raises."""
+    validate(packed)
+    m, k = packed.shape
+    w = np.zeros((-(-m // ROWS) * ROWS, k), np.int16)
+    rows = np.repeat(np.arange(len(packed.indptr) - 1), np.diff(packed.indptr))
+    blocks = packed.values.reshape(-1, ROWS, GROUP)
+    at = (ROWS * rows[:, None, None] + np.arange(ROWS)[:, None], packed.indices.reshape(-1, 1, GROUP))
+    np.add.at(w, at, blocks)  # the repeated columns of a padded group add zeros
+    return w[:m].astype(np.int8)
+
+
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if len(shape) != 2 or min(shape) < 1 or shape[1] > MAX_K:
+        raise ValueError(f"shape is {shape}; need (M, K) with M >= 1 and 1 <= K <= {MAX_K}")
+
+
+def validate(packed: Bsr4x1) -> None:
+    """Raise TypeError or ValueError unless a kernel can run on this without reading or writing outside its arrays.
+
+    Also requires the canonical form, so that ``pack(unpack(x)) == x``: columns of a block row strictly ascending but
+    for the padding of its last group, which repeats the last column with zero weights.
+    """
+    for name, dtype in (("indptr", np.int32), ("indices", np.int32), ("values", np.int8)):
+        check.dtype(name, getattr(packed, name), dtype)
+    _check_shape(packed.shape)
+    m, k = packed.shape
+    check.shape("indptr", packed.indptr, (-(-m // ROWS) + 1,))
+    groups = np.diff(packed.indptr.astype(np.int64))
+    if packed.indptr[0] != 0 or (groups < 0).any():
+        raise ValueError("indptr does not ascend from 0")
+    check.shape("indices", packed.indices, (GROUP * int(packed.indptr[-1]),))
+    check.shape("values", packed.values, (ROWS * packed.indices.size,))
+    if packed.indices.size and not 0 <= packed.indices.min() <= packed.indices.max() < k:
+        outside = packed.indices[(packed.indices < 0) | (packed.indices >= k)][0]
+        raise ValueError(f"indices has the column {outside}; need 0 to {k - 1}")
+    _check_canonical(packed, groups)
+
+
+def _check_canonical(packed: Bsr4x1, groups: np.ndarray) -> None:
+    row = np.repeat(np.arange(groups.size), GROUP * groups)
+    step = np.diff(packed.indices.astype(np.int64))
+    same_row = np.diff(row) == 0
+    repeats = np.concatenate([[False], same_row & (step == 0)])
+    last_group = np.repeat(packed.indptr[1:] - 1, GROUP * groups) == np.arange(row.size) // GROUP
+    first_of_group = np.arange(row.size) % GROUP == 0
+    if (same_row & (step < 0)).any() or (repeats & ~(last_group & ~first_of_group)).any():
+        raise ValueError("indices of a block row do not ascend")
+    live = packed.values.reshape(-1, ROWS, GROUP).any(1).reshape(-1)
+    if (live == repeats).any():
+        raise ValueError("values has a zero block that is no padding, or a padding block that is not zero")
+    if (packed.values.reshape(-1, ROWS, GROUP)[-1:] != 0).any() and packed.shape[0] % ROWS:
+        tail = packed.values.reshape(-1, ROWS, GROUP)[packed.indptr[-2] :, packed.shape[0] % ROWS :]
+        if tail.any():
+            raise ValueError(f"values has weights in rows beyond M = {packed.shape[0]}")

@@ -1,0 +1,64 @@
+"""What a kernel is to its callers: a name, an oracle, a packing, and three executions with equal bits.
+
+A name follows the grammar PRODUCT[_BLOCK]_INPUTS: ``gemm_u8s8s32`` and ``bsgemm_4x1_u8s8s32``, where PRODUCT is gemm
+or bsgemm (block-sparse), BLOCK is rows x columns, and INPUTS names the types of activation, weight and accumulator.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+
+from refimpl import check
+from refimpl.kernels.simd.threefold import NATIVE, PORTABLE, KernelSource
+
+
+class Kernel(NamedTuple):
+    """One rung of a family.
+
+    oracle: (a, w) -> s32 (N, M), in ``refimpl``. pack: w, s8 (M, K) -> packed; unpack: its inverse. validate: raises
+    unless a packed weight from outside is safe to run. call: (execution, a, packed) -> s32 (N, M), the kernel with
+    its activations packed and its result unpacked.
+    """
+
+    name: str
+    oracle: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    pack: Callable[[np.ndarray], Any]
+    unpack: Callable[[Any], np.ndarray]
+    validate: Callable[[Any], None]
+    source: KernelSource
+    call: Callable[[Callable[..., Any], np.ndarray, Any], np.ndarray]
+
+    def emulated(self, a: np.ndarray, packed: Any) -> np.ndarray:
+        """Instruction by instruction on NumPy registers: slow, anywhere. a: u8 (N, K) -> s32 (N, M)."""
+        return self._run(self.source.emulated, a, packed)
+
+    def portable(self, a: np.ndarray, packed: Any, threads: int = 1) -> np.ndarray:
+        """Jitted without special instructions. a: u8 (N, K) -> s32 (N, M)."""
+        return self.run(PORTABLE, a, packed, threads)
+
+    def native(self, a: np.ndarray, packed: Any, threads: int = 1) -> np.ndarray:
+        """Jitted with the real instructions. Raises RuntimeError where this CPU lacks one."""
+        return self.run(NATIVE, a, packed, threads)
+
+    def fastest(self) -> str:
+        """ "native" where this CPU has the instructions, otherwise "portable": the name says which will run."""
+        return NATIVE if self.source.runs_natively() else PORTABLE
+
+    def run(self, target: str, a: np.ndarray, packed: Any, threads: int = 1) -> np.ndarray:
+        """``portable`` or ``native``, by name. Threads beyond the first share out the tiles; the bits are the same."""
+        if not 1 <= threads <= numba.config.NUMBA_NUM_THREADS:
+            raise ValueError(f"threads is {threads}; need 1 to {numba.config.NUMBA_NUM_THREADS}")
+        execution = self.source.compiled(target, parallel=threads > 1)
+        before = numba.get_num_threads()
+        numba.set_num_threads(threads)
+        try:
+            return self._run(execution, a, packed)
+        finally:
+            numba.set_num_threads(before)
+
+    def _run(self, execution: Callable[..., Any], a: np.ndarray, packed: Any) -> np.ndarray:
+        check.dtype("a", a, np.uint8)
+        check.shape("a", a, ("N", packed.shape[1]))
+        return self.call(execution, a, packed)

@@ -1,0 +1,85 @@
+"""From a declaration to a numba intrinsic: how an instruction becomes LLVM code.
+
+A ``build`` function gets the LLVM builder and the operands' LLVM values and returns the result's. ``Instruction`` is
+the third kind of threefold: NumPy meaning, portable LLVM form, native LLVM intrinsic.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from refimpl.kernels.simd.registers import Register, vector
+from refimpl.kernels.simd.threefold import NATIVE, Threefold
+
+Build = Callable[..., ir.Value]
+
+_BY_ARITY: dict[int, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+    0: lambda f: lambda context: f(),
+    2: lambda f: lambda context, a, b: f(a, b),
+    3: lambda f: lambda context, a, b, c: f(a, b, c),
+}  # numba reads an intrinsic's arity from its signature, so each arity needs a function of its own
+
+
+class Instruction(Threefold):
+    """One instruction; ``native`` is None where LLVM selects the real instruction from the portable form itself."""
+
+    def __init__(self, meaning: Callable[..., Any], arity: int, portable: Any, native: Any = None, feature: str = ""):
+        super().__init__(meaning)
+        self.features = frozenset([feature] if feature else [])
+        self._portable = _intrinsic(meaning.__name__, arity, portable)
+        self._native = _intrinsic(meaning.__name__, arity, native) if native else self._portable
+
+    def compiled(self, target: str) -> Callable[..., Any]:
+        return self._native if target == NATIVE else self._portable
+
+
+def _intrinsic(name: str, arity: int, typing: Callable[..., Any]) -> Callable[..., Any]:
+    definition = _BY_ARITY[arity](typing)
+    definition.__name__ = definition.__qualname__ = name
+    return intrinsic(prefer_literal=True)(definition)
+
+
+def on_registers(result: Register, operands: tuple[Register, ...], build: Build) -> Callable[..., Any]:
+    """Typing of an instruction from registers to a register."""
+
+    def codegen(context, builder, signature, args):
+        return build(builder, *args)
+
+    def typing(*args):
+        return (result(*operands), codegen) if args == operands else None
+
+    return typing
+
+
+def llvm_intrinsic(result: Register, operands: tuple[Register, ...], name: str) -> Callable[..., Any]:
+    """Typing of an instruction that LLVM offers by name, such as llvm.x86.avx512.vpdpbusd.512."""
+
+    def build(builder, *args):
+        function = ir.FunctionType(result.llvm, [operand.llvm for operand in operands])
+        return builder.call(cgutils.get_or_insert_function(builder.module, function, name), args)
+
+    return on_registers(result, operands, build)
+
+
+def shuffle(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, bits: int, indices: list[int]) -> ir.Value:
+    """LLVM's shufflevector on elements of ``bits`` bits, back in the type of ``a``."""
+    wide = vector(bits, 512 // bits)
+    picked = builder.shuffle_vector(
+        builder.bitcast(a, wide), builder.bitcast(b, wide), ir.Constant(vector(32, len(indices)), indices)
+    )
+    return builder.bitcast(picked, a.type)
+
+
+def pointer(context, builder, array_type: types.Array, array: ir.Value, at: ir.Value, pointee: ir.Type) -> ir.Value:
+    """The address of ``array[at]``, as a pointer to ``pointee``; nothing is checked."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [at]), pointee.as_pointer())
+
+
+def is_flat(array: Any, *dtypes: Any) -> bool:
+    """Whether a numba type is a contiguous 1-D array of one of the dtypes."""
+    return isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C" and array.dtype in dtypes
