@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refimpl import check
 from refimpl.models.config import Config
 from refimpl.models.heads import Head
 from refimpl.nn import LINEARS, NO_TAP, REFERENCE, Embeddings, EncoderLayer, Ops, Tap, encoder_layer
@@ -64,3 +65,21 @@ def map_linears(model: Model, change: Callable[[str, Any], Any]) -> Model:
         for i, layer in enumerate(model.layers)
     )
     return replace(model, layers=layers)
+
+
+def cast(model: Model, dtype: type[np.floating]) -> Model:
+    """The model with every f32 or f64 array in another of the two dtypes; integer arrays stay."""
+    head = map_floats(model.head, dtype)
+    return replace(
+        model, embeddings=map_floats(model.embeddings, dtype), layers=map_floats(model.layers, dtype), head=head
+    )
+
+
+def map_floats(tree: Any, dtype: type[np.floating]) -> Any:
+    """A tree of tuples, NamedTuples and arrays with its f32 and f64 arrays in ``dtype``."""
+    if isinstance(tree, np.ndarray):
+        return tree.astype(dtype) if tree.dtype in check.FLOATS else tree
+    if isinstance(tree, tuple):
+        leaves = [map_floats(leaf, dtype) for leaf in tree]
+        return type(tree)(*leaves) if hasattr(tree, "_fields") else tuple(leaves)
+    return tree

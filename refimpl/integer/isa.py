@@ -119,7 +119,9 @@ def vshufi32x4(a: np.ndarray, b: np.ndarray, imm: int) -> np.ndarray:
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
-def _inside(array: np.ndarray, at: int, count: int) -> slice:
+def _inside(array: np.ndarray, at: int, count: int, *dtypes: type) -> slice:
+    check.dtype("array", array, *dtypes)
+    check.shape("array", array, ("N",))
     if at < 0 or at + count > array.size:
         raise IndexError(f"elements {at} to {at + count - 1} of an array of {array.size}")
     return slice(at, at + count)
@@ -127,23 +129,23 @@ def _inside(array: np.ndarray, at: int, count: int) -> slice:
 
 def vmovdqu8(array: np.ndarray, at: int) -> np.ndarray:
     """Load 64 consecutive bytes, u8 or s8."""
-    return array[_inside(array, at, 64)].copy()
+    return array[_inside(array, at, 64, np.uint8, np.int8)].copy()
 
 
 def vpbroadcastd(array: np.ndarray, at: int) -> np.ndarray:
     """Load four consecutive bytes and repeat them in all sixteen dwords."""
-    return np.tile(array[_inside(array, at, 4)], 16)
+    return np.tile(array[_inside(array, at, 4, np.uint8, np.int8)], 16)
 
 
 def vmovdqu32(array: np.ndarray, at: int, register: np.ndarray) -> None:
     """Store sixteen s32."""
-    array[_inside(array, at, 16)] = register
+    array[_inside(array, at, 16, np.int32)] = register
 
 
 def vmovdqu32_first(array: np.ndarray, at: int, register: np.ndarray, count: int) -> None:
     """Store the first ``count`` of sixteen s32 (a mask register with the low ``count`` bits set)."""
     count = min(max(count, 0), 16)
-    array[_inside(array, at, count)] = register[:count]
+    array[_inside(array, at, count, np.int32)] = register[:count]
 
 
 def prefetcht0(array: np.ndarray, at: int) -> None:

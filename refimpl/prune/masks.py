@@ -16,13 +16,14 @@ import numpy as np
 from refimpl import check
 
 
-def cutoff(scores: np.ndarray, density: float) -> float:
+def cutoff(scores: np.ndarray, density: float) -> np.float64:
     """The largest score that is pruned; -inf where nothing is. scores: float, any shape, not empty."""
     check.dtype("scores", scores, *check.FLOATS)
     check.finite("scores", scores)
     check.fraction("density", density)
     pruned = scores.size - round(density * scores.size)
-    return float(np.partition(scores, pruned - 1, axis=None)[pruned - 1]) if pruned else -np.inf
+    # A NumPy scalar, not a float: comparing f32 scores with a Python float would round it to f32.
+    return np.float64(np.partition(scores, pruned - 1, axis=None)[pruned - 1] if pruned else -np.inf)
 
 
 def topk_mask(scores: np.ndarray, density: float) -> np.ndarray:

@@ -1,7 +1,15 @@
 """Symmetric INT8 quantization: codes, calibration, the quantized linear layer, requantization."""
 
 from refimpl.quant.calibrate import absmax, percentile
-from refimpl.quant.linear import QuantizedLinear, QuantizedTable, compensation, quantized_linear, rescale
+from refimpl.quant.linear import (
+    IntegerLinear,
+    QuantizedLinear,
+    QuantizedTable,
+    compensation,
+    integer_linear,
+    quantized_linear,
+    rescale,
+)
 from refimpl.quant.ops import QUANTIZED
 from refimpl.quant.requantize import requantize
 from refimpl.quant.symmetric import (
@@ -16,12 +24,14 @@ from refimpl.quant.symmetric import (
 __all__ = [
     "QUANTIZED",
     "ZERO_POINT",
+    "IntegerLinear",
     "QuantizedLinear",
     "QuantizedTable",
     "absmax",
     "compensation",
     "dequantize_activation",
     "dequantize_weight",
+    "integer_linear",
     "percentile",
     "quantize_activation",
     "quantize_weight",

@@ -10,7 +10,8 @@ to 2**24). The two scales are multiplied first, in f32; then one multiplication 
 Runtime's MatMulIntegerToFloat followed by Add does the same operations in the same order.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -28,6 +29,11 @@ class QuantizedLinear(NamedTuple):
     weight_scale: np.ndarray
     input_scale: np.ndarray
     bias: np.ndarray
+
+    @property
+    def compensation(self) -> np.ndarray:
+        """s32 (M,)."""
+        return compensation(self.codes)
 
 
 class QuantizedTable(NamedTuple):
@@ -48,18 +54,42 @@ def rescale(acc: np.ndarray, input_scale: np.ndarray, weight_scale: np.ndarray, 
     check.dtype("acc", acc, np.int32)
     for name, array in (("input_scale", input_scale), ("weight_scale", weight_scale), ("bias", bias)):
         check.dtype(name, array, np.float32)
+    check.shape("input_scale", input_scale, ())
     check.shape("weight_scale", weight_scale, (acc.shape[-1],))
     check.shape("bias", bias, weight_scale.shape)
     return acc.astype(np.float32) * (input_scale * weight_scale) + bias
 
 
-def quantized_linear(x: np.ndarray, p: QuantizedLinear, tap: Tap = NO_TAP) -> np.ndarray:
-    """x: f32 (..., K) -> f32 (..., M). Taps: codes, u8 (..., K); acc, s32 (..., M), compensated."""
-    check.last_dim("x", x, p.codes.shape[1])
+class IntegerLinear(Protocol):
+    """What every form of an INT8 linear layer has, however its weight is stored. f32 (), (M,), (M,); s32 (M,)."""
+
+    @property
+    def input_scale(self) -> np.ndarray: ...
+    @property
+    def weight_scale(self) -> np.ndarray: ...
+    @property
+    def bias(self) -> np.ndarray: ...
+    @property
+    def compensation(self) -> np.ndarray: ...
+
+
+def integer_linear(
+    x: np.ndarray, p: IntegerLinear, product: Callable[[np.ndarray], np.ndarray], tap: Tap = NO_TAP
+) -> np.ndarray:
+    """The layer around any integer product, u8 (N, K) -> s32 (N, M) without compensation.
+
+    x: f32 (..., K) -> f32 (..., M). Taps: codes, u8 (..., K); acc, s32 (..., M), compensated.
+    """
     u = tap("codes", quantize_activation(x, p.input_scale))
-    raw = gemm_u8s8s32(u.reshape(-1, u.shape[-1]), p.codes)
-    acc = tap("acc", (raw - compensation(p.codes)).reshape(*x.shape[:-1], -1))
+    raw = product(u.reshape(-1, u.shape[-1]))
+    acc = tap("acc", (raw - p.compensation).reshape(*x.shape[:-1], -1))
     return rescale(acc, p.input_scale, p.weight_scale, p.bias)
+
+
+def quantized_linear(x: np.ndarray, p: QuantizedLinear, tap: Tap = NO_TAP) -> np.ndarray:
+    """``integer_linear`` with the exact NumPy product."""
+    check.last_dim("x", x, p.codes.shape[1])
+    return integer_linear(x, p, lambda u: gemm_u8s8s32(u, p.codes), tap)
 
 
 def quantized_embedding(ids: np.ndarray, table: QuantizedTable) -> np.ndarray:

@@ -20,8 +20,11 @@ def requantize(
     check.dtype("acc", acc, np.int32)
     for name, scale in (("input_scale", input_scale), ("weight_scale", weight_scale), ("output_scale", output_scale)):
         check.dtype(name, scale, np.float32)
+        check.shape(name, scale, ("M",) if name == "weight_scale" else ())
         check.positive(name, scale)
     check.last_dim("acc", acc, weight_scale.shape[0])
-    multiplier = input_scale * weight_scale / output_scale
-    codes = np.rint(np.clip(acc.astype(np.float32) * multiplier, ACTIVATION_MIN, ACTIVATION_MAX))
+    with np.errstate(over="ignore"):  # a product that overflows to infinity clips to the limit as it should
+        multiplier = input_scale * weight_scale / output_scale
+        check.finite("input_scale * weight_scale / output_scale", multiplier)
+        codes = np.rint(np.clip(acc.astype(np.float32) * multiplier, ACTIVATION_MIN, ACTIVATION_MAX))
     return (codes.astype(np.int32) + ZERO_POINT).astype(np.uint8)

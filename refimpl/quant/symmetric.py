@@ -35,6 +35,8 @@ def scale_of(absmax: np.ndarray) -> np.ndarray:
     absmax = np.asarray(absmax)
     check.dtype("absmax", absmax, np.float32)
     check.finite("absmax", absmax)
+    if (absmax < 0).any():
+        raise ValueError(f"absmax has the element {absmax.min()}; need every element >= 0")
     scale = absmax / np.float32(WEIGHT_MAX)
     return np.where(scale >= SMALLEST_NORMAL, scale, np.float32(1))
 
@@ -81,6 +83,7 @@ def dequantize_weight(codes: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """s8 (M, K) codes and f32 (M,) scales -> f32 (M, K)."""
     check.dtype("codes", codes, np.int8)
     check.dtype("scale", scale, np.float32)
+    check.shape("codes", codes, ("M", "K"))
     check.shape("scale", scale, (codes.shape[0],))
     return codes.astype(np.float32) * scale[:, None]
 
@@ -89,4 +92,5 @@ def dequantize_activation(codes: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """u8 (...) codes and a scalar f32 scale -> f32 (...)."""
     check.dtype("codes", codes, np.uint8)
     check.dtype("scale", scale, np.float32)
+    check.shape("scale", scale, ())
     return (codes.astype(np.int32) - ZERO_POINT).astype(np.float32) * scale

@@ -1,0 +1,180 @@
+"""Compression as a row of stages: Dense -> prune -> Masked -> calibrate -> Calibrated -> quantize -> Quantized -> pack -> Packed.
+
+Each arrow is a pure function and each stage a frozen type of its own, so that a wrong order does not type-check.
+Pruning comes before calibration because zeroed blocks move the ranges of activations and the scales of weights.
+What is compressed: the encoder's linear layers (4x1 blocks, INT8) and the word table (INT8 rows). Norms, positions and
+the head stay f32.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refimpl.kernels.layout import bsr4x1
+from refimpl.kernels.layout.bsr4x1 import Bsr4x1
+from refimpl.models.bert import Batch, Model, forward, linears, map_linears
+from refimpl.models.checkpoint import load_model
+from refimpl.models.tokenizer import Tokenizer
+from refimpl.nn import REFERENCE, Linear
+from refimpl.nn.taps import NO_TAP, SEPARATOR, Recorder, Tap
+from refimpl.prune import BLOCK_4X1, block_scores, expand, global_topk_masks, topk_mask
+from refimpl.quant import QuantizedLinear, QuantizedTable, absmax, compensation, quantize_weight, scale_of
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A model as it was trained, f32."""
+
+    model: Model
+    tokenizer: Tokenizer
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Pruned: dead blocks are zeros in the f32 weights. masks: name -> bool (M, K), True where a weight lives."""
+
+    model: Model
+    tokenizer: Tokenizer
+    masks: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Pruned, and the range of each linear layer's input is known. ranges: name -> f32 (), largest magnitude."""
+
+    model: Model
+    tokenizer: Tokenizer
+    ranges: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The encoder's linear layers are ``QuantizedLinear`` and the word table is a ``QuantizedTable``."""
+
+    model: Model
+    tokenizer: Tokenizer
+
+
+class PackedLinear(NamedTuple):
+    """An INT8 linear layer as its kernel reads it. scales and bias: f32 (M,), (), (M,); compensation: s32 (M,)."""
+
+    weight: Bsr4x1
+    weight_scale: np.ndarray
+    input_scale: np.ndarray
+    bias: np.ndarray
+    compensation: np.ndarray
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The encoder's linear layers are ``PackedLinear``: what is saved, loaded and run."""
+
+    model: Model
+    tokenizer: Tokenizer
+
+
+def load(directory: Path) -> Dense:
+    """A Hugging Face directory: config.json, model.safetensors, tokenizer.json or vocab.txt."""
+    model = load_model(directory)
+    return Dense(model, Tokenizer.load(directory, model.config))
+
+
+def prune(dense: Dense, density: float) -> Masked:
+    """Keep the share ``density`` of the 4x1 blocks with the largest mean magnitude, in each layer."""
+    return _masked(dense, {name: topk_mask(scores, density) for name, scores in _scores(dense).items()})
+
+
+def prune_globally(dense: Dense, density: float) -> Masked:
+    """Keep the share ``density`` of all 4x1 blocks, ranked over all layers together."""
+    return _masked(dense, global_topk_masks(_scores(dense), density))
+
+
+def _scores(dense: Dense) -> dict[str, np.ndarray]:
+    return {name: block_scores(layer.weight) for name, layer in linears(dense.model).items()}
+
+
+def _masked(dense: Dense, blocks: dict[str, np.ndarray]) -> Masked:
+    masks = {name: expand(mask, BLOCK_4X1) for name, mask in blocks.items()}
+    model = map_linears(dense.model, lambda name, layer: layer._replace(weight=layer.weight * masks[name]))
+    return Masked(model, dense.tokenizer, masks)
+
+
+class _InputRecorder(Recorder):
+    """Keeps what every linear layer is given, over all passes, as lists."""
+
+    def __call__(self, name: str, value: Any) -> Any:
+        if name == "input":
+            self.values.setdefault(self.prefix.removesuffix(SEPARATOR), []).append(value)
+        return value
+
+
+def _observed_linear(x: np.ndarray, p: Linear, tap: Tap = NO_TAP) -> np.ndarray:
+    return REFERENCE.linear(tap("input", x), p)
+
+
+def calibrate(
+    masked: Masked, batches: Sequence[Batch], observe: Callable[[np.ndarray], np.ndarray] = absmax
+) -> Calibrated:
+    """Run the f32 model on the batches and take the range of every linear layer's input.
+
+    ``observe`` maps all observed values, f32 (n,), to f32 (): ``absmax``, or ``partial(percentile, q=99.99)``.
+    Padding would be observed too, so give one text a batch.
+    """
+    if not batches:
+        raise ValueError("batches is empty; need at least one text to calibrate with")
+    recorder = _InputRecorder()
+    ops = REFERENCE._replace(linear=_observed_linear)
+    for batch in batches:
+        forward(masked.model, batch, ops, recorder)
+    seen = {name: np.concatenate([x.ravel() for x in recorder.values[name]]) for name in masked.masks}
+    return Calibrated(masked.model, masked.tokenizer, {name: observe(values) for name, values in seen.items()})
+
+
+def quantize(calibrated: Calibrated) -> Quantized:
+    """INT8 codes for the encoder's weights, one scale a row; for its inputs, one scale a tensor; and for the word table."""
+
+    def change(name: str, layer: Linear) -> QuantizedLinear:
+        codes, scale = quantize_weight(layer.weight)
+        return QuantizedLinear(codes, scale, scale_of(calibrated.ranges[name]), layer.bias)
+
+    model = map_linears(calibrated.model, change)
+    table = QuantizedTable(*quantize_weight(model.embeddings.word))
+    return Quantized(replace(model, embeddings=model.embeddings._replace(word=table)), calibrated.tokenizer)
+
+
+def pack(quantized: Quantized) -> Packed:
+    """Bring the codes into the layout of the 4x1 kernel, exactly."""
+    return Packed(map_linears(quantized.model, lambda name, layer: pack_linear(layer)), quantized.tokenizer)
+
+
+def pack_linear(layer: QuantizedLinear) -> PackedLinear:
+    """One layer of ``pack``."""
+    weight = bsr4x1.pack(layer.codes)
+    return PackedLinear(weight, layer.weight_scale, layer.input_scale, layer.bias, compensation(layer.codes))
+
+
+def unpack(packed: Packed) -> Quantized:
+    """The exact inverse of ``pack``."""
+
+    def change(name: str, layer: PackedLinear) -> QuantizedLinear:
+        return QuantizedLinear(bsr4x1.unpack(layer.weight), layer.weight_scale, layer.input_scale, layer.bias)
+
+    return Quantized(map_linears(packed.model, change), packed.tokenizer)
+
+
+def compress(
+    dense: Dense,
+    texts: Sequence[str],
+    density: float = 0.2,
+    observe: Callable[[np.ndarray], np.ndarray] = absmax,
+) -> Packed:
+    """All stages at once, without training: prune each layer to ``density``, calibrate on ``texts``, quantize, pack."""
+    return pack(quantize(calibrate(prune(dense, density), encode_each(dense.tokenizer, texts), observe)))
+
+
+def encode_each(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Batch]:
+    """One batch a text, so that nothing is padded."""
+    return [tokenizer.encode([text]) for text in texts]

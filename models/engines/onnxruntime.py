@@ -1,0 +1,66 @@
+"""ONNX Runtime on the CPU.
+
+Taps are made graph outputs. A tensor that is an output cannot be fused away, which can change what runs; so
+``integer_layers`` counts, in the optimized graph of this very session, the MatMuls that became MatMulIntegerToFloat.
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
+
+from refimpl.models.bert import Batch
+from refimpl.models.engines import Session, feeds, tap_tensors
+from refimpl.models.export import IR_VERSION, OPSET
+
+FUSED = "MatMulIntegerToFloat"
+
+
+def open_session(path: Path, taps: list[str], threads: int = 1) -> Session:
+    """See ``engines.open_session``."""
+    tensors = {tap: tap_tensors(path)[tap] for tap in [*taps, "output"]}
+    made = onnx.load(path)
+    present = {output.name for output in made.graph.output}
+    for tensor in dict.fromkeys(tensors.values()):
+        if tensor not in present:
+            made.graph.output.append(helper.make_empty_tensor_value_info(tensor))
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = f"{folder}/optimized.onnx"
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
+        session = ort.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        optimized = onnx.load(options.optimized_model_filepath, load_external_data=False)
+    fused = sum(node.op_type == FUSED for node in optimized.graph.node)
+    inputs = [node.name for node in session.get_inputs()]
+
+    def run(batch: Batch) -> dict[str, np.ndarray]:
+        values = session.run(list(tensors.values()), feeds(batch, inputs))
+        return dict(zip(tensors, values, strict=True))
+
+    return Session(f"ONNX Runtime {ort.__version__}", run, fused)
+
+
+def matmul_integer(a: np.ndarray, w: np.ndarray, zero_point: int) -> np.ndarray:
+    """MatMulInteger: sum_k (a[n, k] - zero_point) w[m, k]. a: u8 (N, K), w: s8 (M, K) -> s32 (N, M)."""
+    node = helper.make_node("MatMulInteger", ["a", "w", "zero_point"], ["acc"])
+    graph = helper.make_graph(
+        [node],
+        "matmul_integer",
+        [helper.make_tensor_value_info("a", TensorProto.UINT8, ["n", w.shape[1]])],
+        [helper.make_tensor_value_info("acc", TensorProto.INT32, ["n", w.shape[0]])],
+        [
+            numpy_helper.from_array(np.ascontiguousarray(w.T), "w"),
+            numpy_helper.from_array(np.uint8(zero_point)[...], "zero_point"),
+        ],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"a": a})[0]

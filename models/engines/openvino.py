@@ -1,0 +1,69 @@
+"""OpenVINO on the CPU, reading the same ONNX file.
+
+f32 is asked for (the default would be bf16 on CPUs that have it), so that what is not quantized is f32.
+``integer_layers`` counts, in the runtime model, the MatMuls and fully connected layers that run on u8 or s8.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as opset
+
+from refimpl.models.bert import Batch
+from refimpl.models.engines import Session, feeds, tap_tensors
+
+MATMULS = ("FullyConnected", "MatMul")
+INTEGERS = ("u8", "i8")
+
+
+def open_session(path: Path, taps: list[str], threads: int = 1) -> Session:
+    """See ``engines.open_session``."""
+    tensors = {tap: tap_tensors(path)[tap] for tap in [*taps, "output"]}
+    core = ov.Core()
+    model = core.read_model(path)
+    present = {name for output in model.outputs for name in output.get_names()}
+    model.add_outputs([tensor for tensor in dict.fromkeys(tensors.values()) if tensor not in present])
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    compiled = core.compile_model(model, "CPU", settings)
+    request = compiled.create_infer_request()
+    inputs = [port.get_any_name() for port in compiled.inputs]
+
+    def run(batch: Batch) -> dict[str, np.ndarray]:
+        result = request.infer(feeds(batch, inputs))
+        by_name = {name: value for port, value in result.items() for name in port.get_names()}
+        return {tap: by_name[tensor].copy() for tap, tensor in tensors.items()}
+
+    return Session(f"OpenVINO {ov.__version__.split('-')[0]}", run, _integer_layers(compiled))
+
+
+def _integer_layers(compiled: ov.CompiledModel) -> int:
+    count = 0
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        information = node.get_rt_info()
+        kind = information["layerType"].astype(str) if "layerType" in information else ""
+        precision = information["runtimePrecision"].astype(str) if "runtimePrecision" in information else ""
+        count += kind in MATMULS and precision in INTEGERS
+    return count
+
+
+def integer_matmul(a: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """The MatMul that OpenVINO runs on u8 x s8: sum_k a[n, k] w[m, k], as f32. a: u8 (N, K), w: s8 (M, K) -> (N, M).
+
+    Both operands pass a FakeQuantize with step 1, which the plugin turns into integers (``_integer_layers`` is checked).
+    The s32 accumulator is converted to f32 on the way out, exactly up to 2**24.
+    """
+    x = opset.parameter([-1, a.shape[1]], np.float32)
+    codes = opset.fake_quantize(x, *_limits(0, 255), levels=256)
+    weight = opset.fake_quantize(opset.constant(w.astype(np.float32)), *_limits(-128, 127), levels=256)
+    product = opset.matmul(codes, weight, False, True)
+    compiled = ov.Core().compile_model(ov.Model([product], [x]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    if _integer_layers(compiled) != 1:
+        raise RuntimeError("OpenVINO did not run the MatMul on integers")
+    return compiled([a.astype(np.float32)])[0]
+
+
+def _limits(low: int, high: int) -> tuple[ov.Node, ...]:
+    """Input and output range of a FakeQuantize that changes nothing but the type."""
+    ends = [opset.constant(np.float32(end)) for end in (low, high)]
+    return (*ends, *ends)

@@ -1,0 +1,158 @@
+"""Judge another engine operator by operator: each of its values against the exact result of its own inputs.
+
+Two engines that both round correctly drift apart, layer by layer, and no honest tolerance holds at the end. So nothing
+is compared with our own run: the model's wiring is run once more with an op table that computes each operator in f64
+*from the engine's values* and bounds what rounding can do to it (``refimpl.bounds``); the tap compares, and hands the
+engine's value on. An operator that is wrong is found at its place, and only there.
+
+    |engine value - f64 operator(engine inputs)| <= bound          f32 taps
+    engine code == quantize(engine input)                          INT8 codes
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refimpl import bounds
+from refimpl.models.bert import Batch, Model, forward
+from refimpl.nn import NO_TAP, REFERENCE, Linear, Norm, Ops, Tap
+from refimpl.nn.taps import SEPARATOR
+from refimpl.quant import QUANTIZED, QuantizedLinear, quantize_activation, rescale
+from refimpl.integer.gemm import gemm_u8s8s32
+
+LOWEST = float(np.finfo(np.float32).min)
+
+
+class Exact(NamedTuple):
+    """What an operator's result is, f64 (...), and how far an f32 engine may be from it, f64 (...)."""
+
+    value: np.ndarray
+    bound: np.ndarray
+
+
+class Finding(NamedTuple):
+    """The verdict on one tap.
+
+    worst: the largest |error| / bound, at most 1 if all is well; at: its index; outside: how many elements exceed
+    their bound; of: how many there are; largest: the largest |error|.
+    """
+
+    worst: float
+    at: tuple[int, ...]
+    outside: int
+    of: int
+    largest: float
+
+
+class JudgeTap:
+    """Compares an ``Exact`` with the engine's value of that name, records a ``Finding`` and returns the value.
+
+    Taps that the engine did not expose are passed through: what follows is then judged from our own exact value.
+    """
+
+    def __init__(self, engine: dict[str, np.ndarray], findings: dict[str, Finding] | None = None, prefix: str = ""):
+        self.engine = engine
+        self.findings: dict[str, Finding] = {} if findings is None else findings
+        self.prefix = prefix
+
+    def scope(self, name: str) -> "JudgeTap":
+        return JudgeTap(self.engine, self.findings, self.prefix + name + SEPARATOR)
+
+    def __call__(self, name: str, exact: Exact) -> np.ndarray:
+        name = self.prefix + name
+        if name not in self.engine:
+            return exact.value
+        value = self.engine[name]
+        if value.shape != exact.value.shape:
+            raise ValueError(f"{name} has shape {value.shape}; need {exact.value.shape}")
+        self.findings[name] = find(value, exact)
+        return value if value.dtype == np.uint8 else value.astype(np.float64)
+
+
+def find(value: np.ndarray, exact: Exact) -> Finding:
+    """Compare one tap. NaN, or infinity where a finite number is due, is outside any bound."""
+    error = np.abs(value.astype(np.float64) - exact.value)
+    bound = np.broadcast_to(exact.bound, error.shape)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(error <= bound, np.where(bound > 0, error / bound, 0.0), np.maximum(error / bound, 1.0))
+    ratio = np.where(np.isinf(bound), 0.0, np.where(np.isfinite(error), ratio, np.inf))
+    at = np.unravel_index(int(ratio.argmax()), ratio.shape)
+    outside = int((~(error <= bound)).sum())
+    largest = float(np.where(np.isinf(bound), 0.0, error).max())
+    return Finding(float(ratio[at]), tuple(int(i) for i in at), outside, error.size, largest)
+
+
+def judge(model: Model, batch: Batch, engine: dict[str, np.ndarray]) -> dict[str, Finding]:
+    """Tap name -> finding, for every tap that the engine exposed, of a model in f32 or quantized."""
+    tap = JudgeTap(engine)
+    forward(model, batch, JUDGE, tap)
+    return tap.findings
+
+
+def _wide(p: Any) -> Any:
+    return type(p)(*(np.asarray(part, np.float64) if isinstance(part, np.ndarray) else part for part in p))
+
+
+def _embedding(ids: np.ndarray, table: Any) -> np.ndarray:
+    return QUANTIZED.embedding(ids, table).astype(np.float64)
+
+
+def _add(x: Any, y: np.ndarray) -> Exact:
+    """Sums of embeddings: each addition rounds once, and carries what came before."""
+    before = x if isinstance(x, Exact) else Exact(x, np.zeros(()))
+    y = y.astype(np.float64)
+    rounding = bounds.add(np.abs(before.value) + before.bound, np.abs(y))
+    return Exact(before.value + y, before.bound + rounding)
+
+
+def _linear(x: np.ndarray, p: Any, tap: Tap = NO_TAP) -> Exact:
+    if not isinstance(p, QuantizedLinear):
+        return Exact(REFERENCE.linear(x, _wide(p)), bounds.linear(x, p.weight, p.bias))
+    codes = tap("codes", Exact(quantize_activation(x.astype(np.float32), p.input_scale), np.zeros(())))
+    acc = gemm_u8s8s32(codes.reshape(-1, codes.shape[-1]), p.codes) - p.compensation
+    acc = acc.reshape(*x.shape[:-1], -1)
+    scales = (p.input_scale, p.weight_scale, p.bias)
+    exact = acc * (p.input_scale.astype(np.float64) * p.weight_scale) + p.bias
+    return Exact(exact, bounds.rescale(acc, *scales))
+
+
+def _layernorm(x: np.ndarray, p: Norm) -> Exact:
+    return Exact(REFERENCE.layernorm(x, _wide(p)), bounds.layernorm(x, p.weight, p.eps, p.bias))
+
+
+def _add_layernorm(x: np.ndarray, residual: np.ndarray, p: Norm) -> Exact:
+    return Exact(REFERENCE.add_layernorm(x, residual, _wide(p)), bounds.add_layernorm(x, residual, p))
+
+
+def _attention_scores(q: np.ndarray, k: np.ndarray, mask: np.ndarray) -> Exact:
+    """At masked keys any score that a softmax turns into 0 is right: there the bound is infinite."""
+    everything = np.ones_like(mask)
+    value, bound = REFERENCE.attention_scores(q, k, everything), bounds.attention_scores(q, k)
+    kept = mask[:, None, None, :] != 0
+    return Exact(np.where(kept, value, LOWEST), np.where(kept, bound, np.inf))
+
+
+def _merge_heads(x: Exact) -> Exact:
+    return Exact(REFERENCE.merge_heads(x.value), REFERENCE.merge_heads(x.bound))
+
+
+JUDGE = Ops(
+    embedding=_embedding,
+    position_embedding=REFERENCE.position_embedding,
+    add=_add,
+    linear=_linear,
+    layernorm=_layernorm,
+    add_layernorm=_add_layernorm,
+    split_heads=REFERENCE.split_heads,
+    merge_heads=_merge_heads,
+    attention_scores=_attention_scores,
+    softmax=lambda x: Exact(REFERENCE.softmax(x), bounds.softmax(x)),
+    attention_context=lambda probs, v: Exact(REFERENCE.attention_context(probs, v), bounds.attention_context(probs, v)),
+    gelu=lambda x: Exact(REFERENCE.gelu(x), bounds.gelu(x)),
+    tanh=lambda x: Exact(REFERENCE.tanh(x), bounds.tanh(x)),
+    relu=lambda x: Exact(REFERENCE.relu(x), bounds.relu(x)),
+    first_token=REFERENCE.first_token,
+    mean_pool=lambda x, mask: Exact(REFERENCE.mean_pool(x, mask), bounds.mean_pool(x, mask)),
+    l2_normalize=lambda x: Exact(REFERENCE.l2_normalize(x), bounds.l2_normalize(x)),
+)
+"""Operators take the engine's values, widened to f64, and return an ``Exact``, which the next tap turns back."""

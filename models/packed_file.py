@@ -1,0 +1,209 @@
+"""A packed model in one file: safetensors, with a JSON header in its metadata.
+
+    metadata    refimpl.packed   {"version": 1, "config": {...}, "sha256": "..."}
+                tokenizer        the text of tokenizer.json
+    tensors     embeddings.word.codes s8 (V, D), embeddings.word.scale f32 (V,), embeddings.position f32 (P, D), ...
+                layer.0.q.indptr s32, .indices s32, .values s8 (the layout bsr4x1), .weight_scale, .input_scale, .bias
+                layer.0.attention_norm.weight, ..., head.*
+
+The digest covers the configuration, the tokenizer and every tensor's name, dtype, shape and bytes. A file is
+untrusted all the same: whatever a kernel will rely on is validated here, and a damaged file is a ValueError.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from refimpl import check
+from refimpl.kernels.layout import bsr4x1
+from refimpl.kernels.layout.bsr4x1 import Bsr4x1
+from refimpl.models import config as configs
+from refimpl.models import heads
+from refimpl.models.bert import Model
+from refimpl.models.compress import Packed, PackedLinear
+from refimpl.models.config import Config
+from refimpl.models.files import atomic
+from refimpl.models.tokenizer import Tokenizer
+from refimpl.nn import Embeddings, EncoderLayer, Linear, Norm
+from refimpl.quant import QuantizedTable, compensation
+
+HEADER, TOKENIZER = "refimpl.packed", "tokenizer"
+VERSION = 1
+DERIVED = ("compensation", "shape", "eps")
+"""Fields that are not stored: they follow from others or from the configuration."""
+
+
+def save(packed: Packed, path: Path) -> None:
+    """Write the file, atomically."""
+    model = packed.model
+    tensors: dict[str, np.ndarray] = {}
+    _flatten("embeddings", model.embeddings, tensors)
+    for i, layer in enumerate(model.layers):
+        _flatten(f"layer.{i}", layer, tensors)
+    _flatten("head", model.head, tensors)
+    config, tokenizer = configs.to_json(model.config), packed.tokenizer.to_bytes().decode()
+    header = {"version": VERSION, "config": config, "sha256": _digest(config, tokenizer, tensors)}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, {HEADER: json.dumps(header), TOKENIZER: tokenizer})
+
+
+def _flatten(prefix: str, value: Any, tensors: dict[str, np.ndarray]) -> None:
+    """Arrays of a tree of NamedTuples by their dotted names; the fields of ``weight`` in a packed linear move up."""
+    if isinstance(value, np.ndarray):
+        tensors[prefix] = np.ascontiguousarray(value).reshape(value.shape)
+    elif value is not None:
+        for name in value._fields:
+            if name not in DERIVED:
+                inner = getattr(value, name)
+                _flatten(prefix if isinstance(inner, Bsr4x1) else f"{prefix}.{name}", inner, tensors)
+
+
+def _digest(config: dict[str, Any], tokenizer: str, tensors: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(json.dumps([VERSION, config, tokenizer], sort_keys=True).encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a path names a packed file rather than a Hugging Face directory."""
+    return Path(path).is_file()
+
+
+def load(path: Path) -> Packed:
+    """Read and validate a packed file.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, TypeError
+        with the file and what is wrong with it
+    """
+    header, tokenizer, tensors = _read(Path(path))
+    config = configs.from_json(header.get("config"), str(path))
+    if header.get("sha256") != _digest(configs.to_json(config), tokenizer, tensors):
+        raise ValueError(f"{path} is damaged: its contents do not match its checksum")
+    reader = _Reader(str(path), tensors)
+    model = Model(
+        config,
+        _embeddings(reader, config),
+        tuple(_layer(reader, config, f"layer.{i}") for i in range(config.layers)),
+        _head(reader, config),
+    )
+    if reader.tensors:
+        raise ValueError(f"{path} has the tensor {min(reader.tensors)}, which its configuration does not name")
+    return Packed(model, Tokenizer.from_bytes(tokenizer.encode(), config, str(path)))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], str, dict[str, np.ndarray]]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        with safe_open(path, "numpy") as handle:
+            metadata = handle.metadata() or {}
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()} if HEADER in metadata else {}
+    except (SafetensorError, OSError, KeyError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from None
+    if HEADER not in metadata or TOKENIZER not in metadata:
+        raise ValueError(f"{path} is a safetensors file, but no packed model; name the directory of a model instead")
+    try:
+        header = json.loads(metadata[HEADER])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} has a damaged header: {error}") from None
+    if not isinstance(header, dict) or header.get("version") != VERSION:
+        version = header.get("version") if isinstance(header, dict) else None
+        raise ValueError(f"{path} has the format version {version!r}; this program reads version {VERSION}")
+    return header, metadata[TOKENIZER], tensors
+
+
+class _Reader(NamedTuple):
+    """Takes tensors out by name, checking dtype, shape and values."""
+
+    path: str
+    tensors: dict[str, np.ndarray]
+
+    def take(self, name: str, dtype: type, *need: int | str) -> np.ndarray:
+        if name not in self.tensors:
+            raise ValueError(f"{self.path} lacks the tensor {name}")
+        array = self.tensors.pop(name)
+        check.dtype(f"{self.path}: {name}", array, dtype)
+        check.shape(f"{self.path}: {name}", array, need)
+        if dtype is np.float32:
+            check.finite(f"{self.path}: {name}", array)
+        return array
+
+    def scale(self, name: str, *need: int) -> np.ndarray:
+        array = self.take(name, np.float32, *need)
+        check.positive(f"{self.path}: {name}", array)
+        return array
+
+    def linear(self, name: str, m: int, k: int) -> Linear:
+        return Linear(self.take(f"{name}.weight", np.float32, m, k), self.take(f"{name}.bias", np.float32, m))
+
+    def norm(self, name: str, config: Config) -> Norm:
+        weight, bias = (self.take(f"{name}.{part}", np.float32, config.hidden) for part in ("weight", "bias"))
+        return Norm(weight, bias, config.eps)
+
+    def packed_linear(self, name: str, m: int, k: int) -> PackedLinear:
+        indptr, indices = (self.take(f"{name}.{part}", np.int32, "n") for part in ("indptr", "indices"))
+        weight = Bsr4x1((m, k), indptr, indices, self.take(f"{name}.values", np.int8, "n"))
+        try:
+            codes = bsr4x1.unpack(weight)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {name}: {error}") from None
+        return PackedLinear(
+            weight,
+            self.scale(f"{name}.weight_scale", m),
+            self.scale(f"{name}.input_scale"),
+            self.take(f"{name}.bias", np.float32, m),
+            compensation(codes),
+        )
+
+
+def _embeddings(reader: _Reader, config: Config) -> Embeddings:
+    vocabulary, hidden = config.vocabulary, config.hidden
+    codes = reader.take("embeddings.word.codes", np.int8, vocabulary, hidden)
+    types = None
+    if config.token_types:
+        types = reader.take("embeddings.token_type", np.float32, config.token_types, hidden)
+    return Embeddings(
+        QuantizedTable(codes, reader.scale("embeddings.word.scale", vocabulary)),
+        reader.take("embeddings.position", np.float32, config.positions, hidden),
+        types,
+        reader.norm("embeddings.norm", config),
+    )
+
+
+def _layer(reader: _Reader, config: Config, prefix: str) -> EncoderLayer:
+    hidden, wide = config.hidden, config.feed_forward
+    square = {
+        name: reader.packed_linear(f"{prefix}.{name}", hidden, hidden) for name in ("q", "k", "v", "attention_output")
+    }
+    return EncoderLayer(
+        **square,
+        attention_norm=reader.norm(f"{prefix}.attention_norm", config),
+        intermediate=reader.packed_linear(f"{prefix}.intermediate", wide, hidden),
+        output=reader.packed_linear(f"{prefix}.output", hidden, wide),
+        output_norm=reader.norm(f"{prefix}.output_norm", config),
+    )
+
+
+def _head(reader: _Reader, config: Config) -> heads.Head:
+    hidden, classes = config.hidden, len(config.labels)
+    if config.head == "classification":
+        classifier = reader.linear("head.classifier", classes, hidden)
+        if config.model_type == "bert":
+            return heads.BertClassification(reader.linear("head.pooler", hidden, hidden), classifier)
+        return heads.DistilBertClassification(reader.linear("head.pre_classifier", hidden, hidden), classifier)
+    if config.head == "question_answering":
+        return heads.QuestionAnswering(reader.linear("head.outputs", 2, hidden))
+    if config.head == "masked_lm":
+        transform, norm = reader.linear("head.transform", hidden, hidden), reader.norm("head.norm", config)
+        return heads.MaskedLanguageModel(transform, norm, reader.linear("head.decoder", config.vocabulary, hidden))
+    return heads.SentenceEmbedding()

@@ -1,0 +1,145 @@
+"""Steps 3 to 5: the INT8 model to the bit in every execution, then in other engines, then on CPUs without VNNI."""
+
+from pathlib import Path
+
+import numpy as np
+
+from refimpl.integer.gemm import gemm_u8s8s32_pair_saturating, unsafe_pairs
+from refimpl.kernels.bsgemm_4x1_u8s8s32 import BSGEMM_4X1
+from refimpl.models.bert import Batch, Model, forward, linears
+from refimpl.models.compiled import compiled_ops
+from refimpl.models.compress import Packed, Quantized
+from refimpl.models.engines import Session, open_session
+from refimpl.models.judge import judge
+from refimpl.models.verify.report import AccumulatorRow, BitsRow, LayerRow, SaturationRow
+from refimpl.nn import LINEARS, NO_TAP, Ops, Recorder, Tap
+from refimpl.quant import QUANTIZED, ZERO_POINT, QuantizedLinear, integer_linear
+
+EMULATED_TOKENS = 8
+CODES, ACCUMULATORS = ".codes", ".acc"
+
+
+def record(model: Model, batch: Batch, ops: Ops) -> dict[str, np.ndarray]:
+    """Every tap of a pass."""
+    recorder = Recorder()
+    forward(model, batch, ops, recorder)
+    return recorder.values
+
+
+def compiled_bits(packed: Packed, batch: Batch, target: str, reference: dict[str, np.ndarray]) -> BitsRow:
+    """The whole model on a jitted kernel against the reference."""
+    values = record(packed.model, batch, compiled_ops(target))
+    codes = [tap for tap in reference if tap.endswith(CODES)]
+    accumulators = [tap for tap in reference if tap.endswith(ACCUMULATORS)]
+    return BitsRow(
+        execution=f"{target} kernel",
+        layers=len(accumulators),
+        tokens=int(np.size(batch.ids)),
+        codes=sum(reference[tap].size for tap in codes),
+        different_codes=sum(int((values[tap] != reference[tap]).sum()) for tap in codes),
+        accumulators=sum(reference[tap].size for tap in accumulators),
+        different_accumulators=sum(int((values[tap] != reference[tap]).sum()) for tap in accumulators),
+    )
+
+
+def emulated_bits(packed: Packed, reference: dict[str, np.ndarray]) -> BitsRow:
+    """The linear layers of the first encoder layer, instruction by instruction, on a few tokens' codes."""
+    different = accumulators = 0
+    for name in LINEARS:
+        layer = getattr(packed.model.layers[0], name)
+        codes, acc = (reference[f"layer.0.{name}{kind}"] for kind in (CODES, ACCUMULATORS))
+        few, expected = (x.reshape(-1, x.shape[-1])[:EMULATED_TOKENS] for x in (codes, acc))
+        got = BSGEMM_4X1.emulated(few, layer.weight) - layer.compensation
+        different += int((got != expected).sum())
+        accumulators += expected.size
+    return BitsRow("emulated kernel", len(LINEARS), len(few), 0, 0, accumulators, different)
+
+
+def engine_layers(
+    quantized: Quantized, batch: Batch, engine: str, path: Path, reference: dict[str, np.ndarray]
+) -> tuple[Session, list[LayerRow]]:
+    """The exported model in an engine, a row an encoder layer."""
+    taps = [tap for tap in reference if not tap.endswith(ACCUMULATORS)]
+    session = open_session(engine, path, taps)
+    values = session.run(batch)
+    findings = judge(quantized.model, batch, values)
+    rows = []
+    for layer in range(len(quantized.model.layers)):
+        prefix = f"layer.{layer}."
+        codes = [tap for tap in taps if tap.startswith(prefix) and tap.endswith(CODES)]
+        floats = [tap for tap in findings if tap.startswith(prefix) and not tap.endswith(CODES)]
+        steps = [np.abs(values[tap].astype(int) - reference[tap]) for tap in codes]
+        total = sum(step.size for step in steps)
+        ours, theirs = reference[prefix + "output_norm"], values[prefix + "output_norm"]
+        rows.append(
+            LayerRow(
+                layer=layer,
+                engine=session.name,
+                codes_equal=sum(int((step == 0).sum()) for step in steps) / total,
+                largest_step=max(int(step.max()) for step in steps),
+                own_equal=1 - sum(findings[tap].outside for tap in codes) / total,
+                own_largest_step=max(findings[tap].largest for tap in codes),
+                outside=sum(findings[tap].outside for tap in floats),
+                difference=float(np.abs(ours - theirs).max()),
+                cosine=cosine(ours, theirs),
+            )
+        )
+    return session, rows
+
+
+def cosine(x: np.ndarray, y: np.ndarray) -> float:
+    """Of all elements as one vector, in f64."""
+    x, y = (z.ravel().astype(np.float64) for z in (x, y))
+    return float(x @ y / np.sqrt((x @ x) * (y @ y)))
+
+
+def engine_accumulators(quantized: Quantized, engine: str, reference: dict[str, np.ndarray]) -> AccumulatorRow:
+    """The engine's bare integer MatMul, given our codes and weights, against our accumulators."""
+    layers = linears(quantized.model)
+    different = total = 0
+    for name, layer in layers.items():
+        codes, acc = reference[name + CODES], reference[name + ACCUMULATORS]
+        flat = codes.reshape(-1, codes.shape[-1])
+        expected = acc.reshape(-1, acc.shape[-1])
+        different += int((_accumulate(engine, flat, layer) != expected).sum())
+        total += acc.size
+    return AccumulatorRow(engine, len(layers), total, different)
+
+
+def _accumulate(engine: str, codes: np.ndarray, layer: QuantizedLinear) -> np.ndarray:
+    if engine == "onnxruntime":
+        from refimpl.models.engines.onnxruntime import matmul_integer
+
+        return matmul_integer(codes, layer.codes, ZERO_POINT)
+    from refimpl.models.engines.openvino import integer_matmul
+
+    return integer_matmul(codes, layer.codes).astype(np.int64) - layer.compensation
+
+
+def saturation(quantized: Quantized, batch: Batch, reference: dict[str, np.ndarray]) -> tuple[list[SaturationRow], float]:
+    """What pair-saturating CPUs compute from the same codes, a row an encoder layer; and, with the damage let through
+    the whole model, the largest difference of its output."""
+    rows = []
+    for i, layer in enumerate(quantized.model.layers):
+        pairs = unsafe = different = total = 0
+        for name in LINEARS:
+            p = getattr(layer, name)
+            codes, acc = (reference[f"layer.{i}.{name}{kind}"] for kind in (CODES, ACCUMULATORS))
+            raw = gemm_u8s8s32_pair_saturating(codes.reshape(-1, codes.shape[-1]), p.codes)
+            different += int((raw - p.compensation != acc.reshape(raw.shape)).sum())
+            total += acc.size
+            possible = unsafe_pairs(p.codes)
+            pairs, unsafe = pairs + possible.size, unsafe + int(possible.sum())
+        rows.append(SaturationRow(i, pairs, unsafe, total, different))
+    output = forward(quantized.model, batch, SATURATING)
+    return rows, float(np.abs(output - reference["output"]).max())
+
+
+def _saturating_linear(x: np.ndarray, p: QuantizedLinear, tap: Tap = NO_TAP) -> np.ndarray:
+    if not isinstance(p, QuantizedLinear):
+        return QUANTIZED.linear(x, p, tap)
+    return integer_linear(x, p, lambda u: gemm_u8s8s32_pair_saturating(u, p.codes), tap)
+
+
+SATURATING = QUANTIZED._replace(linear=_saturating_linear)
+"""The op table of a quantized model on a CPU without VNNI."""

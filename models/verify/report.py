@@ -1,0 +1,116 @@
+"""What a verification found, as plain records: a program reads them as JSON, ``show`` makes tables of them."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TapRow:
+    """One kind of tap of the f32 model, over all layers.
+
+    worst: the largest |error| / derived bound of one engine on its own inputs, at most 1 if it is right;
+    outside: elements beyond the bound; difference: the largest difference from our own run, end to end.
+    """
+
+    tap: str
+    engine: str
+    elements: int
+    worst: float
+    outside: int
+    difference: float
+
+
+@dataclass(frozen=True)
+class BitsRow:
+    """One execution of the INT8 model against the NumPy reference, counted over every code and every accumulator."""
+
+    execution: str
+    layers: int
+    tokens: int
+    codes: int
+    different_codes: int
+    accumulators: int
+    different_accumulators: int
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One encoder layer of the INT8 model in an engine, against ours.
+
+    codes_equal: share of equal codes end to end; largest_step: the largest difference of two codes;
+    own_equal: share of codes that equal our quantizer's on the engine's own inputs; outside: f32 elements beyond the
+    derived bound on the engine's own inputs; difference, cosine: of the layer's output, end to end.
+    """
+
+    layer: int
+    engine: str
+    codes_equal: float
+    largest_step: int
+    own_equal: float
+    own_largest_step: int
+    outside: int
+    difference: float
+    cosine: float
+
+
+@dataclass(frozen=True)
+class AccumulatorRow:
+    """An engine's integer MatMul on our codes, over all linear layers."""
+
+    engine: str
+    layers: int
+    accumulators: int
+    different: int
+
+
+@dataclass(frozen=True)
+class SaturationRow:
+    """One encoder layer on a CPU without VNNI: pairs of weights that could saturate, accumulators that did."""
+
+    layer: int
+    pairs: int
+    unsafe_pairs: int
+    accumulators: int
+    different: int
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the verdict."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass
+class Report:
+    """Everything that ``refimpl verify`` shows. Times are medians in seconds for the whole batch; sizes are bytes."""
+
+    model: str
+    shape: str
+    texts: int
+    tokens: int
+    sparsity: float
+    execution: str
+    engines: list[str] = field(default_factory=list)
+    fp32: list[TapRow] = field(default_factory=list)
+    bits: list[BitsRow] = field(default_factory=list)
+    int8: list[LayerRow] = field(default_factory=list)
+    integer_layers: dict[str, int] = field(default_factory=dict)
+    accumulators: list[AccumulatorRow] = field(default_factory=list)
+    saturation: list[SaturationRow] = field(default_factory=list)
+    saturated_output_difference: float = 0.0
+    compression_cosine: float = 0.0
+    sizes: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check of the verdict did."""
+        return all(check.passed for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for ``json.dumps``."""
+        return asdict(self) | {"passed": self.passed}

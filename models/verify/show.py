@@ -1,0 +1,159 @@
+"""A report as tables that a person reads at 100 columns."""
+
+from rich.console import Console
+from rich.table import Table
+
+from refimpl.models.verify.fp32 import OURS
+from refimpl.models.verify.report import Report
+
+MEGABYTE = 1e6
+
+
+def show(report: Report, console: Console) -> None:
+    """Print everything, the verdict last."""
+    console.print(f"[bold]{report.model}[/]: {report.shape}; {report.texts} texts, {report.tokens} tokens")
+    for table in (_fp32(report), _bits(report), _int8(report), _saturation(report), _costs(report), _verdict(report)):
+        if table.row_count:
+            console.print()
+            console.print(table)
+    console.print()
+    _conclude(report, console)
+
+
+def _table(title: str, caption: str, *columns: str) -> Table:
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", title_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left")
+    return table
+
+
+def _fp32(report: Report) -> Table:
+    names = [OURS, *report.engines]
+    table = _table(
+        "1  f32: every tap against its derived bound",
+        "error / bound: the worst element, each engine on its own inputs; at most 1 is right.\n"
+        "from ours: the largest difference end to end.",
+        "tap",
+        *(heading for name in names for heading in ([f"{name}\nerror / bound", "\nfrom ours"] if name != OURS else
+                                                     [f"{name}\nerror / bound"])),
+    )  # fmt: skip
+    for tap in dict.fromkeys(row.tap for row in report.fp32):
+        cells = [tap]
+        for name in names:
+            row = next((row for row in report.fp32 if (row.tap, row.engine) == (tap, name)), None)
+            if row is None:
+                cells += ["-"] * (1 + (name != OURS))
+                continue
+            ratio = f"{row.worst:.3f}" if row.outside == 0 else f"[red]{row.worst:.3f} ({row.outside:,} outside)[/]"
+            cells += [ratio] if name == OURS else [ratio, f"{row.difference:.1e}"]
+        table.add_row(*cells)
+    return table
+
+
+def _bits(report: Report) -> Table:
+    table = _table(
+        f"2  INT8, {report.sparsity:.0%} of the 4x1 blocks pruned: every bit against the NumPy reference",
+        "",
+        "execution",
+        "layers",
+        "tokens",
+        "codes",
+        "different",
+        "accumulators",
+        "different",
+    )
+    for row in report.bits:
+        codes = [f"{row.codes:,}", _count(row.different_codes)] if row.codes else ["-", "-"]
+        accumulators = [f"{row.accumulators:,}", _count(row.different_accumulators)]
+        table.add_row(row.execution, str(row.layers), str(row.tokens), *codes, *accumulators)
+    return table
+
+
+def _count(different: int) -> str:
+    return f"[red]{different:,}[/]" if different else "[green]0[/]"
+
+
+def _int8(report: Report) -> Table:
+    table = _table(
+        "3  INT8 in other engines, layer by layer",
+        "end to end: one code that rounds the other way changes all that follows, so differences grow.\n"
+        "own inputs: our quantizer and bounds applied to the engine's own values, so they do not.",
+        "engine and layer",
+        "codes equal\nend to end",
+        "largest\nstep",
+        "output\nfrom ours",
+        "\ncosine",
+        "codes equal\nown inputs",
+        "out of\nbounds",
+    )
+    for row in report.int8:
+        table.add_row(
+            f"{row.engine}  {row.layer}",
+            f"{row.codes_equal:.3%}",
+            str(row.largest_step),
+            f"{row.difference:.1e}",
+            f"{row.cosine:.6f}",
+            f"{row.own_equal:.4%}",
+            _count(row.outside),
+        )
+    return table
+
+
+def _saturation(report: Report) -> Table:
+    table = _table(
+        "4  The same codes on CPUs without VNNI (pairs of products saturate at 16 bits)",
+        f"Let through the whole model, this changes the output by up to {report.saturated_output_difference:.3g}.",
+        "layer",
+        "weight pairs",
+        "could saturate",
+        "accumulators",
+        "differ",
+        "share",
+    )
+    for row in report.saturation:
+        share = row.different / row.accumulators
+        table.add_row(
+            str(row.layer),
+            f"{row.pairs:,}",
+            f"{row.unsafe_pairs:,}",
+            f"{row.accumulators:,}",
+            f"{row.different:,}",
+            f"{share:.4%}",
+        )
+    return table
+
+
+def _costs(report: Report) -> Table:
+    table = _table(
+        "5  Size and time",
+        "Median of one pass over the padded batch, one thread, taken in turns in one run.",
+        "what",
+        "MB",
+        "ms",
+    )
+    for name, size in report.sizes.items():
+        table.add_row(name, f"{size / MEGABYTE:.1f}", "")
+    for name, seconds in report.seconds.items():
+        table.add_row(name, "", f"{1000 * seconds:.1f}")
+    return table
+
+
+def _verdict(report: Report) -> Table:
+    table = _table("6  Verdict", "", "check", "")
+    table.columns[1].justify = "left"
+    for check in report.checks:
+        mark = "[green]yes[/]" if check.passed else "[red]NO[/] "
+        table.add_row(check.name, f"{mark} {check.detail}")
+    return table
+
+
+def _conclude(report: Report, console: Console) -> None:
+    if not report.engines:
+        console.print("[yellow]No engine to compare with is installed: python -m pip install 'refimpl[engines]'[/]")
+    if not report.execution.startswith("native"):
+        console.print(f"[yellow]This CPU lacks AVX-512 VNNI: {report.execution} ran.[/]")
+    console.print(
+        f"Pruned without training, the compressed outputs have a cosine of {report.compression_cosine:.3f} with the "
+        "f32 model's: agreement is judged here, not accuracy."
+    )
+    console.print("[bold green]PASSED[/]" if report.passed else "[bold red]FAILED[/]")

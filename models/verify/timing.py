@@ -1,0 +1,59 @@
+"""Step 6: sizes, and times of one pass over the batch, measured in turns within one run, one thread each."""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from threadpoolctl import threadpool_limits
+
+from refimpl.models import packed_file
+from refimpl.models.bert import Batch, forward
+from refimpl.models.compiled import compiled_ops
+from refimpl.models.compress import Dense, Packed, Quantized
+from refimpl.models.engines import open_session
+from refimpl.models.information import model_bytes
+from refimpl.quant import QUANTIZED
+
+ROUNDS = 5
+
+
+def sizes(dense: Dense, quantized: Quantized, packed: Packed, folder: Path) -> dict[str, int]:
+    """Bytes of the parameters in f32, as dense INT8, and of the packed file."""
+    path = folder / "packed.safetensors"
+    packed_file.save(packed, path)
+    return {
+        "f32 parameters": model_bytes(dense.model),
+        "INT8 parameters, dense": model_bytes(quantized.model),
+        "packed file, tokenizer included": path.stat().st_size,
+    }
+
+
+def contestants(
+    dense: Dense, quantized: Quantized, packed: Packed, batch: Batch, target: str, engines: dict[str, dict[str, Path]]
+) -> dict[str, Callable[[], object]]:
+    """What is timed, by name. engines: engine -> {"f32": path, "INT8": path}."""
+    runs: dict[str, Callable[[], object]] = {
+        "f32, NumPy": lambda: forward(dense.model, batch),
+        "INT8, NumPy reference": lambda: forward(quantized.model, batch, QUANTIZED),
+        f"INT8, {target} 4x1 kernel": lambda: forward(packed.model, batch, compiled_ops(target)),
+    }
+    for engine, files in engines.items():
+        for precision, path in files.items():
+            session = open_session(engine, path, [])
+            runs[f"{precision}, {session.name}"] = lambda session=session: session.run(batch)
+    return runs
+
+
+def race(runs: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
+    """Median seconds of each, taken in turns, after one run to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    with threadpool_limits(1):
+        for run in runs.values():
+            run()
+        for _ in range(rounds):
+            for name, run in runs.items():
+                start = time.perf_counter()
+                run()
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(taken) for name, taken in times.items()}

@@ -1,0 +1,56 @@
+"""Step 6: from what was measured to what may be said, one check a line."""
+
+from refimpl.models.verify.fp32 import OURS
+from refimpl.models.verify.report import Check, Report
+
+CODES_EQUAL = 0.99
+"""Share of an engine's INT8 codes that must equal our quantizer's on the engine's own inputs, the rest off by one.
+
+Engines may multiply by a rounded reciprocal where we divide, or sum in another order: a value that lies on a rounding
+boundary to within a few ulp then takes the neighbouring code. A wrong scale, tie rule or zero point moves far more."""
+
+
+def checks(report: Report) -> list[Check]:
+    """The verdict of a report whose other fields are filled."""
+    made = [_f32(report, OURS), _bits(report)]
+    for engine in report.engines:
+        made += [_f32(report, engine), _integers(report, engine), _codes(report, engine)]
+    made += [
+        Check(
+            f"{row.engine}: integer MatMul",
+            row.different == 0,
+            f"{row.accumulators - row.different:,} of {row.accumulators:,} accumulators equal ours",
+        )
+        for row in report.accumulators
+    ]
+    return made
+
+
+def _f32(report: Report, engine: str) -> Check:
+    rows = [row for row in report.fp32 if row.engine == engine]
+    worst = max(rows, key=lambda row: row.worst)
+    outside = sum(row.outside for row in rows)
+    detail = f"{outside:,} of {sum(row.elements for row in rows):,} values outside; worst {worst.worst:.2f} of the bound"
+    return Check(f"{engine}: f32 within the derived bounds", outside == 0, f"{detail}, at {worst.tap}")
+
+
+def _bits(report: Report) -> Check:
+    different = sum(row.different_codes + row.different_accumulators for row in report.bits)
+    total = sum(row.codes + row.accumulators for row in report.bits)
+    names = ", ".join(row.execution.removesuffix(" kernel") for row in report.bits)
+    return Check(f"{OURS}: {names} = NumPy", different == 0, f"{total - different:,} of {total:,} integers equal")
+
+
+def _integers(report: Report, engine: str) -> Check:
+    expected = report.accumulators[0].layers
+    ran = report.integer_layers[engine]
+    return Check(f"{engine}: runs in integers", ran == expected, f"{ran} of {expected} linear layers")
+
+
+def _codes(report: Report, engine: str) -> Check:
+    rows = [row for row in report.int8 if row.engine == engine]
+    least, step = min(row.own_equal for row in rows), max(row.own_largest_step for row in rows)
+    outside = sum(row.outside for row in rows)
+    passed = least >= CODES_EQUAL and step <= 1 and outside == 0
+    detail = f"at least {least:.4%} of a layer's codes equal, the rest {step} apart; {outside} f32 values out of bounds"
+    return Check(f"{engine}: INT8 layers on its own inputs", passed, detail)

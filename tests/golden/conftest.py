@@ -1,0 +1,3 @@
+"""Generators of golden files need torch; the tests do not collect them."""
+
+collect_ignore_glob = ["generate_*.py"]

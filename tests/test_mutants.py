@@ -1,0 +1,22 @@
+"""Every check accepts the true implementation and rejects each plausible wrong one."""
+
+import pytest
+from mutants import SUITES
+
+MUTANTS = [
+    pytest.param(suite.check, mutant, id=f"{suite.check.__name__.removeprefix('check_')}: {name}")
+    for suite in SUITES
+    for name, mutant in suite.mutants.items()
+]
+
+
+@pytest.mark.parametrize("suite", SUITES, ids=[suite.check.__name__ for suite in SUITES])
+def test_the_true_one_is_accepted(suite):
+    suite.check(suite.true)
+
+
+@pytest.mark.parametrize(("check", "mutant"), MUTANTS)
+def test_a_wrong_one_is_rejected(check, mutant):
+    """By an assertion about its result: a mutant that merely crashes would prove nothing."""
+    with pytest.raises(AssertionError):
+        check(mutant)
