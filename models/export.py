@@ -28,6 +28,8 @@ from refimpl.quant import ZERO_POINT, QuantizedLinear, QuantizedTable
 
 OPSET = 20  # the first with Gelu
 IR_VERSION = 9  # the one that came with it
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""Names of the graph's inputs, in the order of ``Batch``."""
 TAPS = "refimpl.taps"
 """Key of the file's metadata: JSON, tap name -> tensor name."""
 
@@ -144,7 +146,7 @@ def to_onnx(model: Model) -> onnx.ModelProto:
     graph_ops = GraphOps(model)
     ops = Ops(*(getattr(graph_ops, name) for name in Ops._fields))
     recorder = Recorder()
-    names = Batch("input_ids", "attention_mask", "token_type_ids")  # type: ignore[arg-type]
+    names = Batch(*INPUTS)  # type: ignore[arg-type]
     forward(model, names, ops, recorder)
     used = [name for name in names if any(name in node.input for node in graph_ops.nodes)]
     nodes, taps = _name_tensors(graph_ops.nodes, recorder.values)

@@ -1,44 +1,55 @@
 """Other engines, driven to be compared with: each runs an ONNX file and returns the values at our taps.
 
-An engine is a module with ``NAME``, ``version()`` and ``run(path, batch, taps, threads)``; it is imported only when
-asked for, since it is an optional dependency.
+An engine is a module here with ``open_session(path, taps, threads)`` and ``signed_product(codes, w)``. It is imported
+when it is asked for, since the engine is an optional dependency.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 
 from refimpl.models.bert import Batch
-from refimpl.models.export import TAPS
+from refimpl.models.export import INPUTS, TAPS
 
-PACKAGES = ("onnxruntime", "openvino")
+NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+"""Package -> what people call it."""
 
 
 class Session(NamedTuple):
     """A loaded model. run: batch -> tap name -> value; integer_layers: how many MatMuls run on integers."""
 
-    name: str
     run: Callable[[Batch], dict[str, np.ndarray]]
     integer_layers: int
 
 
 def installed() -> list[str]:
-    """The engines that can be driven here."""
-    return [package for package in PACKAGES if find_spec(package) is not None]
+    """The packages of the engines that can be driven here."""
+    return [package for package in NAMES if find_spec(package) is not None]
+
+
+def version(engine: str) -> str:
+    """Of the installed package."""
+    return metadata.version(engine)
 
 
 def open_session(engine: str, path: Path, taps: list[str], threads: int = 1) -> Session:
     """Load an exported file in an engine, with the given taps (and always "output") as outputs."""
-    if engine == "onnxruntime":
-        from refimpl.models.engines import onnxruntime as module
-    else:
-        from refimpl.models.engines import openvino as module  # type: ignore[no-redef]
-    return module.open_session(path, taps, threads)
+    return _module(engine).open_session(path, taps, threads)
+
+
+def signed_product(engine: str, codes: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """The engine's bare integer product sum_k (codes[n, k] - 128) w[m, k]. u8 (N, K), s8 (M, K) -> integers (N, M)."""
+    return _module(engine).signed_product(codes, w)
+
+
+def _module(engine: str) -> Any:
+    return import_module(f"{__name__}.{engine}")
 
 
 def tap_tensors(path: Path) -> dict[str, str]:
@@ -52,7 +63,5 @@ def tap_tensors(path: Path) -> dict[str, str]:
 
 def feeds(batch: Batch, names: list[str]) -> dict[str, np.ndarray]:
     """The inputs of an exported file by name."""
-    values: Mapping[str, np.ndarray] = dict(
-        zip(("input_ids", "attention_mask", "token_type_ids"), batch, strict=True)
-    )
+    values = dict(zip(INPUTS, batch, strict=True))
     return {name: values[name] for name in names}

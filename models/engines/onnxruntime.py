@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from refimpl.models.bert import Batch
 from refimpl.models.engines import Session, feeds, tap_tensors
 from refimpl.models.export import IR_VERSION, OPSET
+from refimpl.quant import ZERO_POINT
 
 FUSED = "MatMulIntegerToFloat"
 
@@ -43,10 +44,15 @@ def open_session(path: Path, taps: list[str], threads: int = 1) -> Session:
         values = session.run(list(tensors.values()), feeds(batch, inputs))
         return dict(zip(tensors, values, strict=True))
 
-    return Session(f"ONNX Runtime {ort.__version__}", run, fused)
+    return Session(run, fused)
 
 
-def matmul_integer(a: np.ndarray, w: np.ndarray, zero_point: int) -> np.ndarray:
+def signed_product(codes: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """See ``engines.signed_product``; s32, by MatMulInteger with the zero point 128."""
+    return matmul_integer(codes, w, ZERO_POINT)
+
+
+def matmul_integer(a: np.ndarray, w: np.ndarray, zero_point: int = 0) -> np.ndarray:
     """MatMulInteger: sum_k (a[n, k] - zero_point) w[m, k]. a: u8 (N, K), w: s8 (M, K) -> s32 (N, M)."""
     node = helper.make_node("MatMulInteger", ["a", "w", "zero_point"], ["acc"])
     graph = helper.make_graph(

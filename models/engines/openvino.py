@@ -12,6 +12,7 @@ from openvino import opset13 as opset
 
 from refimpl.models.bert import Batch
 from refimpl.models.engines import Session, feeds, tap_tensors
+from refimpl.quant import compensation
 
 MATMULS = ("FullyConnected", "MatMul")
 INTEGERS = ("u8", "i8")
@@ -34,7 +35,7 @@ def open_session(path: Path, taps: list[str], threads: int = 1) -> Session:
         by_name = {name: value for port, value in result.items() for name in port.get_names()}
         return {tap: by_name[tensor].copy() for tap, tensor in tensors.items()}
 
-    return Session(f"OpenVINO {ov.__version__.split('-')[0]}", run, _integer_layers(compiled))
+    return Session(run, _integer_layers(compiled))
 
 
 def _integer_layers(compiled: ov.CompiledModel) -> int:
@@ -45,6 +46,11 @@ def _integer_layers(compiled: ov.CompiledModel) -> int:
         precision = information["runtimePrecision"].astype(str) if "runtimePrecision" in information else ""
         count += kind in MATMULS and precision in INTEGERS
     return count
+
+
+def signed_product(codes: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """See ``engines.signed_product``; s64, from ``integer_matmul`` less the compensation."""
+    return integer_matmul(codes, w).astype(np.int64) - compensation(w)
 
 
 def integer_matmul(a: np.ndarray, w: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from refimpl.models.bert import Batch, Model, forward
-from refimpl.models.engines import open_session
+from refimpl.models.engines import NAMES, open_session
 from refimpl.models.judge import Finding, judge
 from refimpl.models.verify.report import TapRow
 from refimpl.nn import Recorder
@@ -25,13 +25,10 @@ def record(model: Model, batch: Batch) -> dict[str, np.ndarray]:
 
 def judge_engine(
     model: Model, batch: Batch, engine: str, path: Path, ours: dict[str, np.ndarray]
-) -> tuple[str, list[TapRow]]:
-    """The engine's name with version, and a row for each kind of tap. ``engine`` may be ``OURS``."""
-    if engine == OURS:
-        return OURS, rows(OURS, judge(model, batch, ours), ours, ours)
-    session = open_session(engine, path, list(ours))
-    values = session.run(batch)
-    return session.name, rows(session.name, judge(model, batch, values), values, ours)
+) -> list[TapRow]:
+    """A row for each kind of tap of an engine's run of the exported file at ``path``."""
+    values = open_session(engine, path, list(ours)).run(batch)
+    return rows(NAMES[engine], judge(model, batch, values), values, ours)
 
 
 def rows(

@@ -9,13 +9,13 @@ from refimpl.kernels.bsgemm_4x1_u8s8s32 import BSGEMM_4X1
 from refimpl.models.bert import Batch, Model, forward, linears
 from refimpl.models.compiled import compiled_ops
 from refimpl.models.compress import Packed, Quantized
-from refimpl.models.engines import Session, open_session
+from refimpl.models.engines import NAMES, open_session, signed_product
 from refimpl.models.judge import judge
 from refimpl.models.verify.report import AccumulatorRow, BitsRow, LayerRow, SaturationRow
 from refimpl.nn import LINEARS, NO_TAP, Ops, Recorder, Tap
-from refimpl.quant import QUANTIZED, ZERO_POINT, QuantizedLinear, integer_linear
+from refimpl.quant import QUANTIZED, QuantizedLinear, integer_linear
 
-EMULATED_TOKENS = 8
+EMULATED, EMULATED_TOKENS = "q", 8
 CODES, ACCUMULATORS = ".codes", ".acc"
 
 
@@ -43,22 +43,18 @@ def compiled_bits(packed: Packed, batch: Batch, target: str, reference: dict[str
 
 
 def emulated_bits(packed: Packed, reference: dict[str, np.ndarray]) -> BitsRow:
-    """The linear layers of the first encoder layer, instruction by instruction, on a few tokens' codes."""
-    different = accumulators = 0
-    for name in LINEARS:
-        layer = getattr(packed.model.layers[0], name)
-        codes, acc = (reference[f"layer.0.{name}{kind}"] for kind in (CODES, ACCUMULATORS))
-        few, expected = (x.reshape(-1, x.shape[-1])[:EMULATED_TOKENS] for x in (codes, acc))
-        got = BSGEMM_4X1.emulated(few, layer.weight) - layer.compensation
-        different += int((got != expected).sum())
-        accumulators += expected.size
-    return BitsRow("emulated kernel", len(LINEARS), len(few), 0, 0, accumulators, different)
+    """One linear layer, instruction by instruction, on a few tokens' codes."""
+    layer = getattr(packed.model.layers[0], EMULATED)
+    codes, acc = (reference[f"layer.0.{EMULATED}{kind}"] for kind in (CODES, ACCUMULATORS))
+    few, expected = (x.reshape(-1, x.shape[-1])[:EMULATED_TOKENS] for x in (codes, acc))
+    got = BSGEMM_4X1.emulated(few, layer.weight) - layer.compensation
+    return BitsRow("emulated kernel", 1, len(few), 0, 0, expected.size, int((got != expected).sum()))
 
 
 def engine_layers(
     quantized: Quantized, batch: Batch, engine: str, path: Path, reference: dict[str, np.ndarray]
-) -> tuple[Session, list[LayerRow]]:
-    """The exported model in an engine, a row an encoder layer."""
+) -> tuple[int, list[LayerRow]]:
+    """The exported model in an engine: how many linear layers ran in integers, and a row an encoder layer."""
     taps = [tap for tap in reference if not tap.endswith(ACCUMULATORS)]
     session = open_session(engine, path, taps)
     values = session.run(batch)
@@ -74,7 +70,7 @@ def engine_layers(
         rows.append(
             LayerRow(
                 layer=layer,
-                engine=session.name,
+                engine=NAMES[engine],
                 codes_equal=sum(int((step == 0).sum()) for step in steps) / total,
                 largest_step=max(int(step.max()) for step in steps),
                 own_equal=1 - sum(findings[tap].outside for tap in codes) / total,
@@ -84,7 +80,7 @@ def engine_layers(
                 cosine=cosine(ours, theirs),
             )
         )
-    return session, rows
+    return session.integer_layers, rows
 
 
 def cosine(x: np.ndarray, y: np.ndarray) -> float:
@@ -101,19 +97,9 @@ def engine_accumulators(quantized: Quantized, engine: str, reference: dict[str, 
         codes, acc = reference[name + CODES], reference[name + ACCUMULATORS]
         flat = codes.reshape(-1, codes.shape[-1])
         expected = acc.reshape(-1, acc.shape[-1])
-        different += int((_accumulate(engine, flat, layer) != expected).sum())
+        different += int((signed_product(engine, flat, layer.codes) != expected).sum())
         total += acc.size
-    return AccumulatorRow(engine, len(layers), total, different)
-
-
-def _accumulate(engine: str, codes: np.ndarray, layer: QuantizedLinear) -> np.ndarray:
-    if engine == "onnxruntime":
-        from refimpl.models.engines.onnxruntime import matmul_integer
-
-        return matmul_integer(codes, layer.codes, ZERO_POINT)
-    from refimpl.models.engines.openvino import integer_matmul
-
-    return integer_matmul(codes, layer.codes).astype(np.int64) - layer.compensation
+    return AccumulatorRow(NAMES[engine], len(layers), total, different)
 
 
 def saturation(quantized: Quantized, batch: Batch, reference: dict[str, np.ndarray]) -> tuple[list[SaturationRow], float]:

@@ -85,15 +85,17 @@ class Check:
 
 @dataclass
 class Report:
-    """Everything that ``refimpl verify`` shows. Times are medians in seconds for the whole batch; sizes are bytes."""
+    """Everything that ``refimpl verify`` shows. sizes in bytes; seconds: medians for ``timed_texts`` texts at once."""
 
     model: str
     shape: str
+    calibration_texts: int
     texts: int
     tokens: int
+    timed_texts: int
     sparsity: float
     execution: str
-    engines: list[str] = field(default_factory=list)
+    engines: dict[str, str] = field(default_factory=dict)
     fp32: list[TapRow] = field(default_factory=list)
     bits: list[BitsRow] = field(default_factory=list)
     int8: list[LayerRow] = field(default_factory=list)

@@ -11,7 +11,10 @@ MEGABYTE = 1e6
 
 def show(report: Report, console: Console) -> None:
     """Print everything, the verdict last."""
-    console.print(f"[bold]{report.model}[/]: {report.shape}; {report.texts} texts, {report.tokens} tokens")
+    engines = ", ".join(f"{name} {version}" for name, version in report.engines.items())
+    console.print(f"[bold]{report.model}[/]: {report.shape}")
+    console.print(f"{report.texts} texts, {report.tokens} tokens judged; {report.calibration_texts} texts calibrate")
+    console.print(f"judged with {engines}" if engines else "")
     for table in (_fp32(report), _bits(report), _int8(report), _saturation(report), _costs(report), _verdict(report)):
         if table.row_count:
             console.print()
@@ -28,24 +31,24 @@ def _table(title: str, caption: str, *columns: str) -> Table:
 
 
 def _fp32(report: Report) -> Table:
-    names = [OURS, *report.engines]
+    headings = [f"{OURS}\nerror / bound"]
+    for name in report.engines:
+        headings += [f"{name}\nerror / bound", "\nfrom ours"]
     table = _table(
         "1  f32: every tap against its derived bound",
         "error / bound: the worst element, each engine on its own inputs; at most 1 is right.\n"
         "from ours: the largest difference end to end.",
-        "tap",
-        *(heading for name in names for heading in ([f"{name}\nerror / bound", "\nfrom ours"] if name != OURS else
-                                                     [f"{name}\nerror / bound"])),
-    )  # fmt: skip
+        "\ntap",
+        *headings,
+    )
+    found = {(row.tap, row.engine): row for row in report.fp32}
     for tap in dict.fromkeys(row.tap for row in report.fp32):
         cells = [tap]
-        for name in names:
-            row = next((row for row in report.fp32 if (row.tap, row.engine) == (tap, name)), None)
-            if row is None:
-                cells += ["-"] * (1 + (name != OURS))
-                continue
-            ratio = f"{row.worst:.3f}" if row.outside == 0 else f"[red]{row.worst:.3f} ({row.outside:,} outside)[/]"
-            cells += [ratio] if name == OURS else [ratio, f"{row.difference:.1e}"]
+        for name in (OURS, *report.engines):
+            row = found[tap, name]
+            cells.append(f"[red]{row.worst:.3f}[/]" if row.outside else f"{row.worst:.3f}")
+            if name != OURS:
+                cells.append(f"{row.difference:.1e}")
         table.add_row(*cells)
     return table
 
@@ -78,7 +81,7 @@ def _int8(report: Report) -> Table:
         "3  INT8 in other engines, layer by layer",
         "end to end: one code that rounds the other way changes all that follows, so differences grow.\n"
         "own inputs: our quantizer and bounds applied to the engine's own values, so they do not.",
-        "engine and layer",
+        "\nengine and layer",
         "codes equal\nend to end",
         "largest\nstep",
         "output\nfrom ours",
@@ -101,7 +104,7 @@ def _int8(report: Report) -> Table:
 
 def _saturation(report: Report) -> Table:
     table = _table(
-        "4  The same codes on CPUs without VNNI (pairs of products saturate at 16 bits)",
+        "4  The same codes on CPUs without VNNI (pairs saturate at 16 bits)",
         f"Let through the whole model, this changes the output by up to {report.saturated_output_difference:.3g}.",
         "layer",
         "weight pairs",
@@ -126,7 +129,7 @@ def _saturation(report: Report) -> Table:
 def _costs(report: Report) -> Table:
     table = _table(
         "5  Size and time",
-        "Median of one pass over the padded batch, one thread, taken in turns in one run.",
+        f"Median of a pass over {report.timed_texts} texts, one thread, in turns in one run.",
         "what",
         "MB",
         "ms",
@@ -140,6 +143,7 @@ def _costs(report: Report) -> Table:
 
 def _verdict(report: Report) -> Table:
     table = _table("6  Verdict", "", "check", "")
+    table.columns[0].no_wrap = True
     table.columns[1].justify = "left"
     for check in report.checks:
         mark = "[green]yes[/]" if check.passed else "[red]NO[/] "

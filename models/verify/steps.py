@@ -9,12 +9,17 @@ from refimpl.kernels.simd.threefold import NATIVE, PORTABLE
 from refimpl.models import compress
 from refimpl.models.bert import Batch
 from refimpl.models.compress import Dense, Packed, Quantized
-from refimpl.models.engines import installed
+from refimpl.models.engines import NAMES, installed, version
 from refimpl.models.export import export_onnx
+from refimpl.models.judge import judge
 from refimpl.models.verify import fp32, int8, timing
 from refimpl.models.verify.report import Report
 from refimpl.models.verify.verdict import checks
 from refimpl.quant import QUANTIZED
+
+JUDGED_TEXTS = 16
+"""How many of the texts are run and judged, in one batch; all of them calibrate."""
+TIMED_TEXTS = 8
 
 Say = Callable[[str], None]
 
@@ -27,11 +32,19 @@ def verify(dense: Dense, texts: Sequence[str], name: str, sparsity: float = 0.8,
     ValueError
         sparsity is outside 0 ... 1, or a text cannot be encoded
     """
-    batch = dense.tokenizer.encode(texts)
+    batch = dense.tokenizer.encode(texts[:JUDGED_TEXTS])
     config = dense.model.config
     shape = f"{config.layers} layers, hidden {config.hidden}, {config.heads} heads, {config.head.replace('_', ' ')}"
     report = Report(
-        name, shape, len(texts), int(batch.mask.sum()), sparsity, f"{BSGEMM_4X1.fastest()} {BSGEMM_4X1.name}"
+        model=name,
+        shape=shape,
+        calibration_texts=len(texts),
+        texts=len(batch.ids),
+        tokens=int(batch.mask.sum()),
+        timed_texts=min(TIMED_TEXTS, len(texts)),
+        sparsity=sparsity,
+        execution=f"{BSGEMM_4X1.fastest()} {BSGEMM_4X1.name}",
+        engines={NAMES[engine]: version(engine) for engine in installed()},
     )
     with tempfile.TemporaryDirectory() as folder:
         _verify(report, dense, texts, batch, Path(folder), say)
@@ -46,14 +59,12 @@ def count_steps() -> int:
 def _verify(report: Report, dense: Dense, texts: Sequence[str], batch: Batch, folder: Path, say: Say) -> None:
     say("f32 model in NumPy")
     ours = fp32.record(dense.model, batch)
-    report.fp32 = fp32.judge_engine(dense.model, batch, fp32.OURS, folder, ours)[1]
+    report.fp32 = fp32.rows(fp32.OURS, judge(dense.model, batch, ours), ours, ours)
     f32_path, int8_path = folder / "f32.onnx", folder / "int8.onnx"
     export_onnx(dense.model, f32_path)
     for engine in installed():
         say(f"f32 model in {engine}")
-        full_name, rows = fp32.judge_engine(dense.model, batch, engine, f32_path, ours)
-        report.engines.append(full_name)
-        report.fp32 += rows
+        report.fp32 += fp32.judge_engine(dense.model, batch, engine, f32_path, ours)
     say("prune, calibrate, quantize, pack")
     masked = compress.prune(dense, 1 - report.sparsity)
     batches = compress.encode_each(dense.tokenizer, texts)
@@ -70,7 +81,8 @@ def _verify(report: Report, dense: Dense, texts: Sequence[str], batch: Batch, fo
     say("sizes and times")
     report.sizes = timing.sizes(dense, quantized, packed, folder)
     files = {engine: {"f32": f32_path, "INT8": int8_path} for engine in installed()}
-    report.seconds = timing.race(timing.contestants(dense, quantized, packed, batch, BSGEMM_4X1.fastest(), files))
+    few = dense.tokenizer.encode(texts[:TIMED_TEXTS])
+    report.seconds = timing.race(timing.contestants(dense, quantized, packed, few, BSGEMM_4X1.fastest(), files))
     report.checks = checks(report)
 
 
@@ -87,8 +99,7 @@ def _engine(
     report: Report, quantized: Quantized, batch: Batch, engine: str, path: Path, reference: dict, say: Say
 ) -> None:
     say(f"INT8 model in {engine}")
-    session, rows = int8.engine_layers(quantized, batch, engine, path, reference)
+    report.integer_layers[NAMES[engine]], rows = int8.engine_layers(quantized, batch, engine, path, reference)
     report.int8 += rows
-    report.integer_layers[session.name] = session.integer_layers
     say(f"integer MatMul in {engine}")
     report.accumulators.append(int8.engine_accumulators(quantized, engine, reference))

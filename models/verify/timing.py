@@ -1,4 +1,4 @@
-"""Step 6: sizes, and times of one pass over the batch, measured in turns within one run, one thread each."""
+"""Step 6: sizes, and times of one pass over a few texts, measured in turns within one run, one thread each."""
 
 import statistics
 import time
@@ -11,7 +11,7 @@ from refimpl.models import packed_file
 from refimpl.models.bert import Batch, forward
 from refimpl.models.compiled import compiled_ops
 from refimpl.models.compress import Dense, Packed, Quantized
-from refimpl.models.engines import open_session
+from refimpl.models.engines import NAMES, open_session
 from refimpl.models.information import model_bytes
 from refimpl.quant import QUANTIZED
 
@@ -41,7 +41,7 @@ def contestants(
     for engine, files in engines.items():
         for precision, path in files.items():
             session = open_session(engine, path, [])
-            runs[f"{precision}, {session.name}"] = lambda session=session: session.run(batch)
+            runs[f"{precision}, {NAMES[engine]}"] = lambda session=session: session.run(batch)
     return runs
 
 

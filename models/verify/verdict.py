@@ -52,5 +52,6 @@ def _codes(report: Report, engine: str) -> Check:
     least, step = min(row.own_equal for row in rows), max(row.own_largest_step for row in rows)
     outside = sum(row.outside for row in rows)
     passed = least >= CODES_EQUAL and step <= 1 and outside == 0
-    detail = f"at least {least:.4%} of a layer's codes equal, the rest {step} apart; {outside} f32 values out of bounds"
+    rest = f", the rest {step:.0f} apart" if step else ""
+    detail = f"at least {least:.4%} of codes equal{rest}; {outside:,} f32 values out of bounds"
     return Check(f"{engine}: INT8 layers on its own inputs", passed, detail)

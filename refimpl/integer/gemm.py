@@ -62,8 +62,8 @@ def unsafe_pairs(w: np.ndarray) -> np.ndarray:
     """
     check.dtype("w", w, np.int8)
     check.shape("w", w, ("M", "K"))
-    pairs = _even(w).astype(np.int32).reshape(w.shape[0], -1, 2)
-    return (np.maximum(pairs, 0).sum(-1) > 128) | (np.minimum(pairs, 0).sum(-1) < -128)
+    sums = _pairs(w).sum(-1, dtype=np.int32)
+    return np.abs(sums) > 128  # weights of opposite signs never exceed it, nor does either alone
 
 
 def gemm_u8s8s32_pair_saturating(a: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -75,17 +75,15 @@ def gemm_u8s8s32_pair_saturating(a: np.ndarray, w: np.ndarray) -> np.ndarray:
     array([[32767]], dtype=int32)
     """
     acc = gemm_u8s8s32(a, w)
-    unsafe = unsafe_pairs(w)
-    a, w = _even(a), _even(w)
-    for pair in np.flatnonzero(unsafe.any(axis=0)):
-        rows = np.flatnonzero(unsafe[:, pair])
-        k = slice(2 * pair, 2 * pair + 2)
-        a_pair, w_pair = np.broadcast_arrays(a[:, None, k], w[None, rows, k])
-        exact = (a_pair.astype(np.int32) * w_pair.astype(np.int32)).sum(-1)
-        acc[:, rows] += vpmaddubsw(a_pair, w_pair)[..., 0] - exact
+    a, w = _pairs(a), _pairs(w)
+    for row, pairs in enumerate(unsafe_pairs(w.reshape(len(w), -1))):
+        if pairs.any():
+            few, weights = np.broadcast_arrays(a[:, pairs], w[row, pairs])
+            exact = (few.astype(np.int32) * weights.astype(np.int32)).sum(-1)
+            acc[:, row] += (vpmaddubsw(few, weights)[..., 0] - exact).sum(-1, dtype=np.int32)
     return acc
 
 
-def _even(x: np.ndarray) -> np.ndarray:
-    """Pad an odd last dimension with one zero."""
-    return np.pad(x, ((0, 0), (0, x.shape[1] % 2)))
+def _pairs(x: np.ndarray) -> np.ndarray:
+    """(R, K) -> (R, ceil(K / 2), 2), an odd K padded with a zero."""
+    return np.pad(x, ((0, 0), (0, x.shape[1] % 2))).reshape(x.shape[0], -1, 2)
