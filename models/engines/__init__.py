@@ -52,12 +52,13 @@ def _module(engine: str) -> Any:
     return import_module(f"{__name__}.{engine}")
 
 
-def tap_tensors(path: Path) -> dict[str, str]:
-    """Tap name -> tensor name of a file that this package exported."""
+def tap_tensors(path: Path, taps: list[str]) -> dict[str, str]:
+    """Tap name -> tensor name, for the given taps and "output", of a file that this package exported."""
     made = onnx.load(path, load_external_data=False)
-    for property in made.metadata_props:
-        if property.key == TAPS:
-            return json.loads(property.value)
+    for entry in made.metadata_props:
+        if entry.key == TAPS:
+            tensors = json.loads(entry.value)
+            return {tap: tensors[tap] for tap in [*taps, "output"]}
     raise ValueError(f"{path} has no taps; need an ONNX file that refimpl exported")
 
 

@@ -22,7 +22,7 @@ FUSED = "MatMulIntegerToFloat"
 
 def open_session(path: Path, taps: list[str], threads: int = 1) -> Session:
     """See ``engines.open_session``."""
-    tensors = {tap: tap_tensors(path)[tap] for tap in [*taps, "output"]}
+    tensors = tap_tensors(path, taps)
     made = onnx.load(path)
     present = {output.name for output in made.graph.output}
     for tensor in dict.fromkeys(tensors.values()):

@@ -20,7 +20,7 @@ INTEGERS = ("u8", "i8")
 
 def open_session(path: Path, taps: list[str], threads: int = 1) -> Session:
     """See ``engines.open_session``."""
-    tensors = {tap: tap_tensors(path)[tap] for tap in [*taps, "output"]}
+    tensors = tap_tensors(path, taps)
     core = ov.Core()
     model = core.read_model(path)
     present = {name for output in model.outputs for name in output.get_names()}

@@ -17,7 +17,7 @@ from refimpl.models.verify.report import Report
 from refimpl.models.verify.verdict import checks
 from refimpl.quant import QUANTIZED
 
-JUDGED_TEXTS = 16
+JUDGED_TEXTS = 12
 """How many of the texts are run and judged, in one batch; all of them calibrate."""
 TIMED_TEXTS = 8
 

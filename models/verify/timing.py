@@ -15,7 +15,7 @@ from refimpl.models.engines import NAMES, open_session
 from refimpl.models.information import model_bytes
 from refimpl.quant import QUANTIZED
 
-ROUNDS = 5
+ROUNDS = 3
 
 
 def sizes(dense: Dense, quantized: Quantized, packed: Packed, folder: Path) -> dict[str, int]:

@@ -18,6 +18,7 @@ from refimpl import check
 from refimpl.integer.isa import vpmaddubsw
 
 MAX_K = (2**31 - 1) // (255 * 128)  # 65 793
+CHUNK = 2**19  # pair sums held at a time
 
 
 def _check(a: np.ndarray, w: np.ndarray) -> None:
@@ -76,11 +77,14 @@ def gemm_u8s8s32_pair_saturating(a: np.ndarray, w: np.ndarray) -> np.ndarray:
     """
     acc = gemm_u8s8s32(a, w)
     a, w = _pairs(a), _pairs(w)
-    for row, pairs in enumerate(unsafe_pairs(w.reshape(len(w), -1))):
-        if pairs.any():
-            few, weights = np.broadcast_arrays(a[:, pairs], w[row, pairs])
-            exact = (few.astype(np.int32) * weights.astype(np.int32)).sum(-1)
-            acc[:, row] += (vpmaddubsw(few, weights)[..., 0] - exact).sum(-1, dtype=np.int32)
+    rows, pairs = np.nonzero(unsafe_pairs(w.reshape(len(w), -1)))
+    step = max(1, CHUNK // max(1, len(a)))
+    for start in range(0, rows.size, step):
+        row, pair = rows[start : start + step], pairs[start : start + step]
+        few, weights = np.broadcast_arrays(a[:, pair], w[row, pair])
+        exact = (few.astype(np.int32) * weights.astype(np.int32)).sum(-1)
+        first = np.flatnonzero(np.diff(row, prepend=-1))  # rows ascend: sum the pairs of each
+        acc[:, row[first]] += np.add.reduceat(vpmaddubsw(few, weights)[..., 0] - exact, first, axis=1)
     return acc
 
 
