@@ -28,7 +28,6 @@ from refimpl.kernels.simd.instructions import (
     vpunpckhwd,
     vpunpcklbw,
     vpunpcklwd,
-    vshufi32x4,
     zero_s32,
 )
 from refimpl.kernels.simd.threefold import kernel, part
@@ -64,13 +63,11 @@ def dot_row(row, x, w):
 
 @part
 def store_row(out, at, row):
-    """Undo the lane order of ``interleave`` (a 4 x 4 transpose of 128-bit lanes) and store 64 consecutive tokens."""
-    low01, high01 = vshufi32x4(row[0], row[1], 0x44), vshufi32x4(row[0], row[1], 0xEE)
-    low23, high23 = vshufi32x4(row[2], row[3], 0x44), vshufi32x4(row[2], row[3], 0xEE)
-    vmovdqu32(out, at, vshufi32x4(low01, low23, 0x88))
-    vmovdqu32(out, at + 16, vshufi32x4(low01, low23, 0xDD))
-    vmovdqu32(out, at + 32, vshufi32x4(high01, high23, 0x88))
-    vmovdqu32(out, at + 48, vshufi32x4(high01, high23, 0xDD))
+    """Store 64 accumulators, in the lane order of ``interleave``."""
+    vmovdqu32(out, at, row[0])
+    vmovdqu32(out, at + 16, row[1])
+    vmovdqu32(out, at + 32, row[2])
+    vmovdqu32(out, at + 48, row[3])
 
 
 @part
@@ -96,7 +93,7 @@ def tile(values, indices, start, stop, x, base, out, at):
 
 @kernel
 def bsgemm_4x1(indptr, indices, values, x, k, out):
-    """x: u8 (P K 64,) panels; out: s32 (P M' 64,) panels with M' = 4 block rows; the rest as in ``Bsr4x1``."""
+    """x: u8 (P K 64,) panels; out: s32 (P M' 64,) accumulator panels, M' = 4 block rows; the rest as in ``Bsr4x1``."""
     block_rows = indptr.size - 1
     for task in numba.prange(x.size // (64 * k) * block_rows):
         panel, row = task // block_rows, task % block_rows
@@ -109,7 +106,7 @@ def call(execution: Callable[..., Any], a: np.ndarray, packed: Bsr4x1) -> np.nda
     m = ROWS * (packed.indptr.size - 1)
     out = aligned.empty((x.shape[0], m, panels.WIDTH), np.int32)
     execution(packed.indptr, packed.indices, packed.values, x.reshape(-1), packed.shape[1], out.reshape(-1))
-    return panels.unpack(out, a.shape[0])[:, : packed.shape[0]]
+    return panels.unpack_accumulators(out, a.shape[0])[:, : packed.shape[0]]
 
 
 BSGEMM_4X1 = Kernel("bsgemm_4x1_u8s8s32", gemm_u8s8s32, bsr4x1.pack, bsr4x1.unpack, bsr4x1.validate, bsgemm_4x1, call)

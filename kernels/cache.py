@@ -7,6 +7,7 @@ source file here, of numba's and llvmlite's versions and of the CPU: an edit any
 
 import hashlib
 import os
+import tempfile
 import warnings
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,7 @@ def directory() -> Path | None:
     path = base / digest.hexdigest()[:16]
     try:
         path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()  # where numba cannot write, it would keep kernels beside their source
     except OSError as error:
         warnings.warn(f"compiled kernels are not kept: {error}; set REFIMPL_CACHE_DIR", stacklevel=2)
         return None

@@ -81,7 +81,7 @@ def tile(values, start, steps, x, base, k, out, at, m):
 
 @kernel
 def gemm(values, x, k, out, m):
-    """x: u8 (N' k,) with N' a multiple of 6, k of 4; out: s32 (N' m,) with m a multiple of 64; values as in ``Vnni4``."""
+    """x: u8 (N' k,), N' a multiple of 6 and k of 4; out: s32 (N' m,), m a multiple of 64; values as in ``Vnni4``."""
     steps = k // 4
     token_tiles = x.size // (6 * k)
     for task in numba.prange(m // 64 * token_tiles):

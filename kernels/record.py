@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from refimpl import check
-from refimpl.kernels.simd.threefold import NATIVE, PORTABLE, KernelSource
+from refimpl.kernels.simd.threefold import NATIVE, PORTABLE, KernelSource, config
 
 
 class Kernel(NamedTuple):
@@ -48,8 +48,8 @@ class Kernel(NamedTuple):
 
     def run(self, target: str, a: np.ndarray, packed: Any, threads: int = 1) -> np.ndarray:
         """``portable`` or ``native``, by name. Threads beyond the first share out the tiles; the bits are the same."""
-        if not 1 <= threads <= numba.config.NUMBA_NUM_THREADS:
-            raise ValueError(f"threads is {threads}; need 1 to {numba.config.NUMBA_NUM_THREADS}")
+        if not 1 <= threads <= config.NUMBA_NUM_THREADS:
+            raise ValueError(f"threads is {threads}; need 1 to {config.NUMBA_NUM_THREADS}")
         execution = self.source.compiled(target, parallel=threads > 1)
         before = numba.get_num_threads()
         numba.set_num_threads(threads)

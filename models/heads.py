@@ -19,7 +19,7 @@ class BertClassification(NamedTuple):
 
 
 class DistilBertClassification(NamedTuple):
-    """Logits (B, C) from the first token through a linear layer with ReLU. pre_classifier: (D, D); classifier: (C, D)."""
+    """Logits (B, C) from the first token, a linear layer and ReLU. pre_classifier: (D, D); classifier: (C, D)."""
 
     pre_classifier: Linear
     classifier: Linear
@@ -59,6 +59,4 @@ class SentenceEmbedding(NamedTuple):
         return ops.l2_normalize(tap("mean_pool", ops.mean_pool(x, mask)))
 
 
-Head = (
-    BertClassification | DistilBertClassification | QuestionAnswering | MaskedLanguageModel | SentenceEmbedding
-)
+Head = BertClassification | DistilBertClassification | QuestionAnswering | MaskedLanguageModel | SentenceEmbedding

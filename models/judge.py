@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refimpl import bounds
-from refimpl.models.bert import Batch, Model, forward
-from refimpl.nn import NO_TAP, REFERENCE, Linear, Norm, Ops, Tap
-from refimpl.nn.taps import SEPARATOR
-from refimpl.quant import QUANTIZED, QuantizedLinear, quantize_activation, rescale
 from refimpl.integer.gemm import gemm_u8s8s32
+from refimpl.models.bert import Batch, Model, forward
+from refimpl.nn import NO_TAP, REFERENCE, Norm, Ops, Tap
+from refimpl.nn.taps import SEPARATOR
+from refimpl.quant import QUANTIZED, QuantizedLinear, quantize_activation
 
 LOWEST = float(np.finfo(np.float32).min)
 

@@ -107,7 +107,8 @@ def _read(path: Path) -> tuple[dict[str, Any], str, dict[str, np.ndarray]]:
     try:
         with safe_open(path, "numpy") as handle:
             metadata = handle.metadata() or {}
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()} if HEADER in metadata else {}
+            names = handle.keys() if HEADER in metadata else []
+            tensors = {name: handle.get_tensor(name) for name in names}
     except (SafetensorError, OSError, KeyError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from None
     if HEADER not in metadata or TOKENIZER not in metadata:

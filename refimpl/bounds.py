@@ -56,7 +56,7 @@ def _tiny(u: float) -> float:
     return 2.0**-126 if u == F32 else 2.0**-1022
 
 
-def _wide(*arrays: np.ndarray) -> list[np.ndarray]:
+def _wide(*arrays: np.ndarray | float) -> list[np.ndarray]:
     return [np.asarray(a, np.float64) for a in arrays]
 
 

@@ -379,11 +379,6 @@ def across_lanes(item, high):
     return function
 
 
-def shuffle_all(a, b, imm):
-    """vshufi32x4 that takes all four lanes from a."""
-    return np.concatenate([a.reshape(4, 4)[imm >> 2 * i & 3] for i in range(4)])
-
-
 INSTRUCTIONS = [
     Suite(
         instructions.check_vpmaddubsw,
@@ -428,11 +423,6 @@ INSTRUCTIONS = [
         for unit, item in {"bw": 1, "wd": 2}.items()
     ),
     Suite(
-        instructions.check_vshufi32x4,
-        isa.vshufi32x4,
-        {"only from a": shuffle_all, "operands swapped": swapped(isa.vshufi32x4)},
-    ),
-    Suite(
         instructions.check_vpbroadcastd,
         isa.vpbroadcastd,
         {
@@ -445,15 +435,6 @@ INSTRUCTIONS = [
         instructions.check_vmovdqu8,
         isa.vmovdqu8,
         {"aligned": lambda memory, at: memory[at // 64 * 64 : at // 64 * 64 + 64].copy()},
-    ),
-    Suite(
-        instructions.check_vmovdqu32_first,
-        isa.vmovdqu32_first,
-        {
-            "stores all": lambda memory, at, r, count: isa.vmovdqu32(memory, at, r),
-            "count modulo 16": lambda memory, at, r, count: isa.vmovdqu32_first(memory, at, r, count % 16),
-            "zeroes the rest": lambda memory, at, r, count: isa.vmovdqu32(memory, at, r * (np.arange(16) < count)),
-        },
     ),
 ]
 

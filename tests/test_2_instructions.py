@@ -67,15 +67,6 @@ def scalar_unpack(a, b, size, offset):
     return out
 
 
-def scalar_vshufi32x4(a, b, imm):
-    """Lanes 0 and 1 of the result from a, 2 and 3 from b; the two bits 2 i of imm choose for lane i."""
-    out = []
-    for i, source in enumerate((a, a, b, b)):
-        lane = imm // 4**i % 4
-        out += source[16 * lane : 16 * lane + 16]
-    return out
-
-
 # --- data: registers as bytes, extremes first ------------------------------------------------------------------------
 
 EXTREME_BYTES = [0, 1, 127, 128, 129, 255]
@@ -140,13 +131,6 @@ def check_vpunpckhwd(function):
     check_unpack(function, 2, 8)
 
 
-def check_vshufi32x4(function):
-    a, b = PATTERNS[-1], PATTERNS[-2]
-    for imm in range(256):
-        got = function(register(a, np.int32), register(b, np.int32), imm)
-        same_bytes(got, scalar_vshufi32x4(a, b, imm), np.int32)
-
-
 def check_vpbroadcastd(function):
     memory = np.random.default_rng(0).integers(0, 256, 21, dtype=np.uint8)
     for at in range(18):
@@ -159,15 +143,6 @@ def check_vmovdqu8(function):
     for at in range(7):
         for dtype in (np.uint8, np.int8):
             same_bytes(function(memory.view(dtype), at), memory[at : at + 64].tolist(), dtype)
-
-
-def check_vmovdqu32_first(function):
-    """Any count: below 0 stores nothing, above 16 stores sixteen."""
-    for at, count in itertools.product((0, 3), (-5, 0, 1, 15, 16, 40)):
-        memory, values = np.full(20, -7, np.int32), np.arange(16, dtype=np.int32) + 100
-        function(memory, at, values, count)
-        stored = min(max(count, 0), 16)
-        assert memory.tolist() == [-7] * at + list(range(100, 100 + stored)) + [-7] * (20 - at - stored)
 
 
 CHECKS = {name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_v")}
@@ -249,14 +224,11 @@ U8, S32, REGISTER = np.zeros(64, np.uint8), np.zeros(20, np.int32), np.zeros(16,
         (lambda: isa.vmovdqu8(U8, -1), "elements -1 to 62 of an array of 64"),
         (lambda: isa.vpbroadcastd(U8, 61), "elements 61 to 64 of an array of 64"),
         (lambda: isa.vmovdqu32(S32, 5, REGISTER), "elements 5 to 20 of an array of 20"),
-        (lambda: isa.vmovdqu32_first(S32, 18, REGISTER, 3), "elements 18 to 20 of an array of 20"),
-        (lambda: isa.vmovdqu32_first(S32, -1, REGISTER, 1), "elements -1 to -1 of an array of 20"),
     ],
 )
 def test_memory_outside_the_array(call, message):
     with pytest.raises(IndexError, match=message):
         call()
-    isa.prefetcht0(U8, 10**6)  # never faults
 
 
 @pytest.mark.parametrize(
@@ -268,11 +240,9 @@ def test_memory_outside_the_array(call, message):
         (lambda: isa.vpaddd(U8, REGISTER), TypeError, "a has dtype uint8; need int32"),
         (lambda: isa.vpdpbusd(U8, U8, U8.view(np.int8)), TypeError, "acc has dtype uint8; need int32"),
         (lambda: isa.vpunpcklbw(U8, U8.view(np.int8)), TypeError, "b has dtype int8; need uint8"),
-        (lambda: isa.vshufi32x4(U8, U8, 0), TypeError, "a has dtype uint8; need int32"),
         (lambda: isa.vmovdqu8(S32, 0), TypeError, "array has dtype int32; need uint8 or int8"),
         (lambda: isa.vpbroadcastd(S32, 0), TypeError, "array has dtype int32; need uint8 or int8"),
         (lambda: isa.vmovdqu32(U8, 0, REGISTER), TypeError, "array has dtype uint8; need int32"),
-        (lambda: isa.vmovdqu32_first(U8, 0, REGISTER, 1), TypeError, "array has dtype uint8; need int32"),
         (lambda: isa.vmovdqu8(U8.reshape(2, 32), 0), ValueError, r"array has shape \(2, 32\); need \(N,\)"),
     ],
 )

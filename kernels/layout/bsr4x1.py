@@ -70,8 +70,8 @@ def unpack(packed: Bsr4x1) -> np.ndarray:
 
 
 def _check_shape(shape: tuple[int, ...]) -> None:
-    if len(shape) != 2 or min(shape) < 1 or shape[1] > MAX_K:
-        raise ValueError(f"shape is {shape}; need (M, K) with M >= 1 and 1 <= K <= {MAX_K}")
+    if len(shape) != 2 or not all(isinstance(n, int) and n >= 1 for n in shape) or shape[1] > MAX_K:
+        raise ValueError(f"shape is {shape}; need integers (M, K) with M >= 1 and 1 <= K <= {MAX_K}")
 
 
 def validate(packed: Bsr4x1) -> None:
@@ -97,18 +97,17 @@ def validate(packed: Bsr4x1) -> None:
 
 
 def _check_canonical(packed: Bsr4x1, groups: np.ndarray) -> None:
-    row = np.repeat(np.arange(groups.size), GROUP * groups)
+    """In a block row: live columns, strictly ascending, then fewer than a group of dead ones that repeat the last."""
+    blocks = packed.values.reshape(-1, ROWS, GROUP)
+    live = blocks.any(1).reshape(-1)
     step = np.diff(packed.indices.astype(np.int64))
-    same_row = np.diff(row) == 0
-    repeats = np.concatenate([[False], same_row & (step == 0)])
-    last_group = np.repeat(packed.indptr[1:] - 1, GROUP * groups) == np.arange(row.size) // GROUP
-    first_of_group = np.arange(row.size) % GROUP == 0
-    if (same_row & (step < 0)).any() or (repeats & ~(last_group & ~first_of_group)).any():
+    same_row = np.diff(np.repeat(np.arange(groups.size), GROUP * groups)) == 0
+    if (same_row & live[1:] & (step <= 0)).any():
         raise ValueError("indices of a block row do not ascend")
-    live = packed.values.reshape(-1, ROWS, GROUP).any(1).reshape(-1)
-    if (live == repeats).any():
-        raise ValueError("values has a zero block that is no padding, or a padding block that is not zero")
-    if (packed.values.reshape(-1, ROWS, GROUP)[-1:] != 0).any() and packed.shape[0] % ROWS:
-        tail = packed.values.reshape(-1, ROWS, GROUP)[packed.indptr[-2] :, packed.shape[0] % ROWS :]
-        if tail.any():
-            raise ValueError(f"values has weights in rows beyond M = {packed.shape[0]}")
+    if not live[::GROUP].all() or (same_row & live[1:] & ~live[:-1]).any():
+        raise ValueError("values has a zero block that is no padding")
+    if (same_row & ~live[1:] & (step != 0)).any():
+        raise ValueError("indices has padding that does not repeat the last column of its block row")
+    tail = packed.shape[0] % ROWS
+    if tail and blocks[packed.indptr[-2] :, tail:].any():
+        raise ValueError(f"values has weights in rows beyond M = {packed.shape[0]}")

@@ -61,5 +61,5 @@ def _untile(packed: Vnni4) -> np.ndarray:
 
 
 def _check_shape(shape: tuple[int, ...]) -> None:
-    if len(shape) != 2 or min(shape) < 1 or shape[1] > MAX_K:
-        raise ValueError(f"shape is {shape}; need (M, K) with M >= 1 and 1 <= K <= {MAX_K}")
+    if len(shape) != 2 or not all(isinstance(n, int) and n >= 1 for n in shape) or shape[1] > MAX_K:
+        raise ValueError(f"shape is {shape}; need integers (M, K) with M >= 1 and 1 <= K <= {MAX_K}")

@@ -7,7 +7,6 @@ portable one.
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
 from refimpl.integer import isa
 from refimpl.kernels.simd.lowering import Instruction, is_flat, llvm_intrinsic, on_registers, pointer, shuffle
@@ -71,21 +70,6 @@ vpunpcklwd = _unpack(isa.vpunpcklwd, 16, high=False)
 vpunpckhwd = _unpack(isa.vpunpckhwd, 16, high=True)
 
 
-def _vshufi32x4(a, b, imm):
-    if (a, b) != (s32x16, s32x16) or not isinstance(imm, types.IntegerLiteral):
-        return None
-    picks = [imm.literal_value >> 2 * i & 3 for i in range(4)]
-    indices = [4 * pick + i + 16 * (which >= 2) for which, pick in enumerate(picks) for i in range(4)]
-
-    def codegen(context, builder, signature, args):
-        return shuffle(builder, args[0], args[1], 32, indices)
-
-    return s32x16(a, b, imm), codegen
-
-
-vshufi32x4 = Instruction(isa.vshufi32x4, arity=3, portable=_vshufi32x4)
-
-
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
@@ -126,22 +110,3 @@ def _vmovdqu32(array, at, register):
 
 
 vmovdqu32 = Instruction(isa.vmovdqu32, arity=3, portable=_vmovdqu32)
-
-
-def _prefetcht0(array, at):
-    if not is_flat(array, *BYTES):
-        return None
-
-    def codegen(context, builder, signature, args):
-        byte = ir.IntType(8)
-        i32 = ir.IntType(32)
-        function = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), i32, i32, i32])
-        prefetch = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
-        address = pointer(context, builder, signature.args[0], *args, byte)
-        builder.call(prefetch, [address, i32(0), i32(3), i32(1)])  # read, keep in all levels, data
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), codegen
-
-
-prefetcht0 = Instruction(isa.prefetcht0, arity=2, portable=_prefetcht0)

@@ -40,7 +40,7 @@ class Instruction(Threefold):
 def _intrinsic(name: str, arity: int, typing: Callable[..., Any]) -> Callable[..., Any]:
     definition = _BY_ARITY[arity](typing)
     definition.__name__ = definition.__qualname__ = name
-    return intrinsic(prefer_literal=True)(definition)
+    return intrinsic(definition)
 
 
 def on_registers(result: Register, operands: tuple[Register, ...], build: Build) -> Callable[..., Any]:

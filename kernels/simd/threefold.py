@@ -18,6 +18,7 @@ import numba
 from refimpl.kernels import cache, cpu
 
 PORTABLE, NATIVE = "portable", "native"
+config: Any = numba.config  # numba fills this module at run time, unseen by type checkers
 
 
 class Threefold:
@@ -43,7 +44,7 @@ class Part(Threefold):
 
     options: dict[str, Any] = {"forceinline": True}  # noqa: RUF012
 
-    def __init__(self, meaning: FunctionType):
+    def __init__(self, meaning: Callable[..., Any]):
         super().__init__(meaning)
         self.calls = {
             name: value
@@ -57,7 +58,7 @@ class Part(Threefold):
         return self._jit(target, target, self.options)
 
     def _jit(self, name: str, target: str, options: dict[str, Any]) -> Callable[..., Any]:
-        if numba.config.DISABLE_JIT:
+        if config.DISABLE_JIT:
             return self.emulated
         if name not in self.versions:
             self.versions[name] = numba.njit(**options)(self._copy(name, target))
@@ -87,19 +88,18 @@ class KernelSource(Part):
         if target == NATIVE and not self.runs_natively():
             raise RuntimeError(f"{self.__name__} needs the CPU features {', '.join(self.missing())}; use portable")
         name = f"{target}_parallel" if parallel else target
-        version = self._jit(name, target, {**self.options, "parallel": parallel})
-        return version
+        return self._jit(name, target, {**self.options, "parallel": parallel})
 
     def _jit(self, name: str, target: str, options: dict[str, Any]) -> Callable[..., Any]:
         fresh = name not in self.versions
         version = super()._jit(name, target, options)
         folder = cache.directory()
-        if fresh and folder is not None and not numba.config.DISABLE_JIT:
-            before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
+        if fresh and folder is not None and not config.DISABLE_JIT:
+            before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
             try:
                 version.enable_caching()  # type: ignore[attr-defined]
             finally:
-                numba.config.CACHE_DIR = before
+                config.CACHE_DIR = before
         return version
 
     def runs_natively(self) -> bool:
@@ -111,11 +111,11 @@ class KernelSource(Part):
         return sorted(self.features - cpu.features())
 
 
-def part(function: FunctionType) -> Part:
+def part(function: Callable[..., Any]) -> Part:
     """Decorator: a piece of a kernel, inlined."""
     return Part(function)
 
 
-def kernel(function: FunctionType) -> KernelSource:
+def kernel(function: Callable[..., Any]) -> KernelSource:
     """Decorator: a kernel, called from Python with arrays."""
     return KernelSource(function)

@@ -56,7 +56,7 @@ def signed_product(codes: np.ndarray, w: np.ndarray) -> np.ndarray:
 def integer_matmul(a: np.ndarray, w: np.ndarray) -> np.ndarray:
     """The MatMul that OpenVINO runs on u8 x s8: sum_k a[n, k] w[m, k], as f32. a: u8 (N, K), w: s8 (M, K) -> (N, M).
 
-    Both operands pass a FakeQuantize with step 1, which the plugin turns into integers (``_integer_layers`` is checked).
+    Both operands pass a FakeQuantize with step 1, which the plugin turns into integers: that is checked.
     The s32 accumulator is converted to f32 on the way out, exactly up to 2**24.
     """
     x = opset.parameter([-1, a.shape[1]], np.float32)

@@ -23,9 +23,7 @@ def record(model: Model, batch: Batch) -> dict[str, np.ndarray]:
     return recorder.values
 
 
-def judge_engine(
-    model: Model, batch: Batch, engine: str, path: Path, ours: dict[str, np.ndarray]
-) -> list[TapRow]:
+def judge_engine(model: Model, batch: Batch, engine: str, path: Path, ours: dict[str, np.ndarray]) -> list[TapRow]:
     """A row for each kind of tap of an engine's run of the exported file at ``path``."""
     values = open_session(engine, path, list(ours)).run(batch)
     return rows(NAMES[engine], judge(model, batch, values), values, ours)

@@ -1,5 +1,6 @@
 """A report as tables that a person reads at 100 columns."""
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -15,16 +16,25 @@ def show(report: Report, console: Console) -> None:
     console.print(f"[bold]{report.model}[/]: {report.shape}")
     console.print(f"{report.texts} texts, {report.tokens} tokens judged; {report.calibration_texts} texts calibrate")
     console.print(f"judged with {engines}" if engines else "")
-    for table in (_fp32(report), _bits(report), _int8(report), _saturation(report), _costs(report), _verdict(report)):
+    for table in (_fp32(report), _bits(report), _int8(report), _saturation(report)):
         if table.row_count:
             console.print()
             console.print(table)
     console.print()
+    show_verdict(report, console)
+
+
+def show_verdict(report: Report, console: Console) -> None:
+    """Print the last part: sizes, times and what may be said."""
+    for table in (_costs(report), _verdict(report)):
+        console.print(table)
+        console.print()
     _conclude(report, console)
 
 
 def _table(title: str, caption: str, *columns: str) -> Table:
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", title_style="bold")
+    table.box = box.SIMPLE_HEAD
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left")
     return table
@@ -79,8 +89,8 @@ def _count(different: int) -> str:
 def _int8(report: Report) -> Table:
     table = _table(
         "3  INT8 in other engines, layer by layer",
-        "end to end: one code that rounds the other way changes all that follows, so differences grow.\n"
-        "own inputs: our quantizer and bounds applied to the engine's own values, so they do not.",
+        "end to end: a code that rounds the other way changes all that follows: differences grow.\n"
+        "own inputs: our quantizer and bounds on the engine's own values: they do not.",
         "\nengine and layer",
         "codes equal\nend to end",
         "largest\nstep",
@@ -129,7 +139,7 @@ def _saturation(report: Report) -> Table:
 def _costs(report: Report) -> Table:
     table = _table(
         "5  Size and time",
-        f"Median of a pass over {report.timed_texts} texts, one thread, in turns in one run.",
+        f"Median of a pass over {report.timed_texts} texts,\none thread, in turns in one run.",
         "what",
         "MB",
         "ms",

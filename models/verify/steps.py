@@ -24,7 +24,9 @@ TIMED_TEXTS = 8
 Say = Callable[[str], None]
 
 
-def verify(dense: Dense, texts: Sequence[str], name: str, sparsity: float = 0.8, say: Say = lambda step: None) -> Report:
+def verify(
+    dense: Dense, texts: Sequence[str], name: str, sparsity: float = 0.8, say: Say = lambda step: None
+) -> Report:
     """Run all steps. ``say`` is told the name of each step as it begins; ``count_steps`` of them.
 
     Raises
@@ -77,7 +79,8 @@ def _verify(report: Report, dense: Dense, texts: Sequence[str], batch: Batch, fo
     for engine in installed():
         _engine(report, quantized, batch, engine, int8_path, reference, say)
     say("CPUs without VNNI")
-    report.saturation, report.saturated_output_difference = int8.saturation(quantized, batch, reference)
+    report.saturation = int8.saturation(quantized, reference)
+    report.saturated_output_difference = int8.saturated_difference(quantized, batch, reference)
     say("sizes and times")
     report.sizes = timing.sizes(dense, quantized, packed, folder)
     files = {engine: {"f32": f32_path, "INT8": int8_path} for engine in installed()}

@@ -19,7 +19,7 @@ def checks(report: Report) -> list[Check]:
         Check(
             f"{row.engine}: integer MatMul",
             row.different == 0,
-            f"{row.accumulators - row.different:,} of {row.accumulators:,} accumulators equal ours",
+            f"{row.accumulators - row.different:,} of {row.accumulators:,} accumulators equal",
         )
         for row in report.accumulators
     ]
@@ -30,8 +30,9 @@ def _f32(report: Report, engine: str) -> Check:
     rows = [row for row in report.fp32 if row.engine == engine]
     worst = max(rows, key=lambda row: row.worst)
     outside = sum(row.outside for row in rows)
-    detail = f"{outside:,} of {sum(row.elements for row in rows):,} values outside; worst {worst.worst:.2f} of the bound"
-    return Check(f"{engine}: f32 within the derived bounds", outside == 0, f"{detail}, at {worst.tap}")
+    where = f", in {worst.tap}" if outside else ""
+    detail = f"{outside:,} of {sum(row.elements for row in rows):,} outside; worst {worst.worst:.2f}{where}"
+    return Check(f"{engine}: f32 within derived bounds", outside == 0, detail)
 
 
 def _bits(report: Report) -> Check:
@@ -52,6 +53,6 @@ def _codes(report: Report, engine: str) -> Check:
     least, step = min(row.own_equal for row in rows), max(row.own_largest_step for row in rows)
     outside = sum(row.outside for row in rows)
     passed = least >= CODES_EQUAL and step <= 1 and outside == 0
-    rest = f", the rest {step:.0f} apart" if step else ""
-    detail = f"at least {least:.4%} of codes equal{rest}; {outside:,} f32 values out of bounds"
-    return Check(f"{engine}: INT8 layers on its own inputs", passed, detail)
+    rest = f", the rest {step:.0f} off" if step else ""
+    detail = f"{least:.4%} of codes equal{rest}; {outside:,} f32 values outside"
+    return Check(f"{engine}: INT8 on its own inputs", passed, detail)

@@ -103,19 +103,6 @@ def vpunpckhwd(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return _unpack(a, b, 2, True)
 
 
-def vshufi32x4(a: np.ndarray, b: np.ndarray, imm: int) -> np.ndarray:
-    """Four whole 128-bit lanes: two chosen from ``a``, then two from ``b``, two bits of ``imm`` each.
-
-    >>> vshufi32x4(np.arange(16, dtype=np.int32), np.arange(16, 32, dtype=np.int32), 0x88)[::4]  # lanes 0, 2 of each
-    array([ 0,  8, 16, 24], dtype=int32)
-    """
-    check.dtype("a", a, np.int32)
-    check.dtype("b", b, np.int32)
-    lanes = [a.reshape(4, 4)[imm & 3], a.reshape(4, 4)[imm >> 2 & 3]]
-    lanes += [b.reshape(4, 4)[imm >> 4 & 3], b.reshape(4, 4)[imm >> 6 & 3]]
-    return np.concatenate(lanes)
-
-
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
@@ -140,13 +127,3 @@ def vpbroadcastd(array: np.ndarray, at: int) -> np.ndarray:
 def vmovdqu32(array: np.ndarray, at: int, register: np.ndarray) -> None:
     """Store sixteen s32."""
     array[_inside(array, at, 16, np.int32)] = register
-
-
-def vmovdqu32_first(array: np.ndarray, at: int, register: np.ndarray, count: int) -> None:
-    """Store the first ``count`` of sixteen s32 (a mask register with the low ``count`` bits set)."""
-    count = min(max(count, 0), 16)
-    array[_inside(array, at, count, np.int32)] = register[:count]
-
-
-def prefetcht0(array: np.ndarray, at: int) -> None:
-    """Ask for the cache line of ``array[at]``; no effect on any value, and no fault outside the array."""

@@ -30,7 +30,7 @@ def percentile(x: np.ndarray, q: float) -> np.ndarray:
     _check(x)
     if not 0.0 <= q <= 100.0:
         raise ValueError(f"q is {q}; need 0 to 100")
-    return np.float32(np.percentile(np.abs(x).astype(np.float64), q))[...]
+    return np.array(np.percentile(np.abs(x).astype(np.float64), q), np.float32)
 
 
 def _check(x: np.ndarray) -> None:

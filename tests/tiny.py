@@ -1,0 +1,110 @@
+"""Tiny models for the tests: the golden ones of ``tests/golden`` with a tokenizer, and their stages of compression."""
+
+import shutil
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from refimpl.models import compress
+from refimpl.models.bert import Batch, Model, forward
+from refimpl.models.compress import Calibrated, Dense, Masked, Quantized
+from refimpl.models.tokenizer import Tokenizer, wordpiece
+from refimpl.nn import REFERENCE, Ops, Recorder
+
+GOLDEN = Path(__file__).parent / "golden"
+MODELS = sorted(path.parent.name for path in GOLDEN.glob("*/expected.safetensors"))
+ONE_OF_EACH_HEAD = ["bert_classification", "bert_question_answering", "distilbert_masked_lm", "distilbert_bare"]
+TOKENS = 41  # the smallest vocabulary among the golden models
+TEXTS = ["the cat sat", "a hat on the mat", "cats sat", "the cat sat on a mat", "it sat", "not the hat"]
+DENSITY = 0.4
+
+
+@cache
+def vocabulary() -> str:
+    """The first tokens of the golden word list: as many as every golden model has rows for."""
+    lines = (GOLDEN / "wordpiece" / "vocab.txt").read_text("utf-8").split("\n")
+    return "\n".join(lines[:TOKENS]) + "\n"
+
+
+def copy(name: str, folder: Path) -> Path:
+    """A complete Hugging Face directory of a golden model, free to be damaged."""
+    made = folder / name
+    made.mkdir()
+    for file in ("config.json", "model.safetensors"):
+        shutil.copy(GOLDEN / name / file, made)
+    (made / "vocab.txt").write_text(vocabulary(), "utf-8")
+    return made
+
+
+@cache
+def dense(name: str) -> Dense:
+    model = compress.load_model(GOLDEN / name)
+    return Dense(model, Tokenizer(_tokenizer(), model.config, "vocab.txt"))
+
+
+@cache
+def _tokenizer() -> str:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "vocab.txt").write_text(vocabulary(), "utf-8")
+        return wordpiece(Path(folder))
+
+
+@cache
+def batch(name: str) -> Batch:
+    """Three rows of random ids, two of them padded."""
+    tensors = load_file(GOLDEN / name / "expected.safetensors")
+    return Batch(*(tensors[key] for key in Batch._fields))
+
+
+def rows(name: str) -> list[Batch]:
+    """The same rows one by one, without their padding."""
+    whole = batch(name)
+    lengths = whole.mask.sum(1)
+    return [Batch(*(array[i : i + 1, :n] for array in whole)) for i, n in enumerate(lengths)]
+
+
+@cache
+def masked(name: str, density: float = DENSITY) -> Masked:
+    return compress.prune(dense(name), density)
+
+
+@cache
+def calibrated(name: str, density: float = DENSITY) -> Calibrated:
+    return compress.calibrate(masked(name, density), rows(name))
+
+
+@cache
+def quantized(name: str, density: float = DENSITY) -> Quantized:
+    return compress.quantize(calibrated(name, density))
+
+
+def record(model: Model, batch: Batch, ops: Ops = REFERENCE, recorder: Recorder | None = None) -> dict[str, np.ndarray]:
+    """Every tap of a pass."""
+    recorder = Recorder() if recorder is None else recorder
+    forward(model, batch, ops, recorder)
+    return recorder.values
+
+
+def same(first: object, second: object) -> None:
+    """Assert that two trees of tuples hold the same types, dtypes and bits."""
+    assert type(first) is type(second)
+    if isinstance(first, np.ndarray):
+        assert first.dtype == second.dtype
+        np.testing.assert_array_equal(first, second)
+    elif isinstance(first, tuple):
+        assert len(first) == len(second)
+        for left, right in zip(first, second, strict=True):
+            same(left, right)
+    else:
+        assert first == second
+
+
+def same_model(first: Model, second: Model) -> None:
+    """``same`` for whole models."""
+    assert first.config == second.config
+    for part in ("embeddings", "layers", "head"):
+        same(getattr(first, part), getattr(second, part))
