@@ -35,7 +35,7 @@ def shape(name: str, array: np.ndarray, need: tuple[int | str, ...]) -> None:
     ValueError: scale has shape (2,); need (3,)
     """
     lengths = zip(array.shape, need, strict=False)
-    if array.ndim != len(need) or any(isinstance(n, int) and n != have for have, n in lengths):
+    if array.ndim != len(need) or any(not isinstance(n, str) and n != have for have, n in lengths):
         wanted = ", ".join(map(str, need)) + ("," if len(need) == 1 else "")
         raise ValueError(f"{name} has shape {array.shape}; need ({wanted})")
 

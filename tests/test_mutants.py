@@ -1,7 +1,10 @@
 """Every check accepts the true implementation and rejects each plausible wrong one."""
 
 import pytest
-from mutants import SUITES
+from mutants import SUITES as REFIMPL
+from mutants_kernels import KERNELS
+
+SUITES = [*REFIMPL, *KERNELS]
 
 MUTANTS = [
     pytest.param(suite.check, mutant, id=f"{suite.check.__name__.removeprefix('check_')}: {name}")

@@ -16,6 +16,7 @@ import numpy as np
 
 from refimpl import check
 from refimpl.integer.gemm import MAX_K
+from refimpl.kernels.layout import aligned
 
 TILE, QUAD = 64, 4
 
@@ -34,7 +35,9 @@ def pack(w: np.ndarray) -> Vnni4:
     _check_shape(w.shape)
     padded = np.pad(w, ((0, -w.shape[0] % TILE), (0, -w.shape[1] % QUAD)))
     tiles = padded.reshape(padded.shape[0] // TILE, TILE, -1, QUAD).swapaxes(1, 2)
-    return Vnni4(w.shape, np.ascontiguousarray(tiles).reshape(-1))
+    values = aligned.empty(tiles.shape, np.int8)
+    values[...] = tiles
+    return Vnni4(w.shape, values.reshape(-1))
 
 
 def unpack(packed: Vnni4) -> np.ndarray:

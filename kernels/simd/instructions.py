@@ -10,7 +10,7 @@ from numba import types
 
 from refimpl.integer import isa
 from refimpl.kernels.simd.lowering import Instruction, is_flat, llvm_intrinsic, on_registers, pointer, shuffle
-from refimpl.kernels.simd.registers import Register, s8x64, s32x16, u8x64, vector
+from refimpl.kernels.simd.registers import s8x64, s32x16, u8x64, vector
 
 BYTES = {types.uint8: u8x64, types.int8: s8x64}
 
@@ -79,7 +79,7 @@ def _load(lanes_of: ir.Type, spread: list[int] | None):
     def typing(array, at):
         if not is_flat(array, *BYTES):
             return None
-        register: Register = BYTES[array.dtype]
+        register = BYTES[array.dtype]
 
         def codegen(context, builder, signature, args):
             value = builder.load(pointer(context, builder, signature.args[0], *args, lanes_of))

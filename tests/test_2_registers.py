@@ -1,0 +1,298 @@
+"""Rung 2: registers and instructions in jitted code. Oracle: the NumPy meaning in refimpl.integer.isa.
+
+Small kernels load operands from arrays and store results. Only s32 registers can be stored; a byte register is seen
+through ``vpdpbusd`` with one-hot quads, which picks byte p of every dword: four stores show all 64 bytes.
+"""
+
+import itertools
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numba.core.errors import TypingError
+from test_1_arithmetic import equal
+from test_2_instructions import PATTERNS
+
+from refimpl.integer import isa
+from refimpl.integer.narrow import wrap_s32
+from refimpl.kernels import cpu
+from refimpl.kernels.simd import instructions
+from refimpl.kernels.simd.instructions import (
+    vmovdqu8,
+    vmovdqu32,
+    vpbroadcastd,
+    vpdpbusd,
+    vpunpckhbw,
+    vpunpckhwd,
+    vpunpcklbw,
+    vpunpcklwd,
+    zero_s32,
+)
+from refimpl.kernels.simd.lowering import Instruction
+from refimpl.kernels.simd.threefold import NATIVE, PORTABLE, kernel, part
+
+LACKING = ", ".join(sorted(vpdpbusd.features - cpu.features()))
+JITTED = [PORTABLE, pytest.param(NATIVE, marks=pytest.mark.skipif(bool(LACKING), reason=f"this CPU lacks {LACKING}"))]
+TARGETS = ["emulated", *JITTED]
+NEEDS_JIT = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="NUMBA_DISABLE_JIT is set: nothing is compiled")
+ONE_HOT = np.eye(4, dtype=np.int8).ravel()
+
+
+def execution(source, target):
+    """One of the three, as a function of arrays."""
+    return source.emulated if target == "emulated" else source.compiled(target)
+
+
+# --- seeing a register -----------------------------------------------------------------------------------------------
+
+
+@part
+def show_u8(out, at, register, hot):
+    """The 64 bytes of a u8 register, as four registers of s32 at out[at]."""
+    vmovdqu32(out, at, vpdpbusd(zero_s32(), register, vpbroadcastd(hot, 0)))
+    vmovdqu32(out, at + 16, vpdpbusd(zero_s32(), register, vpbroadcastd(hot, 4)))
+    vmovdqu32(out, at + 32, vpdpbusd(zero_s32(), register, vpbroadcastd(hot, 8)))
+    vmovdqu32(out, at + 48, vpdpbusd(zero_s32(), register, vpbroadcastd(hot, 12)))
+
+
+@part
+def show_s8(out, at, register, hot):
+    """The same for an s8 register."""
+    vmovdqu32(out, at, vpdpbusd(zero_s32(), vpbroadcastd(hot, 0), register))
+    vmovdqu32(out, at + 16, vpdpbusd(zero_s32(), vpbroadcastd(hot, 4), register))
+    vmovdqu32(out, at + 32, vpdpbusd(zero_s32(), vpbroadcastd(hot, 8), register))
+    vmovdqu32(out, at + 48, vpdpbusd(zero_s32(), vpbroadcastd(hot, 12), register))
+
+
+def seen(out, dtype):
+    """What ``show_u8`` and ``show_s8`` stored, as registers of bytes (R, 64)."""
+    registers = out.reshape(-1, 4, 16).swapaxes(1, 2).reshape(-1, 64)
+    assert (registers == registers.astype(dtype)).all()
+    return registers.astype(dtype)
+
+
+# --- every instruction -----------------------------------------------------------------------------------------------
+
+
+@kernel
+def dots(a, b, steps, out):
+    """One accumulator, stored after each of ``steps`` dot products."""
+    acc = zero_s32()
+    for step in range(steps):
+        acc = vpdpbusd(acc, vmovdqu8(a, 64 * step), vmovdqu8(b, 64 * step))
+        vmovdqu32(out, 16 * step, acc)
+
+
+@kernel
+def unpacks_u8(a, b, hot, out):
+    x, y = vmovdqu8(a, 0), vmovdqu8(b, 0)
+    show_u8(out, 0, vpunpcklbw(x, y), hot)
+    show_u8(out, 64, vpunpckhbw(x, y), hot)
+    show_u8(out, 128, vpunpcklwd(x, y), hot)
+    show_u8(out, 192, vpunpckhwd(x, y), hot)
+
+
+@kernel
+def unpacks_s8(a, b, hot, out):
+    x, y = vmovdqu8(a, 0), vmovdqu8(b, 0)
+    show_s8(out, 0, vpunpcklbw(x, y), hot)
+    show_s8(out, 64, vpunpckhbw(x, y), hot)
+    show_s8(out, 128, vpunpcklwd(x, y), hot)
+    show_s8(out, 192, vpunpckhwd(x, y), hot)
+
+
+@kernel
+def loads_u8(memory, at, hot, out):
+    show_u8(out, 0, vmovdqu8(memory, at), hot)
+    show_u8(out, 64, vpbroadcastd(memory, at), hot)
+
+
+@kernel
+def loads_s8(memory, at, hot, out):
+    show_s8(out, 0, vmovdqu8(memory, at), hot)
+    show_s8(out, 64, vpbroadcastd(memory, at), hot)
+
+
+@kernel
+def stores_zero(out, at):
+    vmovdqu32(out, at, zero_s32())
+
+
+BY_TYPE = {
+    np.uint8: (unpacks_u8, loads_u8, ONE_HOT),
+    np.int8: (unpacks_s8, loads_s8, ONE_HOT.view(np.uint8)),
+}
+UNPACKS = (isa.vpunpcklbw, isa.vpunpckhbw, isa.vpunpcklwd, isa.vpunpckhwd)
+
+
+def run_dots(target, a, b):
+    """a: u8 (S, 64), b: s8 (S, 64) -> s32 (S, 16), each row with the rows before it."""
+    out = np.full(16 * len(a), -1, np.int32)
+    execution(dots, target)(a.ravel(), b.ravel(), len(a), out)
+    return out.reshape(-1, 16)
+
+
+def check_unpacks(target, a, b, dtype):
+    source, _, hot = BY_TYPE[dtype]
+    out = np.full(256, -1, np.int32)
+    execution(source, target)(a, b, hot, out)
+    equal(seen(out, dtype), np.stack([meaning(a, b) for meaning in UNPACKS]))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_vpdpbusd(target):
+    pairs = np.array(list(itertools.product(PATTERNS, repeat=2)), np.uint8)
+    a, b = pairs[:, 0].copy(), pairs[:, 1].copy().view(np.int8)
+    acc, want = isa.zero_s32(), []
+    for row in zip(a, b, strict=True):
+        want.append(acc := isa.vpdpbusd(acc, *row))
+    equal(run_dots(target, a, b), np.stack(want))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_vpdpbusd_wraps(target):
+    """The accumulator passes -2**31 after 16 448 of the most negative steps."""
+    steps = 16_600
+    a, b = np.full((steps, 64), 255, np.uint8), np.full((steps, 64), -128, np.int8)
+    want = wrap_s32(np.arange(1, steps + 1) * (4 * 255 * -128))
+    assert want[16_448] > 0 > want[16_447]
+    equal(run_dots(target, a, b), np.repeat(want[:, None], 16, 1))
+
+
+@pytest.mark.parametrize("dtype", BY_TYPE, ids=["u8", "s8"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_unpacks(target, dtype):
+    for a, b in itertools.product(np.array(PATTERNS, np.uint8).view(dtype), repeat=2):
+        check_unpacks(target, a, b, dtype)
+
+
+@pytest.mark.parametrize("dtype", BY_TYPE, ids=["u8", "s8"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_loads(target, dtype):
+    """From any address: aligned, crossing lines, the first and the last possible."""
+    _, source, hot = BY_TYPE[dtype]
+    memory = np.random.default_rng(1).integers(0, 256, 200, np.uint8).view(dtype)
+    for at in (0, 1, 2, 3, 63, 64, 65, 136):
+        out = np.full(128, -1, np.int32)
+        execution(source, target)(memory, at, hot, out)
+        equal(seen(out, dtype), np.stack([isa.vmovdqu8(memory, at), isa.vpbroadcastd(memory, at)]))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_store_touches_sixteen_elements(target):
+    for at in (0, 1, 7, 16, 24):
+        out = np.arange(1, 41, dtype=np.int32)
+        execution(stores_zero, target)(out, at)
+        assert np.flatnonzero(out == 0).tolist() == list(range(at, at + 16))
+        assert (out[out != 0] == np.flatnonzero(out) + 1).all()
+
+
+REGISTER = st.binary(min_size=64, max_size=64).map(lambda raw: np.frombuffer(raw, np.uint8).copy())
+
+
+@settings(max_examples=60)
+@given(REGISTER, REGISTER)
+@pytest.mark.parametrize("target", TARGETS)
+def test_any_operands(target, a, b):
+    for dtype in BY_TYPE:
+        check_unpacks(target, a.view(dtype), b.view(dtype), dtype)
+    equal(run_dots(target, a[None], b[None].view(np.int8))[0], isa.vpdpbusd(isa.zero_s32(), a, b.view(np.int8)))
+
+
+def test_every_instruction_is_tested():
+    def called(source):
+        for callee in source.calls.values():
+            yield from (callee,) if isinstance(callee, Instruction) else called(callee)
+
+    sources = [dots, stores_zero, *(source for case in BY_TYPE.values() for source in case[:2])]
+    tested = {instruction for source in sources for instruction in called(source)}
+    assert tested == {value for value in vars(instructions).values() if isinstance(value, Instruction)}
+
+
+def test_features_are_inherited():
+    assert vpdpbusd.features == {"avx512vnni"}
+    assert vpunpcklbw.features == frozenset()
+    assert show_u8.features == dots.features == {"avx512vnni"}
+    assert stores_zero.features == frozenset()
+    assert stores_zero.runs_natively()
+
+
+# --- what does not type-check ----------------------------------------------------------------------------------------
+
+
+@kernel
+def dot(a, b, out):
+    vmovdqu32(out, 0, vpdpbusd(zero_s32(), vmovdqu8(a, 0), vmovdqu8(b, 0)))
+
+
+@kernel
+def bytes_as_accumulator(a, b, out):
+    vmovdqu32(out, 0, vpdpbusd(vmovdqu8(a, 0), vmovdqu8(a, 0), vmovdqu8(b, 0)))
+
+
+@kernel
+def bytes_stored(a, b, out):
+    vmovdqu32(out, 0, vmovdqu8(a, 0))
+
+
+@kernel
+def signs_interleaved(a, b, out):
+    vmovdqu32(out, 0, vpdpbusd(zero_s32(), vpunpcklbw(vmovdqu8(a, 0), vmovdqu8(b, 0)), vmovdqu8(b, 0)))
+
+
+@kernel
+def accumulators_interleaved(a, b, out):
+    vmovdqu32(out, 0, vpunpcklbw(zero_s32(), zero_s32()))
+
+
+@kernel
+def words_broadcast(a, b, out):
+    vmovdqu32(out, 0, vpdpbusd(zero_s32(), vpbroadcastd(out, 0), vmovdqu8(b, 0)))
+
+
+U8, S8, S32 = np.zeros(256, np.uint8), np.zeros(256, np.int8), np.zeros(32, np.int32)
+WRONG_ARRAYS = {
+    "s8 for u8": (S8, S8, S32),
+    "u8 for s8": (U8, U8, S32),
+    "operands swapped": (S8, U8, S32),
+    "2-D load": (U8.reshape(4, 64), S8, S32),
+    "column-major load": (U8.reshape(4, 64, order="F"), S8, S32),
+    "strided load": (U8[::2], S8, S32),
+    "u16 load": (U8.view(np.uint16), S8, S32),
+    "bool load": (U8.view(np.bool_), S8, S32),
+    "2-D store": (U8, S8, S32.reshape(2, 16)),
+    "strided store": (U8, S8, S32[::2]),
+    "u32 store": (U8, S8, S32.view(np.uint32)),
+    "s64 store": (U8, S8, np.zeros(32, np.int64)),
+    "f32 store": (U8, S8, S32.view(np.float32)),
+}
+WRONG_REGISTERS = [
+    bytes_as_accumulator,
+    bytes_stored,
+    signs_interleaved,
+    accumulators_interleaved,
+    words_broadcast,
+]
+
+
+@NEEDS_JIT
+@pytest.mark.parametrize("target", JITTED)
+@pytest.mark.parametrize("name", WRONG_ARRAYS)
+def test_wrong_arrays_do_not_compile(name, target):
+    with pytest.raises(TypingError):
+        execution(dot, target)(*WRONG_ARRAYS[name])
+
+
+@NEEDS_JIT
+@pytest.mark.parametrize("target", JITTED)
+@pytest.mark.parametrize("source", WRONG_REGISTERS, ids=lambda source: source.__name__)
+def test_wrong_registers_do_not_compile(source, target):
+    with pytest.raises(TypingError):
+        execution(source, target)(U8, S8, S32)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_right_ones_compile(target):
+    execution(dot, target)(U8, S8, S32)
