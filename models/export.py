@@ -148,7 +148,7 @@ def to_onnx(model: Model) -> onnx.ModelProto:
     recorder = Recorder()
     names = Batch(*INPUTS)  # type: ignore[arg-type]
     forward(model, names, ops, recorder)
-    used = [name for name in names if any(name in node.input for node in graph_ops.nodes)]
+    used = [name for name in INPUTS if any(name in node.input for node in graph_ops.nodes)]
     nodes, taps = _name_tensors(graph_ops.nodes, recorder.values)
     graph = helper.make_graph(
         nodes,

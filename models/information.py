@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from refimpl.kernels import cpu
@@ -74,9 +75,10 @@ def _parts(model: Model) -> tuple[Any, ...]:
 
 def show(facts: dict[str, Any], console: Console) -> None:
     """Tables for a person."""
-    shape = Table(title=f"{facts['model']} ({facts['stage']})", title_justify="left", show_header=False)
+    shape = Table(title=escape(f"{facts['model']} ({facts['stage']})"), title_justify="left", show_header=False)
     for key, value in facts["config"].items():
-        shape.add_row(key.replace("_", " "), ", ".join(value) if isinstance(value, list | tuple) else str(value))
+        text = ", ".join(value) if isinstance(value, list | tuple) else str(value)
+        shape.add_row(key.replace("_", " "), escape(text))
     if facts["parameters"] is not None:
         shape.add_row("parameters", f"{facts['parameters']:,}")
     console.print(shape)

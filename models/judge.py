@@ -58,15 +58,17 @@ class JudgeTap:
     def scope(self, name: str) -> "JudgeTap":
         return JudgeTap(self.engine, self.findings, self.prefix + name + SEPARATOR)
 
-    def __call__(self, name: str, exact: Exact) -> np.ndarray:
+    def __call__(self, name: str, value: Any) -> Any:
+        """value: an ``Exact``; returns the engine's value, f64, or u8 for codes."""
+        exact: Exact = value
         name = self.prefix + name
         if name not in self.engine:
             return exact.value
-        value = self.engine[name]
-        if value.shape != exact.value.shape:
-            raise ValueError(f"{name} has shape {value.shape}; need {exact.value.shape}")
-        self.findings[name] = find(value, exact)
-        return value if value.dtype == np.uint8 else value.astype(np.float64)
+        theirs = self.engine[name]
+        if theirs.shape != exact.value.shape:
+            raise ValueError(f"{name} has shape {theirs.shape}; need {exact.value.shape}")
+        self.findings[name] = find(theirs, exact)
+        return theirs if theirs.dtype == np.uint8 else theirs.astype(np.float64)
 
 
 def find(value: np.ndarray, exact: Exact) -> Finding:
@@ -75,7 +77,7 @@ def find(value: np.ndarray, exact: Exact) -> Finding:
     bound = np.broadcast_to(exact.bound, error.shape)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(error <= bound, np.where(bound > 0, error / bound, 0.0), np.maximum(error / bound, 1.0))
-    ratio = np.where(np.isinf(bound), 0.0, np.where(np.isfinite(error), ratio, np.inf))
+    ratio = np.where(np.isinf(bound) & (error <= bound), 0.0, np.where(np.isfinite(error), ratio, np.inf))
     at = np.unravel_index(int(ratio.argmax()), ratio.shape)
     outside = int((~(error <= bound)).sum())
     largest = float(np.where(np.isinf(bound), 0.0, error).max())
@@ -83,9 +85,13 @@ def find(value: np.ndarray, exact: Exact) -> Finding:
 
 
 def judge(model: Model, batch: Batch, engine: dict[str, np.ndarray]) -> dict[str, Finding]:
-    """Tap name -> finding, for every tap that the engine exposed, of a model in f32 or quantized."""
+    """Tap name -> finding, for every tap that the engine exposed, of a model in f32 or quantized.
+
+    A NaN or an infinity of the engine's is a finding at its tap, and at what follows from it.
+    """
     tap = JudgeTap(engine)
-    forward(model, batch, JUDGE, tap)
+    with np.errstate(invalid="ignore", over="ignore"):
+        forward(model, batch, JUDGE, tap)
     return tap.findings
 
 
@@ -108,7 +114,8 @@ def _add(x: Any, y: np.ndarray) -> Exact:
 def _linear(x: np.ndarray, p: Any, tap: Tap = NO_TAP) -> Exact:
     if not isinstance(p, QuantizedLinear):
         return Exact(REFERENCE.linear(x, _wide(p)), bounds.linear(x, p.weight, p.bias))
-    codes = tap("codes", Exact(quantize_activation(x.astype(np.float32), p.input_scale), np.zeros(())))
+    finite = np.nan_to_num(x.astype(np.float32))  # what is not was found at its own tap
+    codes = tap("codes", Exact(quantize_activation(finite, p.input_scale), np.zeros(())))
     acc = gemm_u8s8s32(codes.reshape(-1, codes.shape[-1]), p.codes) - p.compensation
     acc = acc.reshape(*x.shape[:-1], -1)
     scales = (p.input_scale, p.weight_scale, p.bias)
@@ -125,11 +132,10 @@ def _add_layernorm(x: np.ndarray, residual: np.ndarray, p: Norm) -> Exact:
 
 
 def _attention_scores(q: np.ndarray, k: np.ndarray, mask: np.ndarray) -> Exact:
-    """At masked keys any score that a softmax turns into 0 is right: there the bound is infinite."""
-    everything = np.ones_like(mask)
-    value, bound = REFERENCE.attention_scores(q, k, everything), bounds.attention_scores(q, k)
-    kept = mask[:, None, None, :] != 0
-    return Exact(np.where(kept, value, LOWEST), np.where(kept, bound, np.inf))
+    """At masked keys the lowest f32 number is added, which rounds once: a mask that was ignored is found here."""
+    value, bound = REFERENCE.attention_scores(q, k, np.ones_like(mask)), bounds.attention_scores(q, k)
+    lowest = np.where(mask[:, None, None, :] != 0, 0.0, LOWEST)
+    return Exact(value + lowest, bound + np.where(lowest, bounds.add(value, lowest), 0.0))
 
 
 def _merge_heads(x: Exact) -> Exact:

@@ -68,7 +68,7 @@ def _digest(config: dict[str, Any], tokenizer: str, tensors: dict[str, np.ndarra
     for name in sorted(tensors):
         array = tensors[name]
         digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
-        digest.update(array.data)
+        digest.update(array.reshape(-1).view(np.uint8).data)  # a file may hold dtypes that have no buffer
     return digest.hexdigest()
 
 
@@ -109,7 +109,7 @@ def _read(path: Path) -> tuple[dict[str, Any], str, dict[str, np.ndarray]]:
             metadata = handle.metadata() or {}
             names = handle.keys() if HEADER in metadata else []
             tensors = {name: handle.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, KeyError, ValueError, AttributeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from None
     if HEADER not in metadata or TOKENIZER not in metadata:
         raise ValueError(f"{path} is a safetensors file, but no packed model; name the directory of a model instead")

@@ -16,8 +16,8 @@ LONGEST_ANSWER = 30  # tokens, as in the official SQuAD scripts of BERT
 
 def classify(model: Model, tokenizer: Tokenizer, ops: Ops, texts: Sequence[str]) -> list[dict[str, Any]]:
     """The likeliest label of each text, with its probability."""
-    probs = softmax(forward(model, tokenizer.encode(texts), ops))
-    best = probs.argmax(-1)
+    logits = forward(model, tokenizer.encode(texts), ops)
+    best, probs = logits.argmax(-1), softmax(logits)  # of the logits: two probabilities may round to the same
     return [
         {"text": text, "label": model.config.labels[i], "score": float(row[i])}
         for text, row, i in zip(texts, probs, best, strict=True)
@@ -32,7 +32,10 @@ def embed(
     similarity = vectors @ forward(model, tokenizer.encode(among), ops).T
     rows = []
     for text, vector, cosines in zip(texts, vectors, similarity, strict=True):
-        others = np.where([text == other for other in among], -np.inf, cosines)
+        same = np.array([text == other for other in among])
+        if same.all():
+            raise ValueError(f"among has no sentence but {text!r:.80}; need another one")
+        others = np.where(same, -np.inf, cosines)
         best = int(others.argmax())
         rows.append({"text": text, "nearest": among[best], "cosine": float(others[best]), "embedding": vector.tolist()})
     return rows
@@ -56,14 +59,15 @@ def fill_mask(model: Model, tokenizer: Tokenizer, ops: Ops, texts: Sequence[str]
     """The likeliest words for each [MASK] of each text."""
     batch: Batch = tokenizer.encode(texts)
     mask_id = tokenizer.token_id(MASK)
-    probs = softmax(forward(model, batch, ops))
+    logits = forward(model, batch, ops)
+    probs = softmax(logits)
     found = []
     for i, text in enumerate(texts):
         places = np.flatnonzero((batch.ids[i] == mask_id) & (batch.mask[i] != 0))
         if not places.size:
             raise ValueError(f"texts[{i}] has no {MASK}; need at least one to fill")
         for place in places:
-            best = np.argsort(-probs[i, place], kind="stable")[:top]
+            best = np.argsort(-logits[i, place], kind="stable")[:top]
             words = [{"word": tokenizer.token(int(j)), "score": float(probs[i, place, j])} for j in best]
             found.append({"text": text, "token": int(place), "words": words})
     return found

@@ -19,6 +19,8 @@ ONE_OF_EACH_HEAD = ["bert_classification", "bert_question_answering", "distilber
 TOKENS = 41  # the smallest vocabulary among the golden models
 TEXTS = ["the cat sat", "a hat on the mat", "cats sat", "the cat sat on a mat", "it sat", "not the hat"]
 DENSITY = 0.4
+INPUT = {"attention_output": "context", "intermediate": "attention_norm", "output": "gelu"}
+"""Linear layer -> the tap that is its input, in the same encoder layer; q, k and v have the layer's own input."""
 
 
 @cache
@@ -80,6 +82,14 @@ def calibrated(name: str, density: float = DENSITY) -> Calibrated:
 @cache
 def quantized(name: str, density: float = DENSITY) -> Quantized:
     return compress.quantize(calibrated(name, density))
+
+
+def input_tap(name: str) -> str:
+    """The tap of a linear layer's input: "layer.1.q" -> "layer.0.output_norm"."""
+    layer, number, field = name.split(".")
+    if field in INPUT:
+        return f"{layer}.{number}.{INPUT[field]}"
+    return f"layer.{int(number) - 1}.output_norm" if int(number) else "embeddings"
 
 
 def record(model: Model, batch: Batch, ops: Ops = REFERENCE, recorder: Recorder | None = None) -> dict[str, np.ndarray]:

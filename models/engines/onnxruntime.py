@@ -62,7 +62,7 @@ def matmul_integer(a: np.ndarray, w: np.ndarray, zero_point: int = 0) -> np.ndar
         [helper.make_tensor_value_info("acc", TensorProto.INT32, ["n", w.shape[0]])],
         [
             numpy_helper.from_array(np.ascontiguousarray(w.T), "w"),
-            numpy_helper.from_array(np.uint8(zero_point)[...], "zero_point"),
+            numpy_helper.from_array(np.array(zero_point, np.uint8), "zero_point"),
         ],
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)

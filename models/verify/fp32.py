@@ -50,8 +50,10 @@ def rows(
 
 
 def kind(tap: str) -> str:
-    """ "layer.3.q" -> "q"."""
-    return tap.split(".", 2)[2] if tap.startswith("layer.") else tap
+    """ "layer.3.q" -> "q". A layer has an "output" too, so the model's own is called "model output"."""
+    if tap.startswith("layer."):
+        return tap.split(".", 2)[2]
+    return "model output" if tap == "output" else tap
 
 
 def difference(x: np.ndarray, y: np.ndarray) -> float:

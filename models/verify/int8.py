@@ -63,7 +63,7 @@ def engine_layers(
     for layer in range(len(quantized.model.layers)):
         prefix = f"layer.{layer}."
         codes = [tap for tap in taps if tap.startswith(prefix) and tap.endswith(CODES)]
-        floats = [tap for tap in findings if tap.startswith(prefix) and not tap.endswith(CODES)]
+        floats = [tap for tap in findings if not tap.endswith(CODES) and _row(tap, quantized) == layer]
         steps = [np.abs(values[tap].astype(int) - reference[tap]) for tap in codes]
         total = sum(step.size for step in steps)
         ours, theirs = reference[prefix + "output_norm"], values[prefix + "output_norm"]
@@ -74,13 +74,20 @@ def engine_layers(
                 codes_equal=sum(int((step == 0).sum()) for step in steps) / total,
                 largest_step=max(int(step.max()) for step in steps),
                 own_equal=1 - sum(findings[tap].outside for tap in codes) / total,
-                own_largest_step=max(findings[tap].largest for tap in codes),
+                own_largest_step=max(int(findings[tap].largest) for tap in codes),
                 outside=sum(findings[tap].outside for tap in floats),
                 difference=float(np.abs(ours - theirs).max()),
                 cosine=cosine(ours, theirs),
             )
         )
     return session.integer_layers, rows
+
+
+def _row(tap: str, quantized: Quantized) -> int:
+    """The layer in whose row a tap counts: the embeddings in the first, the head in the last."""
+    if tap.startswith("layer."):
+        return int(tap.split(".")[1])
+    return 0 if tap.startswith("embedding") else len(quantized.model.layers) - 1
 
 
 def cosine(x: np.ndarray, y: np.ndarray) -> float:

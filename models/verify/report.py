@@ -39,7 +39,8 @@ class LayerRow:
 
     codes_equal: share of equal codes end to end; largest_step: the largest difference of two codes;
     own_equal: share of codes that equal our quantizer's on the engine's own inputs; outside: f32 elements beyond the
-    derived bound on the engine's own inputs; difference, cosine: of the layer's output, end to end.
+    derived bound on the engine's own inputs, those of the embeddings counted in the first row, those of the head in the
+    last; difference, cosine: of the layer's output, end to end.
     """
 
     layer: int

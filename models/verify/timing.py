@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
@@ -40,8 +41,7 @@ def contestants(
     }
     for engine, files in engines.items():
         for precision, path in files.items():
-            session = open_session(engine, path, [])
-            runs[f"{precision}, {NAMES[engine]}"] = lambda session=session: session.run(batch)
+            runs[f"{precision}, {NAMES[engine]}"] = partial(open_session(engine, path, []).run, batch)
     return runs
 
 

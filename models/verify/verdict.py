@@ -53,6 +53,6 @@ def _codes(report: Report, engine: str) -> Check:
     least, step = min(row.own_equal for row in rows), max(row.own_largest_step for row in rows)
     outside = sum(row.outside for row in rows)
     passed = least >= CODES_EQUAL and step <= 1 and outside == 0
-    rest = f", the rest {step:.0f} off" if step else ""
+    rest = f", the rest {step} off" if step else ""
     detail = f"{least:.4%} of codes equal{rest}; {outside:,} f32 values outside"
     return Check(f"{engine}: INT8 on its own inputs", passed, detail)
