@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+
+from refimpl import __version__
 
 if TYPE_CHECKING:
     from refimpl.models.compress import Dense, Packed
@@ -37,18 +40,36 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program i
 
 def main() -> None:
     """Entry point: run a command; turn what the user can mend into one line."""
-    warnings.showwarning = lambda message, *rest, **more: Console(stderr=True).print(f"[yellow]note:[/] {message}")
+    warnings.showwarning = lambda message, *rest, **more: _say("note:", message, "yellow")
     try:
         app()
-    except (TypeError, ValueError, OSError) as error:
-        message = " ".join(str(error).split())
-        Console(stderr=True, soft_wrap=True, highlight=False).print("error:", message, style="red", markup=False)
+    except (TypeError, ValueError, OSError, RuntimeError) as error:  # RuntimeError: what the engines raise
+        _say("error:", error, "red")
         sys.exit(2)
 
 
+def _say(kind: str, message: object, style: str) -> None:
+    """One line on stderr, exactly as it is."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    console.print(kind, " ".join(str(message).split()), style=style)
+
+
 def _console() -> Console:
-    console = Console(highlight=False)
-    return Console(highlight=False, width=min(WIDTH, console.width) if console.is_terminal else WIDTH)
+    console = Console()
+    width = min(WIDTH, console.width) if console.is_terminal else WIDTH
+    return Console(highlight=False, emoji=False, width=width)
+
+
+def _print_json(value: Any) -> None:
+    """JSON proper: what is not a finite number becomes null."""
+    print(json.dumps(json.loads(json.dumps(value), parse_constant=lambda name: None)))
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
 
 
 def read_texts(path: Path | None) -> list[str]:
@@ -108,7 +129,7 @@ def verify(model: ModelPath = None, text: TextFile = None, sparsity: Sparsity = 
             lambda step: progress.update(task, description=f"{step:32}", advance=1),
         )  # fmt: skip
     if as_json:
-        print(json.dumps(report.to_json()))
+        _print_json(report.to_json())
     else:
         show(report, _console())
     raise typer.Exit(0 if report.passed else 1)
@@ -142,7 +163,7 @@ def run(
     else:
         results = tasks.embed(*parts, text, text if len(set(text)) > 1 else read_texts(None))
     if as_json:
-        print(json.dumps({"execution": execution, "results": results}))
+        _print_json({"execution": execution, "results": results})
         return
     console = _console()
     for result in results:
@@ -153,15 +174,15 @@ def run(
 def _sentence(result: dict[str, Any]) -> str:
     """One result for a person."""
     if "label" in result:
-        return f"[bold]{result['label']}[/]  {result['score']:.4f}  {result['text']}"
+        return f"[bold]{escape(result['label'])}[/]  {result['score']:.4f}  {escape(result['text'])}"
     if "answer" in result:
-        return f"[bold]{result['answer']}[/]  (character {result['start']}, score {result['score']:.2f})"
+        return f"[bold]{escape(result['answer'])}[/]  (character {result['start']}, score {result['score']:.2f})"
     if "words" in result:
-        return "  ".join(f"[bold]{word['word']}[/] {word['score']:.3f}" for word in result["words"])
+        return "  ".join(f"[bold]{escape(word['word'])}[/] {word['score']:.3f}" for word in result["words"])
     start = ", ".join(f"{x:.4f}" for x in result["embedding"][:4])
     return (
-        f"{result['text']}\n  embedding  [{start}, ... ] of {len(result['embedding'])}\n"
-        f"  nearest    [bold]{result['nearest']}[/]  cosine {result['cosine']:.4f}"
+        f"{escape(result['text'])}\n  embedding  [{start}, ... ] of {len(result['embedding'])}\n"
+        f"  nearest    [bold]{escape(result['nearest'])}[/]  cosine {result['cosine']:.4f}"
     )
 
 
@@ -172,7 +193,7 @@ def info(model: ModelPath = None, as_json: AsJson = False) -> None:
 
     facts = information.gather(_load(model), str(model or "all-MiniLM-L6-v2"))
     if as_json:
-        print(json.dumps(facts))
+        _print_json(facts)
     else:
         information.show(facts, _console())
 
@@ -191,11 +212,13 @@ def compress(
     from refimpl import check
     from refimpl.models import compress as stages
     from refimpl.models import packed_file
+    from refimpl.models.files import check_folder
 
     check.fraction("sparsity", sparsity)
+    check_folder(output)
     packed = stages.compress(_load_dense(model), read_texts(text), 1 - sparsity)
     packed_file.save(packed, output)
-    _console().print(f"{output}: {output.stat().st_size / 1e6:.1f} MB, {sparsity:.0%} of the 4x1 blocks pruned")
+    _console().print(f"{escape(str(output))}: {_megabytes(output)}, {sparsity:.0%} of the 4x1 blocks pruned")
 
 
 @app.command()
@@ -207,4 +230,8 @@ def export(output: Output, model: ModelPath = None) -> None:
     loaded = _load(model)
     packed = isinstance(loaded, stages.Packed)
     export_onnx(stages.unpack(loaded).model if packed else loaded.model, output)  # type: ignore[arg-type]
-    _console().print(f"{output}: {output.stat().st_size / 1e6:.1f} MB, {'INT8 QDQ' if packed else 'f32'}")
+    _console().print(f"{escape(str(output))}: {_megabytes(output)}, {'INT8 QDQ' if packed else 'f32'}")
+
+
+def _megabytes(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.1f} MB"

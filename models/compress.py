@@ -95,7 +95,13 @@ def prune_globally(dense: Dense, density: float) -> Masked:
 
 
 def _scores(dense: Dense) -> dict[str, np.ndarray]:
-    return {name: block_scores(layer.weight) for name, layer in linears(dense.model).items()}
+    scores = {}
+    for name, layer in linears(dense.model).items():
+        try:
+            scores[name] = block_scores(layer.weight)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return scores
 
 
 def _masked(dense: Dense, blocks: dict[str, np.ndarray]) -> Masked:
@@ -179,4 +185,8 @@ def compress(
 
 def encode_each(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Batch]:
     """One batch a text, so that nothing is padded."""
-    return [tokenizer.encode([text]) for text in texts]
+    together = tokenizer.encode(texts)
+    return [
+        Batch(*(part[i : i + 1, :length] for part in together))
+        for i, length in enumerate(together.mask.sum(1).tolist())
+    ]

@@ -28,6 +28,7 @@ from refimpl.quant import ZERO_POINT, QuantizedLinear, QuantizedTable
 
 OPSET = 20  # the first with Gelu
 IR_VERSION = 9  # the one that came with it
+MAX_BYTES = 2**31 - 2**20  # protobuf's limit, less room for the nodes
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """Names of the graph's inputs, in the order of ``Batch``."""
 TAPS = "refimpl.taps"
@@ -187,9 +188,19 @@ def _name_tensors(nodes: Sequence[onnx.NodeProto], taps: dict[str, str]) -> tupl
     return list(nodes), {tap: names[tensor] for tap, tensor in taps.items()}
 
 
+def count_quantized(path: Path) -> int:
+    """How many MatMuls of an exported file have both operands quantized. Equal layers are one."""
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    dequantized = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
+    return sum(node.op_type == "MatMul" and dequantized.issuperset(node.input) for node in nodes)
+
+
 def export_onnx(model: Model, path: Path) -> None:
-    """``to_onnx`` into a file, checked by onnx and written atomically."""
+    """``to_onnx`` into a file, checked by onnx and written atomically. ValueError above the 2 GB of an ONNX file."""
     made = to_onnx(model)
+    size = sum(len(tensor.raw_data) for tensor in made.graph.initializer)
+    if size > MAX_BYTES:
+        raise ValueError(f"the model has {size / 1e9:.1f} GB of parameters; need at most 2 GB for one ONNX file")
     onnx.checker.check_model(made)
     with atomic(path) as temporary:
         temporary.write_bytes(made.SerializeToString())

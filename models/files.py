@@ -11,8 +11,7 @@ from pathlib import Path
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``: renamed onto it when the block ends, removed if the block raises."""
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent} is not a folder; create it first")
+    check_folder(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
     os.close(handle)
     temporary = Path(name)
@@ -24,6 +23,12 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_folder(path: Path) -> None:
+    """Raise FileNotFoundError unless the folder of ``path`` exists: worth knowing before the work, too."""
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(f"{Path(path).parent} is not a folder; create it first")
 
 
 def _umask() -> int:

@@ -6,7 +6,7 @@ is compared with our own run: the model's wiring is run once more with an op tab
 engine's value on. An operator that is wrong is found at its place, and only there.
 
     |engine value - f64 operator(engine inputs)| <= bound          f32 taps
-    engine code == quantize(engine input)                          INT8 codes
+    |engine code - (engine input / scale + 128)| <= 1/2 + bound    INT8 codes; those that are not ours are counted
 """
 
 from typing import Any, NamedTuple
@@ -17,31 +17,37 @@ from refimpl import bounds
 from refimpl.integer.gemm import gemm_u8s8s32
 from refimpl.models.bert import Batch, Model, forward
 from refimpl.nn import NO_TAP, REFERENCE, Norm, Ops, Tap
+from refimpl.nn.embedding import check_ids
 from refimpl.nn.taps import SEPARATOR
-from refimpl.quant import QUANTIZED, QuantizedLinear, quantize_activation
+from refimpl.quant import ZERO_POINT, QuantizedLinear, QuantizedTable, quantize_activation
+from refimpl.quant.symmetric import ACTIVATION_MAX, ACTIVATION_MIN
 
 LOWEST = float(np.finfo(np.float32).min)
 
 
 class Exact(NamedTuple):
-    """What an operator's result is, f64 (...), and how far an f32 engine may be from it, f64 (...)."""
+    """What an operator's result is, f64 (...), and how far an engine may be from it, f64 (...).
+
+    For codes, value is the quotient before rounding and ours, u8 (...), what our quantizer makes of it.
+    """
 
     value: np.ndarray
     bound: np.ndarray
+    ours: np.ndarray | None = None
 
 
 class Finding(NamedTuple):
     """The verdict on one tap.
 
     worst: the largest |error| / bound, at most 1 if all is well; at: its index; outside: how many elements exceed
-    their bound; of: how many there are; largest: the largest |error|.
+    their bound; of: how many there are; different: for codes, how many are not ours.
     """
 
     worst: float
     at: tuple[int, ...]
     outside: int
     of: int
-    largest: float
+    different: int
 
 
 class JudgeTap:
@@ -63,7 +69,7 @@ class JudgeTap:
         exact: Exact = value
         name = self.prefix + name
         if name not in self.engine:
-            return exact.value
+            return exact.value if exact.ours is None else exact.ours
         theirs = self.engine[name]
         if theirs.shape != exact.value.shape:
             raise ValueError(f"{name} has shape {theirs.shape}; need {exact.value.shape}")
@@ -80,8 +86,8 @@ def find(value: np.ndarray, exact: Exact) -> Finding:
     ratio = np.where(np.isinf(bound) & (error <= bound), 0.0, np.where(np.isfinite(error), ratio, np.inf))
     at = np.unravel_index(int(ratio.argmax()), ratio.shape)
     outside = int((~(error <= bound)).sum())
-    largest = float(np.where(np.isinf(bound), 0.0, error).max())
-    return Finding(float(ratio[at]), tuple(int(i) for i in at), outside, error.size, largest)
+    different = 0 if exact.ours is None else int((value != exact.ours).sum())
+    return Finding(float(ratio[at]), tuple(int(i) for i in at), outside, error.size, different)
 
 
 def judge(model: Model, batch: Batch, engine: dict[str, np.ndarray]) -> dict[str, Finding]:
@@ -99,23 +105,29 @@ def _wide(p: Any) -> Any:
     return type(p)(*(np.asarray(part, np.float64) if isinstance(part, np.ndarray) else part for part in p))
 
 
-def _embedding(ids: np.ndarray, table: Any) -> np.ndarray:
-    return QUANTIZED.embedding(ids, table).astype(np.float64)
+def _embedding(ids: np.ndarray, table: Any) -> Exact:
+    """Copies of rows are exact; code * scale is rounded once, or fused into the addition that follows."""
+    if not isinstance(table, QuantizedTable):
+        return Exact(REFERENCE.embedding(ids, table).astype(np.float64), np.zeros(()))
+    check_ids(ids, len(table.codes))
+    value = table.codes[ids] * table.scale[ids].astype(np.float64)[..., None]
+    return Exact(value, bounds.F32 * np.abs(value))
 
 
-def _add(x: Any, y: np.ndarray) -> Exact:
+def _add(x: Exact, y: Exact | np.ndarray) -> Exact:
     """Sums of embeddings: each addition rounds once, and carries what came before."""
-    before = x if isinstance(x, Exact) else Exact(x, np.zeros(()))
-    y = y.astype(np.float64)
-    rounding = bounds.add(np.abs(before.value) + before.bound, np.abs(y))
-    return Exact(before.value + y, before.bound + rounding)
+    exact = y.value if isinstance(y, Exact) else y.astype(np.float64)  # positions and token types are copies
+    rounding = bounds.add(np.abs(x.value) + x.bound, np.abs(exact))
+    return Exact(x.value + exact, x.bound + rounding)
 
 
 def _linear(x: np.ndarray, p: Any, tap: Tap = NO_TAP) -> Exact:
     if not isinstance(p, QuantizedLinear):
         return Exact(REFERENCE.linear(x, _wide(p)), bounds.linear(x, p.weight, p.bias))
     finite = np.nan_to_num(x.astype(np.float32))  # what is not was found at its own tap
-    codes = tap("codes", Exact(quantize_activation(finite, p.input_scale), np.zeros(())))
+    quotient = np.clip(finite / p.input_scale.astype(np.float64), ACTIVATION_MIN, ACTIVATION_MAX) + ZERO_POINT
+    ours = quantize_activation(finite, p.input_scale)
+    codes = tap("codes", Exact(quotient, bounds.quantize(finite, p.input_scale), ours))
     acc = gemm_u8s8s32(codes.reshape(-1, codes.shape[-1]), p.codes) - p.compensation
     acc = acc.reshape(*x.shape[:-1], -1)
     scales = (p.input_scale, p.weight_scale, p.bias)

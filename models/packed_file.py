@@ -30,7 +30,9 @@ from refimpl.models.config import Config
 from refimpl.models.files import atomic
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.nn import Embeddings, EncoderLayer, Linear, Norm
-from refimpl.quant import QuantizedTable, compensation
+from refimpl.quant import QuantizedTable
+from refimpl.quant.linear import compensation_of
+from refimpl.quant.symmetric import SMALLEST_NORMAL
 
 HEADER, TOKENIZER = "refimpl.packed", "tokenizer"
 VERSION = 1
@@ -70,11 +72,6 @@ def _digest(config: dict[str, Any], tokenizer: str, tensors: dict[str, np.ndarra
         digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
         digest.update(array.reshape(-1).view(np.uint8).data)  # a file may hold dtypes that have no buffer
     return digest.hexdigest()
-
-
-def is_packed(path: Path) -> bool:
-    """Whether a path names a packed file rather than a Hugging Face directory."""
-    return Path(path).is_file()
 
 
 def load(path: Path) -> Packed:
@@ -141,7 +138,8 @@ class _Reader(NamedTuple):
 
     def scale(self, name: str, *need: int) -> np.ndarray:
         array = self.take(name, np.float32, *need)
-        check.positive(f"{self.path}: {name}", array)
+        if (array < SMALLEST_NORMAL).any():
+            raise ValueError(f"{self.path}: {name} has the element {array.min()}; need at least {SMALLEST_NORMAL}")
         return array
 
     def linear(self, name: str, m: int, k: int) -> Linear:
@@ -155,7 +153,7 @@ class _Reader(NamedTuple):
         indptr, indices = (self.take(f"{name}.{part}", np.int32, "n") for part in ("indptr", "indices"))
         weight = Bsr4x1((m, k), indptr, indices, self.take(f"{name}.values", np.int8, "n"))
         try:
-            codes = bsr4x1.unpack(weight)
+            bsr4x1.validate(weight)
         except ValueError as error:
             raise ValueError(f"{self.path}: {name}: {error}") from None
         return PackedLinear(
@@ -163,7 +161,7 @@ class _Reader(NamedTuple):
             self.scale(f"{name}.weight_scale", m),
             self.scale(f"{name}.input_scale"),
             self.take(f"{name}.bias", np.float32, m),
-            compensation(codes),
+            compensation_of(bsr4x1.row_sums(weight)),
         )
 
 

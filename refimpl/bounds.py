@@ -138,6 +138,16 @@ def rescale(
     return gamma(4, u) * product + u * np.abs(bias) + (np.abs(acc) + 3) * _tiny(u)
 
 
+def quantize(x: np.ndarray, scale: np.ndarray, u: float = F32) -> np.ndarray:
+    """How far a code + 128 may be from x / scale + 128 (clipped): half a step, and where on a boundary x lies.
+
+    Four roundings of a number no larger than |x / scale| + 128: a rounded reciprocal, the product, the zero point
+    added before rounding, the limits.
+    """
+    x, scale = _wide(x, scale)
+    return 0.5 + gamma(4, u) * (np.abs(np.clip(x / scale, -128, 127)) + 128)
+
+
 # --- functions -------------------------------------------------------------------------------------------------------
 
 

@@ -15,4 +15,4 @@ def pytest_collection_modifyitems(config, items):
     if not config.getoption("--runslow"):
         for item in items:
             if "slow" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="takes minutes; run with --runslow"))
+                item.add_marker(pytest.mark.skip(reason="slow; run with --runslow"))

@@ -314,7 +314,7 @@ def test_one_code_off_by_one_is_found_there_only(where, step):
 
     outside = found(name, INT8, run(name, INT8, Planting(where, change)))
     assert list(outside) == [where]
-    assert (outside[where].outside, outside[where].largest) == (1, 1)
+    assert (outside[where].outside, outside[where].different) == (1, 1)
 
 
 class TieAway(Planting):
@@ -337,12 +337,15 @@ class TieAway(Planting):
         return TieAway(self.scale, self.values, self.prefix + name + ".")
 
 
-def test_ties_away_from_zero_are_found():
+def test_ties_away_from_zero_are_counted():
+    """Such a code is a neighbour that x / scale may be rounded to: not outside, but not ours."""
     name = "bert_classification"
-    scale = model_of(name, INT8).layers[0].attention_output.input_scale
-    outside = found(name, INT8, run(name, INT8, TieAway(scale)))
-    assert list(outside) == ["layer.0.context", "layer.0.attention_output.codes"]  # the first: the tie was put there
-    assert outside["layer.0.attention_output.codes"].outside == 2
+    model, batch = model_of(name, INT8), tiny.batch(name)
+    values = run(name, INT8, TieAway(model.layers[0].attention_output.input_scale))
+    findings = judge(model, batch, values)
+    assert {tap for tap, finding in findings.items() if finding.outside} == {"layer.0.context"}  # the tie was put there
+    different = {tap: finding.different for tap, finding in findings.items() if finding.different}
+    assert different == {"layer.0.attention_output.codes": 2}
 
 
 def wrong_linear(fault):
@@ -427,8 +430,8 @@ def test_find_counts_what_is_outside():
     finding = find(value, Exact(np.array([1.0, 2.5, 3.0, 4.0]), np.array([0.0, 1.0, 0.25, 1.0])))
     assert finding[:4] == (np.inf, (3,), 2, 4)
     finding = find(value[:3], Exact(np.array([1.0, 2.5, 3.0]), np.array([0.0, 1.0, 0.25])))
-    assert finding == Finding(2.0, (2,), 1, 3, 0.5)
-    assert find(value[:1], Exact(np.array([1.0]), np.zeros(()))) == Finding(0.0, (0,), 0, 1, 0.0)
+    assert finding == Finding(2.0, (2,), 1, 3, 0)
+    assert find(value[:1], Exact(np.array([1.0]), np.zeros(()))) == Finding(0.0, (0,), 0, 1, 0)
     assert find(value[:1], Exact(np.array([2.0]), np.zeros(()))).outside == 1
     unbounded = find(value, Exact(np.zeros(4), np.full(4, np.inf)))
     assert unbounded[:4] == (np.inf, (3,), 1, 4)

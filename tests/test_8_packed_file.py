@@ -245,8 +245,8 @@ SCALES = ["layer.0.q.weight_scale", "layer.1.output.input_scale", "embeddings.wo
     [
         (np.nan, "is nan at .*; need finite numbers"),
         (np.inf, "is inf at .*; need finite numbers"),
-        (0, "has the element 0.0; need every element > 0"),
-        (-0.5, "has the element -0.5; need every element > 0"),
+        (0, "has the element 0.0; need at least 1.17"),
+        (-0.5, "has the element -0.5; need at least 1.17"),
     ],
 )
 def test_bad_scale(tmp_path, saved, name, value, message):

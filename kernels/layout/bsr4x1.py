@@ -69,6 +69,13 @@ def unpack(packed: Bsr4x1) -> np.ndarray:
     return w[:m].astype(np.int8)
 
 
+def row_sums(packed: Bsr4x1) -> np.ndarray:
+    """sum_k w[m, k], s32 (M,), without unpacking."""
+    blocks = packed.values.reshape(-1, ROWS, GROUP).sum(2, dtype=np.int32)
+    before = np.concatenate([np.zeros((1, ROWS), np.int32), blocks.cumsum(0, dtype=np.int32)])
+    return np.diff(before[packed.indptr], axis=0).reshape(-1)[: packed.shape[0]]
+
+
 def _check_shape(shape: tuple[int, ...]) -> None:
     if len(shape) != 2 or not all(isinstance(n, int) and n >= 1 for n in shape) or shape[1] > MAX_K:
         raise ValueError(f"shape is {shape}; need integers (M, K) with M >= 1 and 1 <= K <= {MAX_K}")

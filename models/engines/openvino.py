@@ -16,6 +16,8 @@ from refimpl.quant import compensation
 
 MATMULS = ("FullyConnected", "MatMul")
 INTEGERS = ("u8", "i8")
+EXACT_K = 512
+"""512 * 255 * 128 < 2**24: no sum of so many products is rounded by the conversion to f32."""
 
 
 def open_session(path: Path, taps: list[str], threads: int = 1) -> Session:
@@ -49,8 +51,10 @@ def _integer_layers(compiled: ov.CompiledModel) -> int:
 
 
 def signed_product(codes: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """See ``engines.signed_product``; s64, from ``integer_matmul`` less the compensation."""
-    return integer_matmul(codes, w).astype(np.int64) - compensation(w)
+    """See ``engines.signed_product``; s64, from ``integer_matmul``, in pieces of K whose sums are exact in f32."""
+    starts = range(0, w.shape[1], EXACT_K)
+    pieces = [integer_matmul(codes[:, k : k + EXACT_K], w[:, k : k + EXACT_K]).astype(np.int64) for k in starts]
+    return sum(pieces) - compensation(w)
 
 
 def integer_matmul(a: np.ndarray, w: np.ndarray) -> np.ndarray:

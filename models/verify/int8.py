@@ -63,7 +63,6 @@ def engine_layers(
     for layer in range(len(quantized.model.layers)):
         prefix = f"layer.{layer}."
         codes = [tap for tap in taps if tap.startswith(prefix) and tap.endswith(CODES)]
-        floats = [tap for tap in findings if not tap.endswith(CODES) and _row(tap, quantized) == layer]
         steps = [np.abs(values[tap].astype(int) - reference[tap]) for tap in codes]
         total = sum(step.size for step in steps)
         ours, theirs = reference[prefix + "output_norm"], values[prefix + "output_norm"]
@@ -73,9 +72,8 @@ def engine_layers(
                 engine=NAMES[engine],
                 codes_equal=sum(int((step == 0).sum()) for step in steps) / total,
                 largest_step=max(int(step.max()) for step in steps),
-                own_equal=1 - sum(findings[tap].outside for tap in codes) / total,
-                own_largest_step=max(int(findings[tap].largest) for tap in codes),
-                outside=sum(findings[tap].outside for tap in floats),
+                own_equal=1 - sum(findings[tap].different for tap in codes) / total,
+                outside=sum(found.outside for tap, found in findings.items() if _row(tap, quantized) == layer),
                 difference=float(np.abs(ours - theirs).max()),
                 cosine=cosine(ours, theirs),
             )

@@ -38,9 +38,9 @@ class LayerRow:
     """One encoder layer of the INT8 model in an engine, against ours.
 
     codes_equal: share of equal codes end to end; largest_step: the largest difference of two codes;
-    own_equal: share of codes that equal our quantizer's on the engine's own inputs; outside: f32 elements beyond the
-    derived bound on the engine's own inputs, those of the embeddings counted in the first row, those of the head in the
-    last; difference, cosine: of the layer's output, end to end.
+    own_equal: share of codes that equal our quantizer's on the engine's own inputs; outside: values and codes beyond
+    their derived bound on the engine's own inputs, those of the embeddings counted in the first row, those of the head
+    in the last; difference, cosine: of the layer's output, end to end.
     """
 
     layer: int
@@ -48,7 +48,6 @@ class LayerRow:
     codes_equal: float
     largest_step: int
     own_equal: float
-    own_largest_step: int
     outside: int
     difference: float
     cosine: float
@@ -100,6 +99,7 @@ class Report:
     fp32: list[TapRow] = field(default_factory=list)
     bits: list[BitsRow] = field(default_factory=list)
     int8: list[LayerRow] = field(default_factory=list)
+    exported_layers: int = 0
     integer_layers: dict[str, int] = field(default_factory=dict)
     accumulators: list[AccumulatorRow] = field(default_factory=list)
     saturation: list[SaturationRow] = field(default_factory=list)

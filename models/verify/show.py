@@ -2,6 +2,7 @@
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from refimpl.models.verify.fp32 import OURS
@@ -13,9 +14,12 @@ MEGABYTE = 1e6
 def show(report: Report, console: Console) -> None:
     """Print everything, the verdict last."""
     engines = ", ".join(f"{name} {version}" for name, version in report.engines.items())
-    console.print(f"[bold]{report.model}[/]: {report.shape}")
-    console.print(f"{report.texts} texts, {report.tokens} tokens judged; {report.calibration_texts} texts calibrate")
-    console.print(f"judged with {engines}" if engines else "")
+    console.print(f"[bold]{escape(report.model)}[/]: {report.shape}")
+    console.print(
+        f"judged on {_texts(report.texts)} ({report.tokens} tokens), calibrated on {report.calibration_texts}"
+    )
+    if engines:
+        console.print(f"against {engines}")
     for table in (_fp32(report), _bits(report), _int8(report), _saturation(report)):
         if table.row_count:
             console.print()
@@ -30,6 +34,10 @@ def show_verdict(report: Report, console: Console) -> None:
         console.print(table)
         console.print()
     _conclude(report, console)
+
+
+def _texts(count: int) -> str:
+    return f"{count} text{'s' * (count != 1)}"
 
 
 def _table(title: str, caption: str, *columns: str) -> Table:
@@ -139,7 +147,7 @@ def _saturation(report: Report) -> Table:
 def _costs(report: Report) -> Table:
     table = _table(
         "5  Size and time",
-        f"Median of a pass over {report.timed_texts} texts,\none thread, in turns in one run.",
+        f"Median of a pass over {_texts(report.timed_texts)},\none thread, in turns in one run.",
         "what",
         "MB",
         "ms",

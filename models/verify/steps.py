@@ -10,7 +10,7 @@ from refimpl.models import compress
 from refimpl.models.bert import Batch
 from refimpl.models.compress import Dense, Packed, Quantized
 from refimpl.models.engines import NAMES, installed, version
-from refimpl.models.export import export_onnx
+from refimpl.models.export import count_quantized, export_onnx
 from refimpl.models.judge import judge
 from refimpl.models.verify import fp32, int8, timing
 from refimpl.models.verify.report import Report
@@ -76,6 +76,7 @@ def _verify(report: Report, dense: Dense, texts: Sequence[str], batch: Batch, fo
     report.compression_cosine = int8.cosine(reference["output"], ours["output"])
     _kernels(report, packed, batch, reference, say)
     export_onnx(quantized.model, int8_path)
+    report.exported_layers = count_quantized(int8_path)
     for engine in installed():
         _engine(report, quantized, batch, engine, int8_path, reference, say)
     say("CPUs without VNNI")

@@ -46,7 +46,13 @@ class QuantizedTable(NamedTuple):
 def compensation(codes: np.ndarray) -> np.ndarray:
     """128 sum_k w[m, k], which the +128 of the activations added to every accumulator. s8 (M, K) -> s32 (M,)."""
     check.dtype("codes", codes, np.int8)
-    return ZERO_POINT * codes.sum(1, dtype=np.int32)
+    return compensation_of(codes.sum(1, dtype=np.int32))
+
+
+def compensation_of(row_sums: np.ndarray) -> np.ndarray:
+    """The same from sum_k w[m, k]. s32 (M,) -> s32 (M,)."""
+    check.dtype("row_sums", row_sums, np.int32)
+    return ZERO_POINT * row_sums
 
 
 def rescale(acc: np.ndarray, input_scale: np.ndarray, weight_scale: np.ndarray, bias: np.ndarray) -> np.ndarray:
