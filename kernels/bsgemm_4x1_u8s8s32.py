@@ -19,17 +19,9 @@ from refimpl.integer.gemm import gemm_u8s8s32
 from refimpl.kernels.layout import aligned, bsr4x1, panels
 from refimpl.kernels.layout.bsr4x1 import ROWS, Bsr4x1
 from refimpl.kernels.record import Kernel
-from refimpl.kernels.simd.instructions import (
-    vmovdqu8,
-    vmovdqu32,
-    vpbroadcastd,
-    vpdpbusd,
-    vpunpckhbw,
-    vpunpckhwd,
-    vpunpcklbw,
-    vpunpcklwd,
-    zero_s32,
-)
+from refimpl.kernels.simd.instructions.arithmetic import vpdpbusd, zero_s32
+from refimpl.kernels.simd.instructions.interleave import vpunpckhbw, vpunpckhwd, vpunpcklbw, vpunpcklwd
+from refimpl.kernels.simd.instructions.memory import vmovdqu8_load, vmovdqu32_store, vpbroadcastd
 from refimpl.kernels.simd.threefold import kernel, part
 
 
@@ -64,10 +56,10 @@ def dot_row(row, x, w):
 @part
 def store_row(out, at, row):
     """Store 64 accumulators, in the lane order of ``interleave``."""
-    vmovdqu32(out, at, row[0])
-    vmovdqu32(out, at + 16, row[1])
-    vmovdqu32(out, at + 32, row[2])
-    vmovdqu32(out, at + 48, row[3])
+    vmovdqu32_store(out, at, row[0])
+    vmovdqu32_store(out, at + 16, row[1])
+    vmovdqu32_store(out, at + 32, row[2])
+    vmovdqu32_store(out, at + 48, row[3])
 
 
 @part
@@ -76,10 +68,10 @@ def tile(values, indices, start, stop, x, base, out, at):
     row0, row1, row2, row3 = zero_row(), zero_row(), zero_row(), zero_row()
     for g in range(start, stop):
         quad = interleave(
-            vmovdqu8(x, base + 64 * indices[4 * g]),
-            vmovdqu8(x, base + 64 * indices[4 * g + 1]),
-            vmovdqu8(x, base + 64 * indices[4 * g + 2]),
-            vmovdqu8(x, base + 64 * indices[4 * g + 3]),
+            vmovdqu8_load(x, base + 64 * indices[4 * g]),
+            vmovdqu8_load(x, base + 64 * indices[4 * g + 1]),
+            vmovdqu8_load(x, base + 64 * indices[4 * g + 2]),
+            vmovdqu8_load(x, base + 64 * indices[4 * g + 3]),
         )
         row0 = dot_row(row0, quad, vpbroadcastd(values, 16 * g))
         row1 = dot_row(row1, quad, vpbroadcastd(values, 16 * g + 4))

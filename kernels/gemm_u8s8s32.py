@@ -19,7 +19,8 @@ from refimpl.integer.gemm import gemm_u8s8s32
 from refimpl.kernels.layout import aligned, vnni4
 from refimpl.kernels.layout.vnni4 import QUAD, TILE, Vnni4
 from refimpl.kernels.record import Kernel
-from refimpl.kernels.simd.instructions import vmovdqu8, vmovdqu32, vpbroadcastd, vpdpbusd, zero_s32
+from refimpl.kernels.simd.instructions.arithmetic import vpdpbusd, zero_s32
+from refimpl.kernels.simd.instructions.memory import vmovdqu8_load, vmovdqu32_store, vpbroadcastd
 from refimpl.kernels.simd.threefold import kernel, part
 
 TOKENS = 6
@@ -45,10 +46,10 @@ def dot_token(token, x, w):
 @part
 def store_token(out, at, token):
     """Store 64 consecutive output channels."""
-    vmovdqu32(out, at, token[0])
-    vmovdqu32(out, at + 16, token[1])
-    vmovdqu32(out, at + 32, token[2])
-    vmovdqu32(out, at + 48, token[3])
+    vmovdqu32_store(out, at, token[0])
+    vmovdqu32_store(out, at + 16, token[1])
+    vmovdqu32_store(out, at + 32, token[2])
+    vmovdqu32_store(out, at + 48, token[3])
 
 
 @part
@@ -59,10 +60,10 @@ def tile(values, start, steps, x, base, k, out, at, m):
     for step in range(steps):
         here = start + 256 * step
         w = (
-            vmovdqu8(values, here),
-            vmovdqu8(values, here + 64),
-            vmovdqu8(values, here + 128),
-            vmovdqu8(values, here + 192),
+            vmovdqu8_load(values, here),
+            vmovdqu8_load(values, here + 64),
+            vmovdqu8_load(values, here + 128),
+            vmovdqu8_load(values, here + 192),
         )
         quad = base + 4 * step
         token0 = dot_token(token0, vpbroadcastd(x, quad), w)

@@ -7,7 +7,8 @@ import time
 
 import numpy as np
 
-from refimpl.kernels.simd.instructions import vmovdqu8, vmovdqu32, vpbroadcastd, vpdpbusd, zero_s32
+from refimpl.kernels.simd.instructions.arithmetic import vpdpbusd, zero_s32
+from refimpl.kernels.simd.instructions.memory import vmovdqu8_load, vmovdqu32_store, vpbroadcastd
 from refimpl.kernels.simd.threefold import NATIVE, kernel, part
 
 MACS_PER_STEP = 16 * 64
@@ -22,7 +23,7 @@ def start(x, w, i):
 @kernel
 def dot_products(a, w, steps, out):
     """Repeat sixteen vpdpbusd ``steps`` times. a: u8 (64,), w: s8 (68,), out: s32 (256,)."""
-    x, y = vmovdqu8(a, 0), vpbroadcastd(w, 64)
+    x, y = vmovdqu8_load(a, 0), vpbroadcastd(w, 64)
     r0, r1, r2, r3 = start(x, w, 0), start(x, w, 1), start(x, w, 2), start(x, w, 3)
     r4, r5, r6, r7 = start(x, w, 4), start(x, w, 5), start(x, w, 6), start(x, w, 7)
     r8, r9, r10, r11 = start(x, w, 8), start(x, w, 9), start(x, w, 10), start(x, w, 11)
@@ -33,7 +34,7 @@ def dot_products(a, w, steps, out):
         r8, r9, r10, r11 = vpdpbusd(r8, x, y), vpdpbusd(r9, x, y), vpdpbusd(r10, x, y), vpdpbusd(r11, x, y)
         r12, r13, r14, r15 = vpdpbusd(r12, x, y), vpdpbusd(r13, x, y), vpdpbusd(r14, x, y), vpdpbusd(r15, x, y)
     for i, r in enumerate((r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14, r15)):
-        vmovdqu32(out, 16 * i, r)
+        vmovdqu32_store(out, 16 * i, r)
 
 
 def measure(rounds: int = 20, steps: int = 20_000) -> float:

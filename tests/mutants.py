@@ -15,7 +15,8 @@ import test_3_operators as operators
 import test_8_pruning as pruning
 from scipy.special import erf
 
-from refimpl.integer import gemm, isa, narrow
+from refimpl import isa
+from refimpl.integer import gemm, narrow
 from refimpl.nn.attention import attention_context, attention_scores
 from refimpl.nn.elementwise import tanh
 from refimpl.nn.gelu import gelu
@@ -432,8 +433,8 @@ INSTRUCTIONS = [
         },
     ),
     Suite(
-        instructions.check_vmovdqu8,
-        isa.vmovdqu8,
+        instructions.check_vmovdqu8_load,
+        isa.vmovdqu8_load,
         {"aligned": lambda memory, at: memory[at // 64 * 64 : at // 64 * 64 + 64].copy()},
     ),
 ]

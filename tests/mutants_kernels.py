@@ -7,7 +7,7 @@ import test_5_kernels as kernels
 import test_5_layouts as layouts
 from mutants import Suite
 
-from refimpl.integer import isa
+from refimpl import isa
 from refimpl.kernels import bsgemm_4x1_u8s8s32 as sparse
 from refimpl.kernels import gemm_u8s8s32 as dense
 from refimpl.kernels.bsgemm_4x1_u8s8s32 import BSGEMM_4X1
@@ -141,7 +141,7 @@ DENSE = Suite(
             lambda v, start, steps, *rest: dense.tile(v, 0, steps, *rest)
         ),
         "second 16 channels with the weights of the first": dense_tile(
-            vmovdqu8=lambda v, at: isa.vmovdqu8(v, at - 64 if at % 256 == 64 else at)
+            vmovdqu8_load=lambda v, at: isa.vmovdqu8_load(v, at - 64 if at % 256 == 64 else at)
         ),
         "registers 1 and 2 exchanged": dense_tile(
             store_token=lambda out, at, token: dense.store_token(out, at, (token[0], token[2], token[1], token[3]))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refimpl.integer import isa
+from refimpl import isa
 
 LANES = range(0, 64, 16)
 
@@ -138,7 +138,7 @@ def check_vpbroadcastd(function):
             same_bytes(function(memory.view(dtype), at), memory[at : at + 4].tolist() * 16, dtype)
 
 
-def check_vmovdqu8(function):
+def check_vmovdqu8_load(function):
     memory = np.random.default_rng(0).integers(0, 256, 70, dtype=np.uint8)
     for at in range(7):
         for dtype in (np.uint8, np.int8):
@@ -202,7 +202,7 @@ def test_narrower_registers_and_stacks():
 
 def test_store_and_zero():
     memory = np.zeros(18, np.int32)
-    isa.vmovdqu32(memory, 2, np.arange(16, dtype=np.int32))
+    isa.vmovdqu32_store(memory, 2, np.arange(16, dtype=np.int32))
     assert memory.tolist() == [0, 0, *range(16)]
     assert isa.zero_s32().tolist() == [0] * 16
     assert isa.zero_s32().dtype == np.int32
@@ -210,7 +210,7 @@ def test_store_and_zero():
 
 def test_a_load_is_a_copy():
     memory = np.zeros(64, np.uint8)
-    isa.vmovdqu8(memory, 0)[0] = 1
+    isa.vmovdqu8_load(memory, 0)[0] = 1
     assert memory[0] == 0
 
 
@@ -220,10 +220,10 @@ U8, S32, REGISTER = np.zeros(64, np.uint8), np.zeros(20, np.int32), np.zeros(16,
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: isa.vmovdqu8(U8, 1), "elements 1 to 64 of an array of 64"),
-        (lambda: isa.vmovdqu8(U8, -1), "elements -1 to 62 of an array of 64"),
+        (lambda: isa.vmovdqu8_load(U8, 1), "elements 1 to 64 of an array of 64"),
+        (lambda: isa.vmovdqu8_load(U8, -1), "elements -1 to 62 of an array of 64"),
         (lambda: isa.vpbroadcastd(U8, 61), "elements 61 to 64 of an array of 64"),
-        (lambda: isa.vmovdqu32(S32, 5, REGISTER), "elements 5 to 20 of an array of 20"),
+        (lambda: isa.vmovdqu32_store(S32, 5, REGISTER), "elements 5 to 20 of an array of 20"),
     ],
 )
 def test_memory_outside_the_array(call, message):
@@ -240,10 +240,11 @@ def test_memory_outside_the_array(call, message):
         (lambda: isa.vpaddd(U8, REGISTER), TypeError, "a has dtype uint8; need int32"),
         (lambda: isa.vpdpbusd(U8, U8, U8.view(np.int8)), TypeError, "acc has dtype uint8; need int32"),
         (lambda: isa.vpunpcklbw(U8, U8.view(np.int8)), TypeError, "b has dtype int8; need uint8"),
-        (lambda: isa.vmovdqu8(S32, 0), TypeError, "array has dtype int32; need uint8 or int8"),
+        (lambda: isa.vmovdqu8_load(S32, 0), TypeError, "array has dtype int32; need uint8 or int8"),
         (lambda: isa.vpbroadcastd(S32, 0), TypeError, "array has dtype int32; need uint8 or int8"),
-        (lambda: isa.vmovdqu32(U8, 0, REGISTER), TypeError, "array has dtype uint8; need int32"),
-        (lambda: isa.vmovdqu8(U8.reshape(2, 32), 0), ValueError, r"array has shape \(2, 32\); need \(N,\)"),
+        (lambda: isa.vmovdqu32_store(U8, 0, U8), TypeError, "array has dtype uint8; need int32"),
+        (lambda: isa.vmovdqu32_store(S32, 0, U8), TypeError, "register has dtype uint8; need int32"),
+        (lambda: isa.vmovdqu8_load(U8.reshape(2, 32), 0), ValueError, r"array has shape \(2, 32\); need \(N,\)"),
     ],
 )
 def test_wrong_types(call, error, message):

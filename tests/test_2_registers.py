@@ -1,6 +1,6 @@
-"""Rung 2: registers and instructions in jitted code. Oracle: the NumPy meaning in refimpl.integer.isa.
+"""Rung 2: registers and instructions in jitted code. Oracle: the NumPy meaning in refimpl.isa.
 
-Small kernels load operands from arrays and store results. Only s32 registers can be stored; a byte register is seen
+Small kernels load operands from arrays and store results. A byte register is seen
 through ``vpdpbusd`` with one-hot quads, which picks byte p of every dword: four stores show all 64 bytes.
 """
 
@@ -15,20 +15,18 @@ from numba.core.errors import TypingError
 from test_1_arithmetic import equal
 from test_2_instructions import PATTERNS
 
-from refimpl.integer import isa
+from refimpl import isa
 from refimpl.integer.narrow import wrap_s32
 from refimpl.kernels import cpu
-from refimpl.kernels.simd import instructions
-from refimpl.kernels.simd.instructions import (
-    vmovdqu8,
-    vmovdqu32,
+from refimpl.kernels.simd.instructions import arithmetic, interleave, memory
+from refimpl.kernels.simd.instructions.arithmetic import vpdpbusd, zero_s32
+from refimpl.kernels.simd.instructions.interleave import vpunpckhbw, vpunpckhwd, vpunpcklbw, vpunpcklwd
+from refimpl.kernels.simd.instructions.memory import (
+    vmovdqu8_load,
+    vmovdqu8_store,
+    vmovdqu32_load,
+    vmovdqu32_store,
     vpbroadcastd,
-    vpdpbusd,
-    vpunpckhbw,
-    vpunpckhwd,
-    vpunpcklbw,
-    vpunpcklwd,
-    zero_s32,
 )
 from refimpl.kernels.simd.lowering import Instruction
 from refimpl.kernels.simd.threefold import NATIVE, PORTABLE, kernel, part
@@ -51,19 +49,19 @@ def execution(source, target):
 @part
 def show_u8(out, at, register, hot):
     """The 64 bytes of a u8 register, as four registers of s32 at out[at]."""
-    vmovdqu32(out, at, vpdpbusd(zero_s32(), register, vpbroadcastd(hot, 0)))
-    vmovdqu32(out, at + 16, vpdpbusd(zero_s32(), register, vpbroadcastd(hot, 4)))
-    vmovdqu32(out, at + 32, vpdpbusd(zero_s32(), register, vpbroadcastd(hot, 8)))
-    vmovdqu32(out, at + 48, vpdpbusd(zero_s32(), register, vpbroadcastd(hot, 12)))
+    vmovdqu32_store(out, at, vpdpbusd(zero_s32(), register, vpbroadcastd(hot, 0)))
+    vmovdqu32_store(out, at + 16, vpdpbusd(zero_s32(), register, vpbroadcastd(hot, 4)))
+    vmovdqu32_store(out, at + 32, vpdpbusd(zero_s32(), register, vpbroadcastd(hot, 8)))
+    vmovdqu32_store(out, at + 48, vpdpbusd(zero_s32(), register, vpbroadcastd(hot, 12)))
 
 
 @part
 def show_s8(out, at, register, hot):
     """The same for an s8 register."""
-    vmovdqu32(out, at, vpdpbusd(zero_s32(), vpbroadcastd(hot, 0), register))
-    vmovdqu32(out, at + 16, vpdpbusd(zero_s32(), vpbroadcastd(hot, 4), register))
-    vmovdqu32(out, at + 32, vpdpbusd(zero_s32(), vpbroadcastd(hot, 8), register))
-    vmovdqu32(out, at + 48, vpdpbusd(zero_s32(), vpbroadcastd(hot, 12), register))
+    vmovdqu32_store(out, at, vpdpbusd(zero_s32(), vpbroadcastd(hot, 0), register))
+    vmovdqu32_store(out, at + 16, vpdpbusd(zero_s32(), vpbroadcastd(hot, 4), register))
+    vmovdqu32_store(out, at + 32, vpdpbusd(zero_s32(), vpbroadcastd(hot, 8), register))
+    vmovdqu32_store(out, at + 48, vpdpbusd(zero_s32(), vpbroadcastd(hot, 12), register))
 
 
 def seen(out, dtype):
@@ -81,13 +79,13 @@ def dots(a, b, steps, out):
     """One accumulator, stored after each of ``steps`` dot products."""
     acc = zero_s32()
     for step in range(steps):
-        acc = vpdpbusd(acc, vmovdqu8(a, 64 * step), vmovdqu8(b, 64 * step))
-        vmovdqu32(out, 16 * step, acc)
+        acc = vpdpbusd(acc, vmovdqu8_load(a, 64 * step), vmovdqu8_load(b, 64 * step))
+        vmovdqu32_store(out, 16 * step, acc)
 
 
 @kernel
 def unpacks_u8(a, b, hot, out):
-    x, y = vmovdqu8(a, 0), vmovdqu8(b, 0)
+    x, y = vmovdqu8_load(a, 0), vmovdqu8_load(b, 0)
     show_u8(out, 0, vpunpcklbw(x, y), hot)
     show_u8(out, 64, vpunpckhbw(x, y), hot)
     show_u8(out, 128, vpunpcklwd(x, y), hot)
@@ -96,7 +94,7 @@ def unpacks_u8(a, b, hot, out):
 
 @kernel
 def unpacks_s8(a, b, hot, out):
-    x, y = vmovdqu8(a, 0), vmovdqu8(b, 0)
+    x, y = vmovdqu8_load(a, 0), vmovdqu8_load(b, 0)
     show_s8(out, 0, vpunpcklbw(x, y), hot)
     show_s8(out, 64, vpunpckhbw(x, y), hot)
     show_s8(out, 128, vpunpcklwd(x, y), hot)
@@ -105,19 +103,19 @@ def unpacks_s8(a, b, hot, out):
 
 @kernel
 def loads_u8(memory, at, hot, out):
-    show_u8(out, 0, vmovdqu8(memory, at), hot)
+    show_u8(out, 0, vmovdqu8_load(memory, at), hot)
     show_u8(out, 64, vpbroadcastd(memory, at), hot)
 
 
 @kernel
 def loads_s8(memory, at, hot, out):
-    show_s8(out, 0, vmovdqu8(memory, at), hot)
+    show_s8(out, 0, vmovdqu8_load(memory, at), hot)
     show_s8(out, 64, vpbroadcastd(memory, at), hot)
 
 
 @kernel
 def stores_zero(out, at):
-    vmovdqu32(out, at, zero_s32())
+    vmovdqu32_store(out, at, zero_s32())
 
 
 BY_TYPE = {
@@ -177,7 +175,7 @@ def test_loads(target, dtype):
     for at in (0, 1, 2, 3, 63, 64, 65, 136):
         out = np.full(128, -1, np.int32)
         execution(source, target)(memory, at, hot, out)
-        equal(seen(out, dtype), np.stack([isa.vmovdqu8(memory, at), isa.vpbroadcastd(memory, at)]))
+        equal(seen(out, dtype), np.stack([isa.vmovdqu8_load(memory, at), isa.vpbroadcastd(memory, at)]))
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -206,9 +204,28 @@ def test_every_instruction_is_tested():
         for callee in source.calls.values():
             yield from (callee,) if isinstance(callee, Instruction) else called(callee)
 
-    sources = [dots, stores_zero, *(source for case in BY_TYPE.values() for source in case[:2])]
+    sources = [dots, stores_zero, copies, *(source for case in BY_TYPE.values() for source in case[:2])]
     tested = {instruction for source in sources for instruction in called(source)}
-    assert tested == {value for value in vars(instructions).values() if isinstance(value, Instruction)}
+    modules = (arithmetic, interleave, memory)
+    assert tested == {value for module in modules for value in vars(module).values() if isinstance(value, Instruction)}
+
+
+@kernel
+def copies(a, b, out_a, out_b):
+    """Bytes and dwords, loaded and stored at an odd place."""
+    vmovdqu8_store(out_a, 1, vmovdqu8_load(a, 3))
+    vmovdqu32_store(out_b, 1, vmovdqu32_load(b, 3))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_loads_and_stores_copy(target, dtype):
+    rng = np.random.default_rng(1)
+    a, b = rng.integers(0, 256, 67).astype(np.uint8).view(dtype), rng.integers(-(2**31), 2**31, 19).astype(np.int32)
+    out_a, out_b = np.zeros(66, dtype), np.zeros(18, np.int32)
+    execution(copies, target)(a, b, out_a, out_b)
+    equal(out_a, np.concatenate([[0], a[3:], [0]]).astype(dtype))
+    equal(out_b, np.concatenate([[0], b[3:], [0]]).astype(np.int32))
 
 
 def test_features_are_inherited():
@@ -224,32 +241,34 @@ def test_features_are_inherited():
 
 @kernel
 def dot(a, b, out):
-    vmovdqu32(out, 0, vpdpbusd(zero_s32(), vmovdqu8(a, 0), vmovdqu8(b, 0)))
+    vmovdqu32_store(out, 0, vpdpbusd(zero_s32(), vmovdqu8_load(a, 0), vmovdqu8_load(b, 0)))
 
 
 @kernel
 def bytes_as_accumulator(a, b, out):
-    vmovdqu32(out, 0, vpdpbusd(vmovdqu8(a, 0), vmovdqu8(a, 0), vmovdqu8(b, 0)))
+    vmovdqu32_store(out, 0, vpdpbusd(vmovdqu8_load(a, 0), vmovdqu8_load(a, 0), vmovdqu8_load(b, 0)))
 
 
 @kernel
 def bytes_stored(a, b, out):
-    vmovdqu32(out, 0, vmovdqu8(a, 0))
+    vmovdqu32_store(out, 0, vmovdqu8_load(a, 0))
 
 
 @kernel
 def signs_interleaved(a, b, out):
-    vmovdqu32(out, 0, vpdpbusd(zero_s32(), vpunpcklbw(vmovdqu8(a, 0), vmovdqu8(b, 0)), vmovdqu8(b, 0)))
+    vmovdqu32_store(
+        out, 0, vpdpbusd(zero_s32(), vpunpcklbw(vmovdqu8_load(a, 0), vmovdqu8_load(b, 0)), vmovdqu8_load(b, 0))
+    )
 
 
 @kernel
 def accumulators_interleaved(a, b, out):
-    vmovdqu32(out, 0, vpunpcklbw(zero_s32(), zero_s32()))
+    vmovdqu32_store(out, 0, vpunpcklbw(zero_s32(), zero_s32()))
 
 
 @kernel
 def words_broadcast(a, b, out):
-    vmovdqu32(out, 0, vpdpbusd(zero_s32(), vpbroadcastd(out, 0), vmovdqu8(b, 0)))
+    vmovdqu32_store(out, 0, vpdpbusd(zero_s32(), vpbroadcastd(out, 0), vmovdqu8_load(b, 0)))
 
 
 U8, S8, S32 = np.zeros(256, np.uint8), np.zeros(256, np.int8), np.zeros(32, np.int32)

@@ -11,6 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.numpy_support import as_dtype
 
 from refimpl.kernels.simd.registers import Register, vector
 from refimpl.kernels.simd.threefold import NATIVE, Threefold
@@ -80,6 +81,8 @@ def pointer(context, builder, array_type: types.Array, array: ir.Value, at: ir.V
     return builder.bitcast(builder.gep(data, [at]), pointee.as_pointer())
 
 
-def is_flat(array: Any, *dtypes: Any) -> bool:
-    """Whether a numba type is a contiguous 1-D array of one of the dtypes."""
-    return isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C" and array.dtype in dtypes
+def is_flat(array: Any, register: Register) -> bool:
+    """Whether a numba type is a contiguous 1-D array of a register's elements."""
+    if not isinstance(array, types.Array) or array.ndim != 1 or array.layout != "C":
+        return False
+    return isinstance(array.dtype, types.Number) and as_dtype(array.dtype) == register.dtype

@@ -15,7 +15,7 @@ M output channels, N tokens, K input channels.
 import numpy as np
 
 from refimpl import check
-from refimpl.integer.isa import vpmaddubsw
+from refimpl.isa import vpmaddubsw
 
 MAX_K = (2**31 - 1) // (255 * 128)  # 65 793
 CHUNK = 2**19  # pair sums held at a time

@@ -1,0 +1,26 @@
+"""The meaning of every SIMD instruction that the kernels use, on NumPy registers.
+
+A register is a 1-D array: ``u8`` (64,), ``s8`` (64,), ``s16`` (32,), ``s32`` (16,). Byte 0 is the lowest. Names are
+Intel's; the operation of each is the one in the Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2.
+"""
+
+from refimpl.isa.arithmetic import vpaddd, vpdpbusd, vpmaddubsw, vpmaddwd, zero_s32
+from refimpl.isa.interleave import vpunpckhbw, vpunpckhwd, vpunpcklbw, vpunpcklwd
+from refimpl.isa.memory import vmovdqu8_load, vmovdqu8_store, vmovdqu32_load, vmovdqu32_store, vpbroadcastd
+
+__all__ = [
+    "vmovdqu8_load",
+    "vmovdqu8_store",
+    "vmovdqu32_load",
+    "vmovdqu32_store",
+    "vpaddd",
+    "vpbroadcastd",
+    "vpdpbusd",
+    "vpmaddubsw",
+    "vpmaddwd",
+    "vpunpckhbw",
+    "vpunpckhwd",
+    "vpunpcklbw",
+    "vpunpcklwd",
+    "zero_s32",
+]

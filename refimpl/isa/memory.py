@@ -1,0 +1,44 @@
+"""Loads and stores between registers and 1-D arrays.
+
+Contract. ``at`` is the index of the first element; no alignment is needed. Going outside the array is an IndexError
+here and undefined in the jitted forms, so a kernel must never do it.
+"""
+
+import numpy as np
+
+from refimpl import check
+
+
+def _inside(array: np.ndarray, at: int, count: int, *dtypes: type) -> slice:
+    check.dtype("array", array, *dtypes)
+    check.shape("array", array, ("N",))
+    if at < 0 or at + count > array.size:
+        raise IndexError(f"elements {at} to {at + count - 1} of an array of {array.size}")
+    return slice(at, at + count)
+
+
+def vmovdqu8_load(array: np.ndarray, at: int) -> np.ndarray:
+    """64 consecutive bytes, u8 or s8."""
+    return array[_inside(array, at, 64, np.uint8, np.int8)].copy()
+
+
+def vmovdqu8_store(array: np.ndarray, at: int, register: np.ndarray) -> None:
+    """64 consecutive bytes, u8 or s8."""
+    check.same_dtype("register", register, array)
+    array[_inside(array, at, 64, np.uint8, np.int8)] = register
+
+
+def vpbroadcastd(array: np.ndarray, at: int) -> np.ndarray:
+    """Four consecutive bytes, repeated in all sixteen dwords."""
+    return np.tile(array[_inside(array, at, 4, np.uint8, np.int8)], 16)
+
+
+def vmovdqu32_load(array: np.ndarray, at: int) -> np.ndarray:
+    """Sixteen s32."""
+    return array[_inside(array, at, 16, np.int32)].copy()
+
+
+def vmovdqu32_store(array: np.ndarray, at: int, register: np.ndarray) -> None:
+    """Sixteen s32."""
+    check.same_dtype("register", register, array)
+    array[_inside(array, at, 16, np.int32)] = register
