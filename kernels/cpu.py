@@ -4,8 +4,8 @@ from functools import cache
 
 import llvmlite.binding as llvm
 
-INTEREST = ("sse4.1", "avx2", "fma", "avxvnni", "avx512f", "avx512bw", "avx512vl", "avx512vbmi", "avx512vnni",
-            "avx512bf16", "amx-int8")  # fmt: skip
+INTEREST = ("sse4.1", "avx2", "fma", "avxvnni", "avx512f", "avx512bw", "avx512vl", "avx512vbmi", "avx512vbmi2",
+            "avx512vnni", "avx512bf16", "amx-int8")  # fmt: skip
 """The features that decide how a compressed BERT runs on x86."""
 
 

@@ -10,6 +10,7 @@ broadcasts, 24 vpdpbusd, in 29 of the 32 registers.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numba
@@ -90,15 +91,20 @@ def gemm(values, x, k, out, m):
         tile(values, channel * k, steps, x, token * k, k, out, token * m + channel, m)
 
 
-def call(execution: Callable[..., Any], a: np.ndarray, packed: Vnni4) -> np.ndarray:
-    """The product with tokens and channels padded to whole tiles. a: u8 (N, K) -> s32 (N, M)."""
-    (n, k), m = a.shape, packed.shape[0]
+def on_tiles(execution: Callable[..., Any], a: np.ndarray, m: int) -> np.ndarray:
+    """``execution(x, k, out, m)`` with tokens and channels padded to whole tiles. a: u8 (N, K) -> s32 (N, m)."""
+    n, k = a.shape
     x = aligned.empty((-(-n // TOKENS) * TOKENS, -(-k // QUAD) * QUAD), np.uint8)
     x[:n, :k] = a
     x[n:], x[:, k:] = 0, 0
     out = aligned.empty((x.shape[0], -(-m // TILE) * TILE), np.int32)
-    execution(packed.values, x.reshape(-1), x.shape[1], out.reshape(-1), out.shape[1])
+    execution(x.reshape(-1), x.shape[1], out.reshape(-1), out.shape[1])
     return out[:n, :m]
+
+
+def call(execution: Callable[..., Any], a: np.ndarray, packed: Vnni4) -> np.ndarray:
+    """The product. a: u8 (N, K) -> s32 (N, M)."""
+    return on_tiles(partial(execution, packed.values), a, packed.shape[0])
 
 
 GEMM = Kernel("gemm_u8s8s32", gemm_u8s8s32, vnni4.pack, vnni4.unpack, vnni4.validate, gemm, call)

@@ -1,7 +1,9 @@
 """What a kernel is to its callers: a name, an oracle, a packing, and three executions with equal bits.
 
-A name follows the grammar PRODUCT[_BLOCK]_INPUTS: ``gemm_u8s8s32`` and ``bsgemm_4x1_u8s8s32``, where PRODUCT is gemm
-or bsgemm (block-sparse), BLOCK is rows x columns, and INPUTS names the types of activation, weight and accumulator.
+A name follows the grammar PRODUCT[_FORM]_INPUTS[_ARITHMETIC]: ``gemm_u8s8s32``, ``bsgemm_4x1_u8s8s32``,
+``spgemm_bitmask_u8s8s32``, ``gemm_u8s8s32_pair_saturating``. PRODUCT is gemm, bsgemm (block-sparse) or spgemm
+(unstructured), FORM the blocks, rows x columns, or the layout of sparse weights, INPUTS names the types of activation,
+weight and accumulator, and ARITHMETIC what is not exact.
 """
 
 from collections.abc import Callable
@@ -19,7 +21,8 @@ class Kernel(NamedTuple):
 
     oracle: (a, w) -> s32 (N, M), in ``refimpl``. pack: w, s8 (M, K) -> packed; unpack: its inverse. validate: raises
     unless a packed weight from outside is safe to run. call: (execution, a, packed) -> s32 (N, M), the kernel with
-    its activations packed and its result unpacked.
+    its activations packed and its result unpacked. activation: the dtype of a; a bf16 kernel has u16 for a and w, f32
+    for the product.
     """
 
     name: str
@@ -29,6 +32,7 @@ class Kernel(NamedTuple):
     validate: Callable[[Any], None]
     source: KernelSource
     call: Callable[[Callable[..., Any], np.ndarray, Any], np.ndarray]
+    activation: type = np.uint8
 
     def emulated(self, a: np.ndarray, packed: Any) -> np.ndarray:
         """Instruction by instruction on NumPy registers: slow, anywhere. a: u8 (N, K) -> s32 (N, M)."""
@@ -59,6 +63,6 @@ class Kernel(NamedTuple):
             numba.set_num_threads(before)
 
     def _run(self, execution: Callable[..., Any], a: np.ndarray, packed: Any) -> np.ndarray:
-        check.dtype("a", a, np.uint8)
+        check.dtype("a", a, self.activation)
         check.shape("a", a, ("N", packed.shape[1]))
         return self.call(execution, a, packed)

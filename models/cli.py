@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from refimpl import __version__
+from refimpl.models.explain import commands as explain_commands
 
 if TYPE_CHECKING:
     from refimpl.models.compress import Dense, Packed
@@ -196,6 +197,10 @@ def info(model: ModelPath = None, as_json: AsJson = False) -> None:
         _print_json(facts)
     else:
         information.show(facts, _console())
+
+
+app.command()(explain_commands.explain)
+app.command()(explain_commands.asm)
 
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]

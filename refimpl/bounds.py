@@ -21,6 +21,7 @@ Source: Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section
 import numpy as np
 from scipy.special import erfc
 
+from refimpl.isa.bf16 import from_bf16
 from refimpl.nn.params import Norm
 
 F32, F64 = 2.0**-24, 2.0**-53
@@ -84,6 +85,17 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, u: float = F32) 
     x, weight, bias = _wide(x, weight, bias)
     k = x.shape[-1]
     return gamma(k + 1, u) * (np.abs(x) @ np.abs(weight).T + np.abs(bias)) + 2 * k * _tiny(u)
+
+
+def gemm_bf16(a: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """a wᵀ of bf16 held as u16, a (N, K), w (M, K), summed in f32: a term goes through at most K roundings.
+
+    A product of two bf16 has 16 bits, so it is exact in f32 and needs no rounding of its own. Finite operands, zero or
+    normal, like everywhere here.
+    """
+    a, w = _wide(from_bf16(a), from_bf16(w))
+    k = a.shape[-1]
+    return gamma(k) * (np.abs(a) @ np.abs(w).T) + 2 * k * _tiny(F32)
 
 
 def attention_scores(q: np.ndarray, k: np.ndarray, u: float = F32) -> np.ndarray:

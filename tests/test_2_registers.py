@@ -19,8 +19,8 @@ from refimpl import isa
 from refimpl.integer.narrow import wrap_s32
 from refimpl.kernels import cpu
 from refimpl.kernels.simd.instructions import arithmetic, interleave, memory
-from refimpl.kernels.simd.instructions.arithmetic import vpdpbusd, zero_s32
-from refimpl.kernels.simd.instructions.interleave import vpunpckhbw, vpunpckhwd, vpunpcklbw, vpunpcklwd
+from refimpl.kernels.simd.instructions.arithmetic import ones_s16, vpaddd, vpdpbusd, vpmaddubsw, vpmaddwd, zero_s32
+from refimpl.kernels.simd.instructions.interleave import vpord, vpunpckhbw, vpunpckhwd, vpunpcklbw, vpunpcklwd
 from refimpl.kernels.simd.instructions.memory import (
     vmovdqu8_load,
     vmovdqu8_store,
@@ -199,15 +199,64 @@ def test_any_operands(target, a, b):
     equal(run_dots(target, a[None], b[None].view(np.int8))[0], isa.vpdpbusd(isa.zero_s32(), a, b.view(np.int8)))
 
 
+@kernel
+def pairs(a, b, c, d, out):
+    """The words that vpmaddubsw makes of two pairs of registers: their products, the sums of the first, and both."""
+    x, y = vpmaddubsw(vmovdqu8_load(a, 0), vmovdqu8_load(b, 0)), vpmaddubsw(vmovdqu8_load(c, 0), vmovdqu8_load(d, 0))
+    products, sums = vpmaddwd(x, y), vpmaddwd(x, ones_s16())
+    vmovdqu32_store(out, 0, products)
+    vmovdqu32_store(out, 16, sums)
+    vmovdqu32_store(out, 32, vpaddd(products, sums))
+
+
+def check_pairs(target, a, b, c, d):
+    x, y = isa.vpmaddubsw(a, b), isa.vpmaddubsw(c, d)
+    products, sums = isa.vpmaddwd(x, y), isa.vpmaddwd(x, isa.ones_s16())
+    out = np.full(48, -1, np.int32)
+    execution(pairs, target)(a, b, c, d, out)
+    equal(out.reshape(3, 16), np.stack([products, sums, isa.vpaddd(products, sums)]))
+    return out
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_pairs(target):
+    """Any two registers; the second ones pick the even words, the odd ones, or are as large as can be."""
+    one, far = np.ones(64, np.uint8), np.full(64, 255, np.uint8)
+    even, odd = np.resize(np.array([[1, 0, 0, 0], [0, 0, 1, 0]], np.int8), (2, 1, 4)).repeat(16, 1).reshape(2, 64)
+    low, high = np.full(64, -128, np.int8), np.full(64, 127, np.int8)
+    for a, b in itertools.product(np.array(PATTERNS, np.uint8), repeat=2):
+        for c, d in [(one, even), (one, odd), (far, low), (far, high), (b, a.view(np.int8))]:
+            check_pairs(target, a, b.view(np.int8), c, d)
+    out = check_pairs(target, far, low, far, low)
+    assert out[[0, 16, 32]].tolist() == [-(2**31), -(2**16), 2**31 - 2**16]  # both sums that can wrap
+
+
 def test_every_instruction_is_tested():
     def called(source):
         for callee in source.calls.values():
             yield from (callee,) if isinstance(callee, Instruction) else called(callee)
 
-    sources = [dots, stores_zero, copies, *(source for case in BY_TYPE.values() for source in case[:2])]
+    sources = [dots, pairs, stores_zero, copies, ors, *(source for case in BY_TYPE.values() for source in case[:2])]
     tested = {instruction for source in sources for instruction in called(source)}
     modules = (arithmetic, interleave, memory)
     assert tested == {value for module in modules for value in vars(module).values() if isinstance(value, Instruction)}
+
+
+@kernel
+def ors(a, b, out):
+    """Both orders."""
+    vmovdqu8_store(out, 0, vpord(vmovdqu8_load(a, 0), vmovdqu8_load(b, 0)))
+    vmovdqu8_store(out, 64, vpord(vmovdqu8_load(b, 0), vmovdqu8_load(a, 0)))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_vpord(target, dtype):
+    rng = np.random.default_rng(2)
+    a, b = rng.integers(0, 256, (2, 64)).astype(np.uint8).view(dtype)
+    out = np.zeros(128, dtype)
+    execution(ors, target)(a, b, out)
+    equal(out, np.array([int(x) | int(y) for x, y in zip(a, b, strict=True)] * 2, dtype))
 
 
 @kernel
@@ -230,7 +279,8 @@ def test_loads_and_stores_copy(target, dtype):
 
 def test_features_are_inherited():
     assert vpdpbusd.features == {"avx512vnni"}
-    assert vpunpcklbw.features == frozenset()
+    assert vpmaddubsw.features == vpmaddwd.features == {"avx512bw"}
+    assert vpunpcklbw.features == vpaddd.features == ones_s16.features == frozenset()
     assert show_u8.features == dots.features == {"avx512vnni"}
     assert stores_zero.features == frozenset()
     assert stores_zero.runs_natively()
@@ -271,6 +321,26 @@ def words_broadcast(a, b, out):
     vmovdqu32_store(out, 0, vpdpbusd(zero_s32(), vpbroadcastd(out, 0), vmovdqu8_load(b, 0)))
 
 
+@kernel
+def words_stored(a, b, out):
+    vmovdqu32_store(out, 0, vpmaddubsw(vmovdqu8_load(a, 0), vmovdqu8_load(b, 0)))
+
+
+@kernel
+def pairs_of_swapped_signs(a, b, out):
+    vmovdqu32_store(out, 0, vpmaddwd(vpmaddubsw(vmovdqu8_load(b, 0), vmovdqu8_load(a, 0)), ones_s16()))
+
+
+@kernel
+def bytes_as_words(a, b, out):
+    vmovdqu32_store(out, 0, vpmaddwd(vmovdqu8_load(b, 0), ones_s16()))
+
+
+@kernel
+def words_added(a, b, out):
+    vmovdqu32_store(out, 0, vpaddd(zero_s32(), ones_s16()))
+
+
 U8, S8, S32 = np.zeros(256, np.uint8), np.zeros(256, np.int8), np.zeros(32, np.int32)
 WRONG_ARRAYS = {
     "s8 for u8": (S8, S8, S32),
@@ -293,6 +363,10 @@ WRONG_REGISTERS = [
     signs_interleaved,
     accumulators_interleaved,
     words_broadcast,
+    words_stored,
+    pairs_of_swapped_signs,
+    bytes_as_words,
+    words_added,
 ]
 
 

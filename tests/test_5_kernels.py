@@ -18,11 +18,14 @@ from test_2_registers import JITTED, LACKING, NEEDS_JIT, TARGETS, execution
 from test_5_layouts import weights
 
 from refimpl.kernels import cpu, peak
+from refimpl.kernels.bsgemm_4x1_shared32_u8s8s32 import BSGEMM_4X1_SHARED32
+from refimpl.kernels.bsgemm_4x1_shared_u8s8s32 import BSGEMM_4X1_SHARED
 from refimpl.kernels.bsgemm_4x1_u8s8s32 import BSGEMM_4X1
+from refimpl.kernels.bsgemm_32x32_u8s8s32 import BSGEMM_32X32
 from refimpl.kernels.gemm_u8s8s32 import GEMM
 from refimpl.kernels.simd.threefold import NATIVE, PORTABLE
 
-KERNELS = [BSGEMM_4X1, GEMM]
+KERNELS = [BSGEMM_4X1, BSGEMM_4X1_SHARED, BSGEMM_4X1_SHARED32, BSGEMM_32X32, GEMM]
 by_name = pytest.mark.parametrize("kernel", KERNELS, ids=[kernel.name for kernel in KERNELS])
 on_targets = pytest.mark.parametrize("target", JITTED)
 needs_native = pytest.mark.skipif(bool(LACKING), reason=f"this CPU lacks {LACKING}")
@@ -139,8 +142,9 @@ def test_operands_in_any_memory(kernel, target):
     frozen = np.asfortranarray(a[::2, ::3])
     frozen.flags.writeable = False
     packed = kernel.pack(np.asfortranarray(w[::2, ::3]))
-    for array in packed[1:]:
-        array.flags.writeable = False
+    for array in packed:
+        if isinstance(array, np.ndarray):
+            array.flags.writeable = False
     equal(kernel.run(target, frozen, packed), want)
 
 
@@ -232,6 +236,9 @@ def assembly(kernel):
 
 INNER_LOOPS = {
     BSGEMM_4X1.name: {"vpdpbusd": 16, "vpunpcklbw": 2, "vpunpckhbw": 2, "vpunpcklwd": 2, "vpunpckhwd": 2},
+    BSGEMM_4X1_SHARED.name: {"vpdpbusd": 48, "vpunpcklbw": 4, "vpunpckhbw": 4, "vpunpcklwd": 4, "vpunpckhwd": 4},
+    BSGEMM_4X1_SHARED32.name: {"vpdpbusd": 24, "vpor": 4, "vpunpcklwd": 2, "vpunpckhwd": 2},
+    BSGEMM_32X32.name: {"vpdpbusd": 24},
     GEMM.name: {"vpdpbusd": 24},
 }
 

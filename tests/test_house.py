@@ -14,8 +14,7 @@ import numba
 import pytest
 
 from refimpl.kernels import cache, cpu
-from refimpl.kernels.bsgemm_4x1_u8s8s32 import BSGEMM_4X1
-from refimpl.kernels.gemm_u8s8s32 import GEMM
+from refimpl.kernels.catalog import KERNELS, OTHERS
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ["refimpl", "kernels", "models"]
@@ -167,21 +166,20 @@ def test_public_functions_and_classes_have_docstrings(path):
     assert bare == []
 
 
-NAME = re.compile(r"gemm_u8s8s32|bsgemm_[1-9]\d*x[1-9]\d*_u8s8s32")
+NAME = re.compile(r"(gemm|bsgemm_[1-9]\d*x[1-9]\d*(_shared)?|spgemm_bitmask)_u8s8s32(_pair_saturating)?|gemm_bf16")
 
 
-@pytest.mark.parametrize("kernel", [BSGEMM_4X1, GEMM], ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
 def test_kernel_names_follow_the_grammar(kernel):
-    """PRODUCT[_BLOCK]_INPUTS; the module is named by the whole, the function by what is left without the inputs."""
+    """PRODUCT[_FORM]_INPUTS[_ARITHMETIC]; the module is named by the whole, the function without integer inputs."""
     assert NAME.fullmatch(kernel.name)
     assert kernel.source.emulated.__module__ == f"refimpl.kernels.{kernel.name}"
-    assert kernel.source.__name__ == kernel.name.removesuffix("_u8s8s32")
+    assert kernel.source.__name__ == kernel.name.replace("_u8s8s32", "")
     assert kernel.name.endswith(kernel.oracle.__name__.removeprefix("gemm_"))
 
 
 def test_every_kernel_has_a_file_and_a_record():
-    named = {path.stem for path in (ROOT / "kernels").glob("*gemm*.py")}
-    assert named == {BSGEMM_4X1.name, GEMM.name}
+    assert {path.stem for path in (ROOT / "kernels").glob("*gemm*.py")} == {*KERNELS, *OTHERS}
 
 
 # --- the kernel cache ------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def pack(w: np.ndarray) -> Bsr4x1:
     """Store the live blocks of w, s8 (M, K)."""
     check.dtype("w", w, np.int8)
     check.shape("w", w, ("M", "K"))
-    _check_shape(w.shape)
+    check_shape(w.shape)
     padded = np.pad(w, ((0, -w.shape[0] % ROWS), (0, 0)))
     live = live_blocks(padded, (ROWS, 1))
     groups = -(-live.sum(1) // GROUP)
@@ -76,7 +76,8 @@ def row_sums(packed: Bsr4x1) -> np.ndarray:
     return np.diff(before[packed.indptr], axis=0).reshape(-1)[: packed.shape[0]]
 
 
-def _check_shape(shape: tuple[int, ...]) -> None:
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless the shape is (M, K), positive, with K <= MAX_K."""
     if len(shape) != 2 or not all(isinstance(n, int) and n >= 1 for n in shape) or shape[1] > MAX_K:
         raise ValueError(f"shape is {shape}; need integers (M, K) with M >= 1 and 1 <= K <= {MAX_K}")
 
@@ -89,7 +90,7 @@ def validate(packed: Bsr4x1) -> None:
     """
     for name, dtype in (("indptr", np.int32), ("indices", np.int32), ("values", np.int8)):
         check.dtype(name, getattr(packed, name), dtype)
-    _check_shape(packed.shape)
+    check_shape(packed.shape)
     m, k = packed.shape
     check.shape("indptr", packed.indptr, (-(-m // ROWS) + 1,))
     groups = np.diff(packed.indptr.astype(np.int64))

@@ -32,7 +32,7 @@ def pack(w: np.ndarray) -> Vnni4:
     """w: s8 (M, K)."""
     check.dtype("w", w, np.int8)
     check.shape("w", w, ("M", "K"))
-    _check_shape(w.shape)
+    check_shape(w.shape)
     padded = np.pad(w, ((0, -w.shape[0] % TILE), (0, -w.shape[1] % QUAD)))
     tiles = padded.reshape(padded.shape[0] // TILE, TILE, -1, QUAD).swapaxes(1, 2)
     values = aligned.empty(tiles.shape, np.int8)
@@ -49,7 +49,7 @@ def unpack(packed: Vnni4) -> np.ndarray:
 def validate(packed: Vnni4) -> None:
     """Raise TypeError or ValueError unless a kernel can run on this: sizes fit, and the padding is zero."""
     check.dtype("values", packed.values, np.int8)
-    _check_shape(packed.shape)
+    check_shape(packed.shape)
     m, k = packed.shape
     check.shape("values", packed.values, (-(-m // TILE) * -(-k // QUAD) * TILE * QUAD,))
     padded = _untile(packed)
@@ -63,6 +63,7 @@ def _untile(packed: Vnni4) -> np.ndarray:
     return tiles.reshape(tiles.shape[0] * TILE, -1)
 
 
-def _check_shape(shape: tuple[int, ...]) -> None:
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless the shape is (M, K), positive, with K <= MAX_K."""
     if len(shape) != 2 or not all(isinstance(n, int) and n >= 1 for n in shape) or shape[1] > MAX_K:
         raise ValueError(f"shape is {shape}; need integers (M, K) with M >= 1 and 1 <= K <= {MAX_K}")

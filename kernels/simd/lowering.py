@@ -20,8 +20,10 @@ Build = Callable[..., ir.Value]
 
 _BY_ARITY: dict[int, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     0: lambda f: lambda context: f(),
+    1: lambda f: lambda context, a: f(a),
     2: lambda f: lambda context, a, b: f(a, b),
     3: lambda f: lambda context, a, b, c: f(a, b, c),
+    4: lambda f: lambda context, a, b, c, d: f(a, b, c, d),
 }  # numba reads an intrinsic's arity from its signature, so each arity needs a function of its own
 
 
@@ -44,8 +46,8 @@ def _intrinsic(name: str, arity: int, typing: Callable[..., Any]) -> Callable[..
     return intrinsic(definition)
 
 
-def on_registers(result: Register, operands: tuple[Register, ...], build: Build) -> Callable[..., Any]:
-    """Typing of an instruction from registers to a register."""
+def on_registers(result: types.Type, operands: tuple[types.Type, ...], build: Build) -> Callable[..., Any]:
+    """Typing of an instruction from registers to a register; either may be a scalar."""
 
     def codegen(context, builder, signature, args):
         return build(builder, *args)
@@ -56,12 +58,17 @@ def on_registers(result: Register, operands: tuple[Register, ...], build: Build)
     return typing
 
 
+def call_llvm(builder: ir.IRBuilder, result: ir.Type, name: str, operands: list[ir.Value]) -> ir.Value:
+    """A call of the LLVM function of that name."""
+    function = ir.FunctionType(result, [operand.type for operand in operands])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), operands)
+
+
 def llvm_intrinsic(result: Register, operands: tuple[Register, ...], name: str) -> Callable[..., Any]:
     """Typing of an instruction that LLVM offers by name, such as llvm.x86.avx512.vpdpbusd.512."""
 
     def build(builder, *args):
-        function = ir.FunctionType(result.llvm, [operand.llvm for operand in operands])
-        return builder.call(cgutils.get_or_insert_function(builder.module, function, name), args)
+        return call_llvm(builder, result.llvm, name, list(args))
 
     return on_registers(result, operands, build)
 
@@ -73,6 +80,17 @@ def shuffle(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, bits: int, indices:
         builder.bitcast(a, wide), builder.bitcast(b, wide), ir.Constant(vector(32, len(indices)), indices)
     )
     return builder.bitcast(picked, a.type)
+
+
+def splat(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """A scalar in all sixteen lanes."""
+    one = builder.insert_element(ir.Constant(ir.VectorType(value.type, 16), ir.Undefined), value, ir.IntType(32)(0))
+    return builder.shuffle_vector(one, one, ir.Constant(vector(32, 16), [0] * 16))
+
+
+def mask_first(builder: ir.IRBuilder, count: ir.Value) -> ir.Value:
+    """The mask of the first ``count`` (s64) of sixteen lanes."""
+    return builder.icmp_signed("<", ir.Constant(vector(64, 16), list(range(16))), splat(builder, count))
 
 
 def pointer(context, builder, array_type: types.Array, array: ir.Value, at: ir.Value, pointee: ir.Type) -> ir.Value:

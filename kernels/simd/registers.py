@@ -21,6 +21,8 @@ class Register(types.Type):
     @property
     def llvm(self) -> ir.VectorType:
         """The LLVM vector type."""
+        if self.dtype.kind == "f":
+            return ir.VectorType(ir.FloatType(), self.lanes)
         return vector(8 * self.dtype.itemsize, self.lanes)
 
 
@@ -37,4 +39,8 @@ class _RegisterModel(models.PrimitiveModel):
 
 u8x64 = Register(np.uint8, 64)
 s8x64 = Register(np.int8, 64)
+s16x32 = Register(np.int16, 32)
 s32x16 = Register(np.int32, 16)
+f32x16 = Register(np.float32, 16)
+u16x32 = Register(np.uint16, 32)  # bf16
+u16x16 = Register(np.uint16, 16)  # bf16, in 256 bits

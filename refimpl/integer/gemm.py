@@ -77,7 +77,7 @@ def gemm_u8s8s32_pair_saturating(a: np.ndarray, w: np.ndarray) -> np.ndarray:
     """
     acc = gemm_u8s8s32(a, w)
     a, w = _pairs(a), _pairs(w)
-    rows, pairs = np.nonzero(unsafe_pairs(w.reshape(len(w), -1)))
+    rows, pairs = np.nonzero(unsafe_pairs(w.reshape(len(w), 2 * w.shape[1])))
     step = max(1, CHUNK // max(1, len(a)))
     for start in range(0, rows.size, step):
         row, pair = rows[start : start + step], pairs[start : start + step]
@@ -90,4 +90,5 @@ def gemm_u8s8s32_pair_saturating(a: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 def _pairs(x: np.ndarray) -> np.ndarray:
     """(R, K) -> (R, ceil(K / 2), 2), an odd K padded with a zero."""
-    return np.pad(x, ((0, 0), (0, x.shape[1] % 2))).reshape(x.shape[0], -1, 2)
+    rows, k = x.shape
+    return np.pad(x, ((0, 0), (0, k % 2))).reshape(rows, -(-k // 2), 2)

@@ -4,11 +4,15 @@ A register is a 1-D array: ``u8`` (64,), ``s8`` (64,), ``s16`` (32,), ``s32`` (1
 Intel's; the operation of each is the one in the Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2.
 """
 
-from refimpl.isa.arithmetic import vpaddd, vpdpbusd, vpmaddubsw, vpmaddwd, zero_s32
-from refimpl.isa.interleave import vpunpckhbw, vpunpckhwd, vpunpcklbw, vpunpcklwd
+from refimpl.isa.arithmetic import ones_s16, vpaddd, vpdpbusd, vpmaddubsw, vpmaddwd, zero_s32
+from refimpl.isa.expand import kmovq_load, popcnt, vpexpandb
+from refimpl.isa.interleave import vpord, vpunpckhbw, vpunpckhwd, vpunpcklbw, vpunpcklwd
 from refimpl.isa.memory import vmovdqu8_load, vmovdqu8_store, vmovdqu32_load, vmovdqu32_store, vpbroadcastd
 
 __all__ = [
+    "kmovq_load",
+    "ones_s16",
+    "popcnt",
     "vmovdqu8_load",
     "vmovdqu8_store",
     "vmovdqu32_load",
@@ -16,8 +20,10 @@ __all__ = [
     "vpaddd",
     "vpbroadcastd",
     "vpdpbusd",
+    "vpexpandb",
     "vpmaddubsw",
     "vpmaddwd",
+    "vpord",
     "vpunpckhbw",
     "vpunpckhwd",
     "vpunpcklbw",

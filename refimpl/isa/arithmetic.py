@@ -59,3 +59,8 @@ def vpdpbusd(acc: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def zero_s32() -> np.ndarray:
     """Sixteen zero accumulators (``vpxord`` of a register with itself)."""
     return np.zeros(16, np.int32)
+
+
+def ones_s16() -> np.ndarray:
+    """Thirty-two words of 1: with them ``vpmaddwd`` adds neighbours."""
+    return np.ones(32, np.int16)

@@ -37,3 +37,9 @@ def vpunpcklwd(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def vpunpckhwd(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """16-bit words a4 b4 ... a7 b7 of each 128-bit lane."""
     return _unpack(a, b, 2, True)
+
+
+def vpord(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Bitwise or."""
+    check.same_dtype("b", b, a)
+    return a | b

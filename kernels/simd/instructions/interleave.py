@@ -1,4 +1,4 @@
-"""Interleaving of bytes and words inside 128-bit lanes."""
+"""Interleaving of bytes and words inside 128-bit lanes, and combining by an or."""
 
 from refimpl import isa
 from refimpl.kernels.simd.lowering import Instruction, on_registers, shuffle
@@ -22,3 +22,10 @@ vpunpcklbw = _unpack(isa.vpunpcklbw, 8, high=False)
 vpunpckhbw = _unpack(isa.vpunpckhbw, 8, high=True)
 vpunpcklwd = _unpack(isa.vpunpcklwd, 16, high=False)
 vpunpckhwd = _unpack(isa.vpunpckhwd, 16, high=True)
+
+
+def _vpord(a, b):
+    return on_registers(a, (a, a), lambda builder, x, y: builder.or_(x, y))(a, b) if a in (u8x64, s8x64) else None
+
+
+vpord = Instruction(isa.vpord, arity=2, portable=_vpord)

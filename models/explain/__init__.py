@@ -1,0 +1,1 @@
+"""Watching a kernel: every instruction of a tiny product, what it does and why, on a terminal or on a page."""

@@ -1,0 +1,61 @@
+"""The commands that let a person watch a kernel: ``explain`` and ``asm``."""
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from refimpl.kernels.record import Kernel
+
+KernelName = Annotated[str, typer.Argument(metavar="KERNEL", help="A kernel's name, such as gemm_u8s8s32.")]
+Shape = Annotated[str, typer.Option(metavar="M,N,K", help="Output channels, tokens, input channels: a small product.")]
+Html = Annotated[Path | None, typer.Option("--html", help="Write a page to step through instead, in one file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead.")]
+Portable = Annotated[bool, typer.Option("--portable", help="What runs on a CPU without the real instructions.")]
+
+
+def find(name: str) -> "Kernel":
+    """The kernel of that name. Raises ValueError that names the nearest one, and all."""
+    from refimpl.kernels.catalog import KERNELS
+
+    if name not in KERNELS:
+        nearest = difflib.get_close_matches(name, KERNELS, 1, 0)[0]
+        raise ValueError(f"there is no kernel {name!r}; nearest is {nearest}; there are {', '.join(sorted(KERNELS))}")
+    return KERNELS[name]
+
+
+def explain(kernel: KernelName, shape: Shape = "4,2,7", html: Html = None, as_json: AsJson = False) -> None:
+    """Run a tiny product through a kernel and show every instruction, its registers and why."""
+    from refimpl.models import cli
+    from refimpl.models.explain import page, terminal
+    from refimpl.models.explain.example import parse_shape
+    from refimpl.models.explain.story import story
+    from refimpl.models.files import atomic, check_folder
+
+    if html is not None:
+        check_folder(html)
+    told = story(find(kernel), parse_shape(shape))
+    if html is not None:
+        with atomic(html) as path:
+            path.write_text(page.page(told), "utf-8")
+    if as_json:
+        cli._print_json(told)
+    elif html is not None:
+        cli._console().print(f"{html}: {len(told['steps'])} steps; open it in a browser", markup=False)
+    else:
+        terminal.show(told, cli._console())
+
+
+def asm(kernel: KernelName, portable: Portable = False, as_json: AsJson = False) -> None:
+    """Show the instructions that the compiler made of a kernel's inner loop, beside its Python lines."""
+    from refimpl.kernels.simd.threefold import NATIVE, PORTABLE
+    from refimpl.models import cli
+    from refimpl.models.explain import listing
+
+    data = listing.compile_listing(find(kernel), PORTABLE if portable else NATIVE)
+    if as_json:
+        cli._print_json(data)
+    else:
+        listing.show(data, cli._console())

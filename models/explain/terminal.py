@@ -1,0 +1,109 @@
+"""A story on a terminal of 100 columns: every step with its line, its registers and its reason."""
+
+from collections import Counter
+from itertools import groupby
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+SLOTS = ("bold blue", "bold yellow", "bold green", "bold magenta")
+DWORDS, SUMS = 4, 6
+
+
+def show(story: dict[str, Any], console: Console) -> None:
+    """Print the layout, the steps and the results."""
+    shape = ", ".join(f"{name} = {size}" for name, size in story["shape"].items())
+    console.print(Text(story["kernel"], "bold"), Text(f"{len(story['steps'])} instructions, {shape}"))
+    console.print(Text("\n" + story["layout"] + "\n", "dim"), soft_wrap=True)
+    for name, array in story["arrays"].items():
+        if isinstance(array["values"], list) and not array["written"]:
+            console.print(_packed(name, array))
+    legend = [piece for slot in range(4) for piece in ((f"byte {slot}", SLOTS[slot]), "  ")]
+    console.print(Text.assemble("\nPlace in the dword of the dot product: ", *legend, "  padding is dim\n"))
+    _steps(story, console)
+    console.print(_outputs(story))
+
+
+def _packed(name: str, array: dict[str, Any]) -> Text:
+    """The bytes of an argument, each with the element that it is, as far as there are any; then how many more."""
+    known = [i for i, element in enumerate(array["names"]) if element]
+    stop = min(len(array["values"]), known[-1] + 1 if known else 64, 64)
+    text = Text(f"{name}  {array['dtype']} x {len(array['values'])}:", "bold")
+    for i in range(stop):
+        element, slot = array["names"][i], array["slots"][i]
+        shown = f"{element}={array['values'][i]}" if element else str(array["values"][i])
+        text.append(" ").append(shown, SLOTS[slot] if slot is not None else "dim")
+    rest = len(array["values"]) - stop
+    return text.append(f" … {rest} more" if rest else "", "dim")
+
+
+def _steps(story: dict[str, Any], console: Console) -> None:
+    """Every step; neighbours that only touch padding in one line."""
+    for matters, group in groupby(enumerate(story["steps"]), lambda item: item[1]["matters"]):
+        numbered = list(group)
+        if matters:
+            for number, step in numbered:
+                _step(story, number, step, console)
+        else:
+            counts = Counter(step["instruction"] for _, step in numbered)
+            what = ", ".join(f"{count} {instruction}" for instruction, count in counts.items())
+            console.print(Text(f"{numbered[0][0]:4} … {numbered[-1][0]}  only padding: {what}", "dim"))
+
+
+def _step(story: dict[str, Any], number: int, step: dict[str, Any], console: Console) -> None:
+    site = step["sites"][-1]
+    style = "bold red" if step["clipped"] else "bold"
+    heading = Text.assemble((f"{number:4} ", style), (step["instruction"], style), f"  {site['function']}, line ")
+    heading.append(f"{site['line']}: ").append(step["text"], "cyan")
+    console.print(heading)
+    numbers = [operand["register"] for operand in step["operands"] if "register" in operand]
+    for made in [*numbers, *([number] if step["result"] else [])]:
+        console.print(_register(story["steps"][made], made), no_wrap=True, overflow="ellipsis")
+    console.print(Padding(Text(step["why"]), (0, 0, 0, 7)))
+    for line in _sums(step):
+        console.print(line)
+
+
+def _register(step: dict[str, Any], number: int) -> Text:
+    """A register's first dwords; the rest where it is not all zero."""
+    result = step["result"]
+    values, slots = result["values"], result.get("slots", [])
+    text = Text(f"       r{number} {result['dtype']}".ljust(20))
+    if len(values) < 16:
+        return text.append(f" {values[0]}")
+    per = len(values) // 16
+    for dword in range(DWORDS):
+        text.append("|")
+        for i in range(dword * per, (dword + 1) * per):
+            style = SLOTS[slots[i]] if slots and slots[i] is not None else ""
+            style = "bold red" if i in step["clipped"] else style or ("dim" if not values[i] else "")
+            text.append(str(values[i]).rjust((17 - per) // per), style).append(" " if i % per < per - 1 else "")
+    rest = values[DWORDS * per :]
+    return text.append("| 0 …" if not any(rest) else "| …", "dim")
+
+
+def _sums(step: dict[str, Any]) -> list[Text]:
+    """The lanes of results: those that clip first."""
+    clipped = set(step["clipped"])
+    lanes = [i for i, text in enumerate(step["lanes"]) if text and not text.startswith("padding")]
+    lanes.sort(key=lambda i: i not in clipped)
+    lines = [Text(f"       {step['lanes'][i]}", "red" if i in clipped else "") for i in lanes[:SUMS]]
+    return [*lines, Text(f"       … {len(lanes) - SUMS} more lanes", "dim")] if len(lanes) > SUMS else lines
+
+
+def _outputs(story: dict[str, Any]) -> Table:
+    table = Table(
+        title="\nEvery result, from its products", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
+    )
+    for name in ("result", "kernel", "exact"):
+        table.add_column(name, justify="left" if name == "result" else "right")
+    table.add_column("from")
+    for output in story["outputs"]:
+        style = "" if output["value"] == output["exact"] else "red"
+        cells = (Text(str(output["value"]), style), Text(str(output["exact"])), Text(output["sum"]))
+        table.add_row(Text(output["name"]), *cells)
+    return table

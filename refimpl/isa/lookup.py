@@ -1,0 +1,22 @@
+"""Looking bytes up in registers.
+
+Contract. Moves bits; no arithmetic.
+"""
+
+import numpy as np
+
+from refimpl import check
+
+
+def vpermi2b(index: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Byte index % 128 of the 128 in ``low`` and ``high``; all u8 (AVX-512 VBMI)."""
+    for name, register in (("index", index), ("low", low), ("high", high)):
+        check.dtype(name, register, np.uint8)
+    return np.concatenate([low, high])[index & 127]
+
+
+def vpblendmb(index: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """b where the top bit of ``index`` is set, else a; all u8 (``vpmovb2m`` makes the mask)."""
+    for name, register in (("index", index), ("a", a), ("b", b)):
+        check.dtype(name, register, np.uint8)
+    return np.where(index >= 128, b, a)
