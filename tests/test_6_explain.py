@@ -268,13 +268,14 @@ def test_padding_steps_do_not_matter(name):
 
 @each_kernel
 def test_the_four_bytes_of_a_dword_have_four_slots(name):
-    told = story(KERNELS[name], (4, 2, 8))
+    told, seen = story(KERNELS[name], (4, 2, 8)), 0
     for step in told["steps"]:
         if step["instruction"] in ("vpdpbusd", "vpmaddubsw") and step["matters"]:
             pairs = [told["steps"][operand["register"]]["result"]["slots"] for operand in step["operands"][-2:]]
             slots = [(i % 4, *pair) for i, pair in enumerate(zip(*pairs, strict=True)) if None not in pair]
-            assert slots
             assert all(len(set(equal_slots)) == 1 for equal_slots in slots)
+            seen += bool(slots)
+    assert seen
 
 
 @pytest.mark.parametrize(
@@ -502,7 +503,7 @@ def test_explain(refimpl, tmp_path):  # noqa: F811
 def test_mistakes(one_line, tmp_path):  # noqa: F811
     for command in ("explain", "asm"):
         error = one_line(command, "gem_u8s8s32")
-        assert "there is no kernel 'gem_u8s8s32'; nearest is gemm_u8s8s32; there are bsgemm_4x1" in error
+        assert "there is no kernel 'gem_u8s8s32'; nearest is gemm_u8s8s32; there are bsgemm_" in error
         assert all(name in error for name in KERNELS)
     assert "shape is 4x4; need M,N,K" in one_line("explain", "gemm_u8s8s32", "--shape", "4x4")
     assert "is not a folder" in one_line("explain", "gemm_u8s8s32", "--html", tmp_path / "no" / "x.html")
