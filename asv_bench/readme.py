@@ -9,8 +9,8 @@ from rich.console import Console
 
 from refimpl.kernels import cpu
 from refimpl.models import compress
-from refimpl.models.cli import WIDTH, read_texts
 from refimpl.models.embedded import embedded_model
+from refimpl.models.terminal import WIDTH, read_texts
 from refimpl.models.verify.show import show_verdict
 from refimpl.models.verify.steps import verify
 

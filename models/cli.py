@@ -4,24 +4,19 @@ An error of the user's is one line and exit status 2; ``verify`` exits with 1 wh
 Heavy imports (numba, the engines) wait until a command needs them.
 """
 
-import json
 import sys
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from refimpl import __version__
 from refimpl.models.explain import commands as explain_commands
+from refimpl.models.terminal import console, print_json, read_texts, say, sentence, show_warnings
 
 if TYPE_CHECKING:
     from refimpl.models.compress import Dense, Packed
-
-WIDTH = 100
-SENTENCES = Path(__file__).with_name("sentences.txt")
 
 app = typer.Typer(
     help="A readable, bit-exact reference for compressed BERT on CPUs.",
@@ -41,29 +36,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program i
 
 def main() -> None:
     """Entry point: run a command; turn what the user can mend into one line."""
-    warnings.showwarning = lambda message, *rest, **more: _say("note:", message, "yellow")
+    show_warnings()
     try:
         app()
     except (TypeError, ValueError, OSError, RuntimeError) as error:  # RuntimeError: what the engines raise
-        _say("error:", error, "red")
+        say("error:", error, "red")
         sys.exit(2)
-
-
-def _say(kind: str, message: object, style: str) -> None:
-    """One line on stderr, exactly as it is."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
-    console.print(kind, " ".join(str(message).split()), style=style)
-
-
-def _console() -> Console:
-    console = Console()
-    width = min(WIDTH, console.width) if console.is_terminal else WIDTH
-    return Console(highlight=False, emoji=False, width=width)
-
-
-def _print_json(value: Any) -> None:
-    """JSON proper: what is not a finite number becomes null."""
-    print(json.dumps(json.loads(json.dumps(value), parse_constant=lambda name: None)))
 
 
 @app.callback(invoke_without_command=True)
@@ -71,18 +49,6 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
     if version:
         print(__version__)
         raise typer.Exit
-
-
-def read_texts(path: Path | None) -> list[str]:
-    """Lines of a UTF-8 file that are not empty, or the sentences that ship with the package."""
-    try:
-        lines = (path or SENTENCES).read_text("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: {error}") from None
-    texts = [line.strip() for line in lines if line.strip()]
-    if not texts:
-        raise ValueError(f"{path} has no text; need one a line")
-    return texts
 
 
 def _locate(path: Path | None) -> Path:
@@ -130,9 +96,9 @@ def verify(model: ModelPath = None, text: TextFile = None, sparsity: Sparsity = 
             lambda step: progress.update(task, description=f"{step:32}", advance=1),
         )  # fmt: skip
     if as_json:
-        _print_json(report.to_json())
+        print_json(report.to_json())
     else:
-        show(report, _console())
+        show(report, console())
     raise typer.Exit(0 if report.passed else 1)
 
 
@@ -153,6 +119,8 @@ def run(
     ops, execution = runner(loaded)
     parts = (loaded.model, loaded.tokenizer, ops)
     head = loaded.model.config.head
+    if context is not None and head != "question_answering":
+        raise ValueError(f"--context is for question answering; this model does {head.replace('_', ' ')}")
     if head == "question_answering":
         if context is None:
             raise ValueError("the model answers questions about a text; need --context")
@@ -163,28 +131,14 @@ def run(
         results = tasks.fill_mask(*parts, text)
     else:
         results = tasks.embed(*parts, text, text if len(set(text)) > 1 else read_texts(None))
+        execution += "" if len(set(text)) > 1 else "; nearest of the sentences that ship with refimpl"
     if as_json:
-        _print_json({"execution": execution, "results": results})
+        print_json({"execution": execution, "results": results})
         return
-    console = _console()
+    screen = console()
     for result in results:
-        console.print(_sentence(result))
-    console.print(f"[dim]ran: {execution}[/]")
-
-
-def _sentence(result: dict[str, Any]) -> str:
-    """One result for a person."""
-    if "label" in result:
-        return f"[bold]{escape(result['label'])}[/]  {result['score']:.4f}  {escape(result['text'])}"
-    if "answer" in result:
-        return f"[bold]{escape(result['answer'])}[/]  (character {result['start']}, score {result['score']:.2f})"
-    if "words" in result:
-        return "  ".join(f"[bold]{escape(word['word'])}[/] {word['score']:.3f}" for word in result["words"])
-    start = ", ".join(f"{x:.4f}" for x in result["embedding"][:4])
-    return (
-        f"{escape(result['text'])}\n  embedding  [{start}, ... ] of {len(result['embedding'])}\n"
-        f"  nearest    [bold]{escape(result['nearest'])}[/]  cosine {result['cosine']:.4f}"
-    )
+        screen.print(sentence(result))
+    screen.print(f"[dim]ran: {execution}[/]")
 
 
 @app.command()
@@ -194,9 +148,9 @@ def info(model: ModelPath = None, as_json: AsJson = False) -> None:
 
     facts = information.gather(_load(model), str(model or "all-MiniLM-L6-v2"))
     if as_json:
-        _print_json(facts)
+        print_json(facts)
     else:
-        information.show(facts, _console())
+        information.show(facts, console())
 
 
 app.command()(explain_commands.explain)
@@ -204,6 +158,17 @@ app.command()(explain_commands.asm)
 
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
+
+
+def _check_output(path: Path, force: bool) -> None:
+    from refimpl.models.files import check_folder
+
+    check_folder(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; need the name of a file")
+    if path.exists() and not force:
+        raise ValueError(f"{path} exists; name another file, or --force to replace it")
 
 
 @app.command()
@@ -212,30 +177,31 @@ def compress(
     model: ModelPath = None,
     text: TextFile = None,
     sparsity: Sparsity = 0.8,
+    force: Force = False,
 ) -> None:
     """Prune, calibrate on the texts, quantize and pack a model, without training, into one file."""
     from refimpl import check
     from refimpl.models import compress as stages
     from refimpl.models import packed_file
-    from refimpl.models.files import check_folder
 
     check.fraction("sparsity", sparsity)
-    check_folder(output)
+    _check_output(output, force)
     packed = stages.compress(_load_dense(model), read_texts(text), 1 - sparsity)
     packed_file.save(packed, output)
-    _console().print(f"{escape(str(output))}: {_megabytes(output)}, {sparsity:.0%} of the 4x1 blocks pruned")
+    console().print(f"{escape(str(output))}: {_megabytes(output)}, {sparsity:.0%} of the 4x1 blocks pruned")
 
 
 @app.command()
-def export(output: Output, model: ModelPath = None) -> None:
+def export(output: Output, model: ModelPath = None, force: Force = False) -> None:
     """Write a model as ONNX: f32 from a Hugging Face directory, INT8 (QDQ) from a packed file."""
     from refimpl.models import compress as stages
     from refimpl.models.export import export_onnx
 
+    _check_output(output, force)
     loaded = _load(model)
     packed = isinstance(loaded, stages.Packed)
     export_onnx(stages.unpack(loaded).model if packed else loaded.model, output)  # type: ignore[arg-type]
-    _console().print(f"{escape(str(output))}: {_megabytes(output)}, {'INT8 QDQ' if packed else 'f32'}")
+    console().print(f"{escape(str(output))}: {_megabytes(output)}, {'INT8 QDQ' if packed else 'f32'}")
 
 
 def _megabytes(path: Path) -> str:

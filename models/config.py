@@ -91,6 +91,8 @@ class Config:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file. ValueError names the file if it holds anything else; OSError if it cannot be read."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; need a Hugging Face directory with {path.name}")
     try:
         values = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

@@ -90,6 +90,14 @@ def find(value: np.ndarray, exact: Exact) -> Finding:
     return Finding(float(ratio[at]), tuple(int(i) for i in at), outside, error.size, different)
 
 
+def first_outside(findings: dict[str, Finding]) -> str:
+    """Where an engine first leaves its bounds, in words; "" if it never does."""
+    for tap, finding in findings.items():
+        if finding.outside:
+            return f"{tap} {list(finding.at)} has {finding.worst:.3g} times the error allowed"
+    return ""
+
+
 def judge(model: Model, batch: Batch, engine: dict[str, np.ndarray]) -> dict[str, Finding]:
     """Tap name -> finding, for every tap that the engine exposed, of a model in f32 or quantized.
 

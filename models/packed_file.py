@@ -107,7 +107,9 @@ def _read(path: Path) -> tuple[dict[str, Any], str, dict[str, np.ndarray]]:
             names = handle.keys() if HEADER in metadata else []
             tensors = {name: handle.get_tensor(name) for name in names}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from None
+        raise ValueError(
+            f"{path} is not a safetensors file: {error}; need a Hugging Face directory or a packed file"
+        ) from None
     if HEADER not in metadata or TOKENIZER not in metadata:
         raise ValueError(f"{path} is a safetensors file, but no packed model; name the directory of a model instead")
     try:

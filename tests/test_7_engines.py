@@ -205,7 +205,7 @@ def bare_product(engine: str, a: np.ndarray, w: np.ndarray) -> np.ndarray:
     if engine == "onnxruntime":
         from refimpl.models.engines.onnxruntime import matmul_integer as product
     else:
-        from refimpl.models.engines.openvino import integer_matmul as product
+        from refimpl.models.engines.openvino import matmul_integer as product
     return product(a, w)
 
 

@@ -51,13 +51,13 @@ def _integer_layers(compiled: ov.CompiledModel) -> int:
 
 
 def signed_product(codes: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """See ``engines.signed_product``; s64, from ``integer_matmul``, in pieces of K whose sums are exact in f32."""
+    """See ``engines.signed_product``; s64, from ``matmul_integer``, in pieces of K whose sums are exact in f32."""
     starts = range(0, w.shape[1], EXACT_K)
-    pieces = [integer_matmul(codes[:, k : k + EXACT_K], w[:, k : k + EXACT_K]).astype(np.int64) for k in starts]
+    pieces = [matmul_integer(codes[:, k : k + EXACT_K], w[:, k : k + EXACT_K]).astype(np.int64) for k in starts]
     return sum(pieces) - compensation(w)
 
 
-def integer_matmul(a: np.ndarray, w: np.ndarray) -> np.ndarray:
+def matmul_integer(a: np.ndarray, w: np.ndarray) -> np.ndarray:
     """The MatMul that OpenVINO runs on u8 x s8: sum_k a[n, k] w[m, k], as f32. a: u8 (N, K), w: s8 (M, K) -> (N, M).
 
     Both operands pass a FakeQuantize with step 1, which the plugin turns into integers: that is checked.

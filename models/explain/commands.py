@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from refimpl.models.terminal import console, print_json
+
 if TYPE_CHECKING:
     from refimpl.kernels.record import Kernel
 
@@ -28,7 +30,6 @@ def find(name: str) -> "Kernel":
 
 def explain(kernel: KernelName, shape: Shape = "4,2,7", html: Html = None, as_json: AsJson = False) -> None:
     """Run a tiny product through a kernel and show every instruction, its registers and why."""
-    from refimpl.models import cli
     from refimpl.models.explain import page, terminal
     from refimpl.models.explain.example import parse_shape
     from refimpl.models.explain.story import story
@@ -41,21 +42,20 @@ def explain(kernel: KernelName, shape: Shape = "4,2,7", html: Html = None, as_js
         with atomic(html) as path:
             path.write_text(page.page(told), "utf-8")
     if as_json:
-        cli._print_json(told)
+        print_json(told)
     elif html is not None:
-        cli._console().print(f"{html}: {len(told['steps'])} steps; open it in a browser", markup=False)
+        console().print(f"{html}: {len(told['steps'])} steps; open it in a browser", markup=False)
     else:
-        terminal.show(told, cli._console())
+        terminal.show(told, console())
 
 
 def asm(kernel: KernelName, portable: Portable = False, as_json: AsJson = False) -> None:
     """Show the instructions that the compiler made of a kernel's inner loop, beside its Python lines."""
     from refimpl.kernels.simd.threefold import NATIVE, PORTABLE
-    from refimpl.models import cli
     from refimpl.models.explain import listing
 
     data = listing.compile_listing(find(kernel), PORTABLE if portable else NATIVE)
     if as_json:
-        cli._print_json(data)
+        print_json(data)
     else:
-        listing.show(data, cli._console())
+        listing.show(data, console())

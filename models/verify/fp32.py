@@ -1,4 +1,4 @@
-"""Step 1: the f32 model, every tap of every engine (and of our own run) against its derived bound."""
+"""Table 1: the f32 model, every tap of every engine (and of our own run) against its derived bound."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 
 from refimpl.models.bert import Batch, Model, forward
 from refimpl.models.engines import NAMES, open_session
-from refimpl.models.judge import Finding, judge
+from refimpl.models.judge import Finding, first_outside, judge
 from refimpl.models.verify.report import TapRow
 from refimpl.nn import Recorder
 
@@ -23,10 +23,13 @@ def record(model: Model, batch: Batch) -> dict[str, np.ndarray]:
     return recorder.values
 
 
-def judge_engine(model: Model, batch: Batch, engine: str, path: Path, ours: dict[str, np.ndarray]) -> list[TapRow]:
-    """A row for each kind of tap of an engine's run of the exported file at ``path``."""
+def judge_engine(
+    model: Model, batch: Batch, engine: str, path: Path, ours: dict[str, np.ndarray]
+) -> tuple[list[TapRow], str]:
+    """A row for each kind of tap of an engine's run of the exported file at ``path``, and its first fault."""
     values = open_session(engine, path, list(ours)).run(batch)
-    return rows(NAMES[engine], judge(model, batch, values), values, ours)
+    findings = judge(model, batch, values)
+    return rows(NAMES[engine], findings, values, ours), first_outside(findings)
 
 
 def rows(

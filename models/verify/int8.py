@@ -1,4 +1,4 @@
-"""Steps 3 to 5: the INT8 model to the bit in every execution, then in other engines, then on CPUs without VNNI."""
+"""Tables 2 to 4: the INT8 model to the bit in every execution, then in other engines, then on CPUs without VNNI."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from refimpl.models.bert import Batch, Model, forward, linears
 from refimpl.models.compiled import compiled_ops
 from refimpl.models.compress import Packed, Quantized
 from refimpl.models.engines import NAMES, open_session, signed_product
-from refimpl.models.judge import judge
+from refimpl.models.judge import first_outside, judge
 from refimpl.models.verify.report import AccumulatorRow, BitsRow, LayerRow, SaturationRow
 from refimpl.nn import LINEARS, NO_TAP, Ops, Recorder, Tap
 from refimpl.quant import QUANTIZED, QuantizedLinear, integer_linear
@@ -31,6 +31,7 @@ def compiled_bits(packed: Packed, batch: Batch, target: str, reference: dict[str
     values = record(packed.model, batch, compiled_ops(target))
     codes = [tap for tap in reference if tap.endswith(CODES)]
     accumulators = [tap for tap in reference if tap.endswith(ACCUMULATORS)]
+    wrong = (tap for tap in reference if tap.endswith((CODES, ACCUMULATORS)) and (values[tap] != reference[tap]).any())
     return BitsRow(
         execution=f"{target} kernel",
         layers=len(accumulators),
@@ -39,6 +40,7 @@ def compiled_bits(packed: Packed, batch: Batch, target: str, reference: dict[str
         different_codes=sum(int((values[tap] != reference[tap]).sum()) for tap in codes),
         accumulators=sum(reference[tap].size for tap in accumulators),
         different_accumulators=sum(int((values[tap] != reference[tap]).sum()) for tap in accumulators),
+        first=next(wrong, ""),
     )
 
 
@@ -48,13 +50,15 @@ def emulated_bits(packed: Packed, reference: dict[str, np.ndarray]) -> BitsRow:
     codes, acc = (reference[f"layer.0.{EMULATED}{kind}"] for kind in (CODES, ACCUMULATORS))
     few, expected = (x.reshape(-1, x.shape[-1])[:EMULATED_TOKENS] for x in (codes, acc))
     got = BSGEMM_4X1.emulated(few, layer.weight) - layer.compensation
-    return BitsRow("emulated kernel", 1, len(few), 0, 0, expected.size, int((got != expected).sum()))
+    different = int((got != expected).sum())
+    first = f"layer.0.{EMULATED}{ACCUMULATORS}" if different else ""
+    return BitsRow("emulated kernel", 1, len(few), 0, 0, expected.size, different, first)
 
 
 def engine_layers(
     quantized: Quantized, batch: Batch, engine: str, path: Path, reference: dict[str, np.ndarray]
-) -> tuple[int, list[LayerRow]]:
-    """The exported model in an engine: how many linear layers ran in integers, and a row an encoder layer."""
+) -> tuple[int, list[LayerRow], str]:
+    """The exported model in an engine: how many linear layers ran in integers, a row an encoder layer, first fault."""
     taps = [tap for tap in reference if not tap.endswith(ACCUMULATORS)]
     session = open_session(engine, path, taps)
     values = session.run(batch)
@@ -78,7 +82,7 @@ def engine_layers(
                 cosine=cosine(ours, theirs),
             )
         )
-    return session.integer_layers, rows
+    return session.integer_layers, rows, first_outside(findings)
 
 
 def _row(tap: str, quantized: Quantized) -> int:

@@ -22,7 +22,10 @@ class TapRow:
 
 @dataclass(frozen=True)
 class BitsRow:
-    """One execution of the INT8 model against the NumPy reference, counted over every code and every accumulator."""
+    """One execution of the INT8 model against the NumPy reference, counted over every code and every accumulator.
+
+    first: the first tap that differs, "" if none does.
+    """
 
     execution: str
     layers: int
@@ -31,6 +34,7 @@ class BitsRow:
     different_codes: int
     accumulators: int
     different_accumulators: int
+    first: str
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,12 @@ class Check:
 
 @dataclass
 class Report:
-    """Everything that ``refimpl verify`` shows. sizes in bytes; seconds: medians for ``timed_texts`` texts at once."""
+    """Everything that ``refimpl verify`` shows.
+
+    sizes in bytes; seconds: medians for ``timed_texts`` texts at once; distinct_layers: linear layers that differ in
+    input or weights, since an engine may merge equal ones; faults: "f32 ENGINE" or "INT8 ENGINE" -> the first tap that
+    is out of bounds, with its place.
+    """
 
     model: str
     shape: str
@@ -99,11 +108,13 @@ class Report:
     fp32: list[TapRow] = field(default_factory=list)
     bits: list[BitsRow] = field(default_factory=list)
     int8: list[LayerRow] = field(default_factory=list)
-    exported_layers: int = 0
+    distinct_layers: int = 0
+    faults: dict[str, str] = field(default_factory=dict)
     integer_layers: dict[str, int] = field(default_factory=dict)
     accumulators: list[AccumulatorRow] = field(default_factory=list)
     saturation: list[SaturationRow] = field(default_factory=list)
     saturated_output_difference: float = 0.0
+    largest_output: float = 0.0
     compression_cosine: float = 0.0
     sizes: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)

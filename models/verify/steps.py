@@ -11,7 +11,7 @@ from refimpl.models.bert import Batch
 from refimpl.models.compress import Dense, Packed, Quantized
 from refimpl.models.engines import NAMES, installed, version
 from refimpl.models.export import count_quantized, export_onnx
-from refimpl.models.judge import judge
+from refimpl.models.judge import first_outside, judge
 from refimpl.models.verify import fp32, int8, timing
 from refimpl.models.verify.report import Report
 from refimpl.models.verify.verdict import checks
@@ -59,16 +59,19 @@ def count_steps() -> int:
 
 
 def _verify(report: Report, dense: Dense, texts: Sequence[str], batch: Batch, folder: Path, say: Say) -> None:
+    masked = compress.prune(dense, 1 - report.sparsity)  # first: it may refuse the model
     say("f32 model in NumPy")
     ours = fp32.record(dense.model, batch)
-    report.fp32 = fp32.rows(fp32.OURS, judge(dense.model, batch, ours), ours, ours)
+    findings = judge(dense.model, batch, ours)
+    report.fp32 = fp32.rows(fp32.OURS, findings, ours, ours)
+    report.faults[f"f32 {fp32.OURS}"] = first_outside(findings)
     f32_path, int8_path = folder / "f32.onnx", folder / "int8.onnx"
     export_onnx(dense.model, f32_path)
     for engine in installed():
         say(f"f32 model in {engine}")
-        report.fp32 += fp32.judge_engine(dense.model, batch, engine, f32_path, ours)
-    say("prune, calibrate, quantize, pack")
-    masked = compress.prune(dense, 1 - report.sparsity)
+        rows, report.faults[f"f32 {NAMES[engine]}"] = fp32.judge_engine(dense.model, batch, engine, f32_path, ours)
+        report.fp32 += rows
+    say("calibrate, quantize, pack")
     batches = compress.encode_each(dense.tokenizer, texts)
     quantized = compress.quantize(compress.calibrate(masked, batches))
     packed = compress.pack(quantized)
@@ -76,12 +79,13 @@ def _verify(report: Report, dense: Dense, texts: Sequence[str], batch: Batch, fo
     report.compression_cosine = int8.cosine(reference["output"], ours["output"])
     _kernels(report, packed, batch, reference, say)
     export_onnx(quantized.model, int8_path)
-    report.exported_layers = count_quantized(int8_path)
+    report.distinct_layers = count_quantized(int8_path)
     for engine in installed():
         _engine(report, quantized, batch, engine, int8_path, reference, say)
     say("CPUs without VNNI")
     report.saturation = int8.saturation(quantized, reference)
     report.saturated_output_difference = int8.saturated_difference(quantized, batch, reference)
+    report.largest_output = float(abs(reference["output"]).max())
     say("sizes and times")
     report.sizes = timing.sizes(dense, quantized, packed, folder)
     files = {engine: {"f32": f32_path, "INT8": int8_path} for engine in installed()}
@@ -103,7 +107,9 @@ def _engine(
     report: Report, quantized: Quantized, batch: Batch, engine: str, path: Path, reference: dict, say: Say
 ) -> None:
     say(f"INT8 model in {engine}")
-    report.integer_layers[NAMES[engine]], rows = int8.engine_layers(quantized, batch, engine, path, reference)
+    name = NAMES[engine]
+    found = int8.engine_layers(quantized, batch, engine, path, reference)
+    report.integer_layers[name], rows, report.faults[f"INT8 {name}"] = found
     report.int8 += rows
     say(f"integer MatMul in {engine}")
     report.accumulators.append(int8.engine_accumulators(quantized, engine, reference))

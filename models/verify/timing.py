@@ -1,4 +1,4 @@
-"""Step 6: sizes, and times of one pass over a few texts, measured in turns within one run, one thread each."""
+"""Table 5: sizes, and times of one pass over a few texts, measured in turns within one run, one thread each."""
 
 import statistics
 import time
@@ -26,6 +26,7 @@ def sizes(dense: Dense, quantized: Quantized, packed: Packed, folder: Path) -> d
     return {
         "f32 parameters": model_bytes(dense.model),
         "INT8 parameters, dense": model_bytes(quantized.model),
+        "INT8 parameters, packed": model_bytes(packed.model),
         "packed file, tokenizer included": path.stat().st_size,
     }
 

@@ -1,8 +1,7 @@
 """Narrowing, by name: wider integers to 8, 16 or 32 bits, by saturation or by wrapping.
 
 Contract. Input: any integer array whose values fit int64. ``saturate_*`` clamps to the range of the type;
-``wrap_*`` keeps the low bits (two's complement). Neither ever rounds. Nothing in this project narrows an integer
-with a bare ``astype``.
+``wrap_*`` keeps the low bits (two's complement). Neither ever rounds.
 """
 
 import numpy as np

@@ -1,0 +1,75 @@
+"""What the command line reads and writes: texts in; lines, results and JSON out."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+WIDTH = 100
+SENTENCES = Path(__file__).with_name("sentences.txt")
+
+
+def read_texts(path: Path | None) -> list[str]:
+    """Lines of a UTF-8 file that are not empty, or the sentences that ship with the package."""
+    if path is not None and not path.is_file():
+        raise FileNotFoundError(f"{path} is no file; need a file of texts, one a line")
+    try:
+        lines = (path or SENTENCES).read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}") from None
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise ValueError(f"{path} has no text; need one a line")
+    return texts
+
+
+def say(kind: str, message: object, style: str) -> None:
+    """One line on stderr, exactly as it is."""
+    screen = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    screen.print(kind, " ".join(str(message).split()), style=style)
+
+
+def console() -> Console:
+    """For tables: at most 100 columns, text exactly as it is but for the markup that we put in."""
+    screen = Console()
+    width = min(WIDTH, screen.width) if screen.is_terminal else WIDTH
+    return Console(highlight=False, emoji=False, width=width)
+
+
+def print_json(value: Any) -> None:
+    """JSON proper: what is not a finite number becomes null."""
+    print(json.dumps(json.loads(json.dumps(value), parse_constant=lambda name: None)))
+
+
+def show_warnings() -> None:
+    """From now on a warning is one line on stderr, and none is said twice."""
+    said: set[str] = set()
+
+    def note(message: object, *rest: Any, **more: Any) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            say("note:", message, "yellow")
+
+    warnings.showwarning = note
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= WIDTH else text[: WIDTH - 4] + " ..."
+
+
+def sentence(result: dict[str, Any]) -> str:
+    """One result for a person."""
+    if "label" in result:
+        return f"[bold]{escape(result['label'])}[/]  {result['score']:.4f}  {escape(_short(result['text']))}"
+    if "answer" in result:
+        return f"[bold]{escape(result['answer'])}[/]  (character {result['start']}, score {result['score']:.2f})"
+    if "words" in result:
+        return "  ".join(f"[bold]{escape(word['word'])}[/] {word['score']:.3f}" for word in result["words"])
+    start = ", ".join(f"{x:.4f}" for x in result["embedding"][:4])
+    return (
+        f"{escape(_short(result['text']))}\n  embedding  [{start}, ... ] of {len(result['embedding'])}\n"
+        f"  nearest    [bold]{escape(result['nearest'])}[/]  cosine {result['cosine']:.4f}"
+    )

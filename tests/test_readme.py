@@ -1,0 +1,41 @@
+"""The README's Python works as printed, and its measured parts are there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from refimpl.kernels.bsgemm_4x1_u8s8s32 import BSGEMM_4X1
+from refimpl.models.embedded import embedded_model
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_python_blocks(capsys):
+    if not BSGEMM_4X1.source.runs_natively():
+        pytest.skip("this CPU lacks AVX-512 VNNI, which one block needs")
+    try:
+        embedded_model()
+    except ValueError as error:
+        pytest.skip(str(error))
+    namespace = {}
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(block, namespace)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "INT8, native bsgemm_4x1_u8s8s32 (1, 384)"
+    assert said[1].startswith("layer.3.gelu [0, 0, ")
+
+
+@pytest.mark.parametrize("section", ["verify", "peak"])
+def test_measured_sections_are_filled(section):
+    assert re.search(rf"<!-- {section} -->\n(.*?)<!-- /{section} -->", README, re.DOTALL)[1].strip()
+
+
+def test_the_two_commands():
+    commands = re.findall(r"^    (python -m pip install .*)$", README, re.MULTILINE)
+    assert commands == [
+        "python -m pip install -e '.[demo]' && refimpl verify",
+        "python -m pip install -e '.[test]' && python -m pytest",
+    ]
