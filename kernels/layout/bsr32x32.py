@@ -53,7 +53,8 @@ def unpack(packed: Bsr32x32) -> np.ndarray:
     validate(packed)
     m, k = packed.shape
     w = np.zeros((-(-m // SIDE), SIDE, -(-k // SIDE), STEPS, QUAD), np.int8)
-    rows = np.repeat(np.arange(len(w)), np.diff(packed.indptr).astype(np.int64))
+    counts: np.ndarray = np.diff(packed.indptr)
+    rows = np.repeat(np.arange(len(w)), counts)
     w[rows, :, packed.indices] = packed.values.reshape(-1, STEPS, SIDE, QUAD).swapaxes(1, 2)
     return w.reshape(len(w) * SIDE, -1)[:m, :k]
 
