@@ -11,7 +11,7 @@ from refimpl.kernels.simd.threefold import NATIVE
 from refimpl.prune import expand, topk_mask
 
 TOKENS, DENSITY = 128, 0.2
-ROUNDS, REPEATS = 40, 10
+ROUNDS, REPEATS = 400, 10
 
 
 class ShareOfPeak:

@@ -53,8 +53,7 @@ def unpack(packed: Bsr32x32) -> np.ndarray:
     validate(packed)
     m, k = packed.shape
     w = np.zeros((-(-m // SIDE), SIDE, -(-k // SIDE), STEPS, QUAD), np.int8)
-    counts: np.ndarray = np.diff(packed.indptr)
-    rows = np.repeat(np.arange(len(w)), counts)
+    rows = np.repeat(np.arange(len(w)), np.diff(packed.indptr))
     w[rows, :, packed.indices] = packed.values.reshape(-1, STEPS, SIDE, QUAD).swapaxes(1, 2)
     return w.reshape(len(w) * SIDE, -1)[:m, :k]
 
@@ -66,7 +65,7 @@ def validate(packed: Bsr32x32) -> None:
     check_shape(packed.shape)
     m, k = packed.shape
     check.shape("indptr", packed.indptr, (-(-m // SIDE) + 1,))
-    counts = np.diff(packed.indptr.astype(np.int64))
+    counts: np.ndarray = np.diff(packed.indptr.astype(np.int64))
     if packed.indptr[0] != 0 or (counts < 0).any():
         raise ValueError("indptr does not ascend from 0")
     check.shape("indices", packed.indices, (int(packed.indptr[-1]),))
