@@ -8,6 +8,6 @@ from refimpl.kernels.simd.threefold import part
 def pair_dot(acc, x, w):
     """In place of ``vpdpbusd``: products of u8 and s8, pair sums saturated to s16, then exact s32 sums.
 
-    On a CPU that has VNNI, LLVM merges the last two instructions into ``vpdpwssd``: the same bits.
+    On a CPU that has VNNI, LLVM may merge the last two instructions into ``vpdpwssd``: the same bits.
     """
     return vpaddd(acc, vpmaddwd(vpmaddubsw(x, w), ones_s16()))

@@ -19,7 +19,7 @@ from refimpl.quant import QUANTIZED
 
 JUDGED_TEXTS = 12
 """How many of the texts are run and judged, in one batch; all of them calibrate."""
-TIMED_TEXTS = 8
+TIMED_TEXTS = 4
 
 Say = Callable[[str], None]
 
