@@ -21,6 +21,7 @@ rounds to odd and gives other bits.
 import numpy as np
 
 from refimpl import check
+from refimpl.isa.f32 import fma_to_odd
 from refimpl.isa.memory import _inside
 
 EXPONENT, SIGN, QUIET, INDEFINITE = (np.uint32(bits) for bits in (0x7F800000, 0x80000000, 0x00400000, 0xFFC00000))
@@ -72,19 +73,11 @@ def vdpbf16ps(acc: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def fma_daz_ftz(acc: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """x y + acc of f32 with one rounding, subnormal operands and results flushed; NaN as the module says.
 
-    In f64 the product is exact (48 bits). The sum is rounded to odd (Boldo, Melquiond, IEEE TC 57 (4), 2008): where it
-    is inexact with an even last bit, its neighbour on the side of the error takes its place. That number lies on the
-    same side of every f32, of every tie and of the flushing limit as the exact sum.
+    Rounding to odd in f64 also keeps the exact sum's side of the flushing limit.
     """
     x, y, acc = _flush(x), _flush(y), _flush(acc)
+    total = fma_to_odd(x, y, acc)
     with np.errstate(all="ignore"):
-        product, addend = x.astype(np.float64) * y.astype(np.float64), acc.astype(np.float64)
-        total = product + addend
-        back = total - product
-        error = (product - (total - back)) + (addend - back)  # exact: Knuth's two-sum
-        even = total.view(np.int64) & 1 == 0
-        total = np.where(even & (error < 0), np.nextafter(total, -np.inf), total)
-        total = np.where(even & (error > 0), np.nextafter(total, np.inf), total)
         bits = total.astype(np.float32).view(np.uint32)
     bits = np.where(np.abs(total) < FLUSHED_BELOW, bits & SIGN, bits)
     bits = np.where(np.isnan(total), INDEFINITE, bits)

@@ -122,17 +122,13 @@ def vminps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 @_ieee
-def vfmadd(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """a b + c with one rounding.
+def fma_to_odd(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """a b + c of f32 in f64, rounded to odd, so that one more rounding to f32 is the only one that counts.
 
-    In f64 the product is exact (48 bits). The sum is rounded to odd: where it is inexact and its last bit is 0, its
-    neighbour on the side of the error, whose last bit is 1, takes its place. Rounding that to f32 is then the only
-    rounding that counts (Boldo, Melquiond, Emulation of FMA and correctly rounded sums, IEEE TC 57 (4), 2008: it needs
-    two bits more than f32's 24; f64 has 53, and none of these numbers is subnormal in f64).
-
-    >>> one, tiny = np.float32([1]), np.float32([2**-24])
-    >>> vfmadd(np.float32([1 + 2**-12]), np.float32([1 + 2**-12]), -one) == np.float32(2**-11 + 2**-24)
-    array([ True])
+    In f64 the product is exact (48 bits). Where the sum is inexact and its last bit is 0, its neighbour on the side of
+    the error, whose last bit is 1, takes its place: it lies on the same side of every f32 and of every tie as the exact
+    sum. Source: Boldo, Melquiond, Emulation of FMA and correctly rounded sums, IEEE TC 57 (4), 2008: it needs two bits
+    more than f32's 24; f64 has 53, and none of these numbers is subnormal in f64.
     """
     product, addend = a.astype(np.float64) * b, c.astype(np.float64)
     total = product + addend
@@ -140,7 +136,18 @@ def vfmadd(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     error = (product - (total - back)) + (addend - back)  # exact: Knuth's two-sum
     even = total.view(np.int64) & 1 == 0
     inexact = np.isfinite(total) & (error != 0) & even
-    return np.where(inexact, np.nextafter(total, np.copysign(np.inf, error)), total).astype(np.float32)
+    return np.where(inexact, np.nextafter(total, np.copysign(np.inf, error)), total)
+
+
+def vfmadd(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """a b + c with one rounding.
+
+    >>> one, tiny = np.float32([1]), np.float32([2**-24])
+    >>> vfmadd(np.float32([1 + 2**-12]), np.float32([1 + 2**-12]), -one) == np.float32(2**-11 + 2**-24)
+    array([ True])
+    """
+    with np.errstate(all="ignore"):
+        return fma_to_odd(a, b, c).astype(np.float32)
 
 
 @_ieee
