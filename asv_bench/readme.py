@@ -1,10 +1,17 @@
-"""Rewrite the measured parts of README.md: ``python asv_bench/readme.py``, on an otherwise idle machine."""
+"""Rewrite the measured parts of README.md: ``python asv_bench/readme.py``, on an otherwise idle machine.
 
+``--only race`` (or another section's name, any number of times) rewrites that section alone. The race itself is run by
+race.py; its section shows what was found last.
+"""
+
+import argparse
 import io
-import re
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.bsgemm_4x1 import ShareOfPeak
+from race_report import table
 from rich.console import Console
 
 from refimpl.kernels import cpu
@@ -15,6 +22,7 @@ from refimpl.models.verify.show import show_verdict
 from refimpl.models.verify.steps import verify
 
 README = Path(__file__).parents[1] / "README.md"
+RACE = Path(__file__).parent / "results" / "race.json"
 
 
 def verdict() -> str:
@@ -33,16 +41,37 @@ def peak() -> str:
         benchmark = ShareOfPeak()
         benchmark.setup(shape)
         rows.append(f"| {shape} | {benchmark.track_share_of_peak(shape):.2f} |")
+        benchmark.teardown(shape)
     return "\n".join([f"| out x in, on {cpu.name()} | share of peak |", "|---|---|", *rows])
+
+
+def race() -> str:
+    """What race.py found last, as tables and a picture."""
+    picture = "![Share of the VNNI peak against arithmetic intensity](asv_bench/results/roofline.png)"
+    return f"{table(json.loads(RACE.read_text()))}\n\n{picture}"
+
+
+SECTIONS: dict[str, Callable[[], str]] = {"peak": peak, "verify": verdict, "race": race}
+
+
+def rewrite(names: list[str]) -> None:
+    """Make these sections anew. Raises ValueError for one without its pair of markers, before anything is measured."""
+    for name in names:
+        if not all(marker in README.read_text() for marker in (f"<!-- {name} -->\n", f"<!-- /{name} -->")):
+            raise ValueError(f"README.md has no pair <!-- {name} --> and <!-- /{name} -->")
+    for name in names:
+        section = SECTIONS[name]()
+        before, after = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        text = README.read_text()
+        head, tail = text[: text.index(before) + len(before)], text[text.index(after) :]
+        README.write_text(f"{head}{section}\n{tail}")
 
 
 def main() -> None:
     """Measure and write."""
-    text = README.read_text()
-    for name, section in (("peak", peak()), ("verify", verdict())):
-        between = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        text = re.sub(between, lambda found, section=section: f"{found[1]}{section}\n{found[2]}", text, flags=re.DOTALL)
-    README.write_text(text)
+    parser = argparse.ArgumentParser(description="rewrite the measured parts of README.md")
+    parser.add_argument("--only", action="append", choices=SECTIONS, help="this section alone; may be repeated")
+    rewrite(parser.parse_args().only or list(SECTIONS))
 
 
 if __name__ == "__main__":

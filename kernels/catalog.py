@@ -8,6 +8,7 @@ from refimpl.kernels.bsgemm_32x32_u8s8s32 import BSGEMM_32X32
 from refimpl.kernels.gemm_bf16 import GEMM_BF16
 from refimpl.kernels.gemm_u8s8s32 import GEMM
 from refimpl.kernels.gemm_u8s8s32_amx import GEMM_AMX
+from refimpl.kernels.gemm_u8s8s32_loops import GEMM_LOOPS
 from refimpl.kernels.gemm_u8s8s32_pair_saturating import GEMM_PAIR_SATURATING
 from refimpl.kernels.record import Kernel
 from refimpl.kernels.spgemm_bitmask_u8s8s32 import SPGEMM_BITMASK
@@ -27,5 +28,5 @@ KERNELS: dict[str, Kernel] = {
 }
 """u8 x s8 -> s32, in three executions."""
 
-OTHERS = {kernel.name: kernel for kernel in (GEMM_AMX, GEMM_BF16)}
-"""GEMM_AMX is emulated only; GEMM_BF16 is bf16 x bf16 -> f32."""
+OTHERS = {kernel.name: kernel for kernel in (GEMM_AMX, GEMM_BF16, GEMM_LOOPS)}
+"""GEMM_AMX is emulated only; GEMM_BF16 is bf16 x bf16 -> f32; GEMM_LOOPS has no instruction to watch."""

@@ -42,7 +42,7 @@ SMALL = [
     (12, 67, 13, 0.9),
     (1, 4, 64, 1),
 ]
-BERT = (40, 384, 384, 0.2)
+BERT = (10, 96, 96, 0.2) if numba.config.DISABLE_JIT else (40, 384, 384, 0.2)
 
 
 def operands(n, m, k, density, seed=0):

@@ -37,10 +37,11 @@ def open_session(path: Path, taps: list[str], threads: int = 1) -> Session:
         by_name = {name: value for port, value in result.items() for name in port.get_names()}
         return {tap: by_name[tensor].copy() for tap, tensor in tensors.items()}
 
-    return Session(run, _integer_layers(compiled))
+    return Session(run, count_integer_layers(compiled))
 
 
-def _integer_layers(compiled: ov.CompiledModel) -> int:
+def count_integer_layers(compiled: ov.CompiledModel) -> int:
+    """MatMuls and fully connected layers of a compiled model that run on integers."""
     count = 0
     for node in compiled.get_runtime_model().get_ordered_ops():
         information = node.get_rt_info()
@@ -64,16 +65,16 @@ def matmul_integer(a: np.ndarray, w: np.ndarray) -> np.ndarray:
     The s32 accumulator is converted to f32 on the way out, exactly up to 2**24.
     """
     x = opset.parameter([-1, a.shape[1]], np.float32)
-    codes = opset.fake_quantize(x, *_limits(0, 255), levels=256)
-    weight = opset.fake_quantize(opset.constant(w.astype(np.float32)), *_limits(-128, 127), levels=256)
+    codes = opset.fake_quantize(x, *identity_limits(0, 255), levels=256)
+    weight = opset.fake_quantize(opset.constant(w.astype(np.float32)), *identity_limits(-128, 127), levels=256)
     product = opset.matmul(codes, weight, False, True)
     compiled = ov.Core().compile_model(ov.Model([product], [x]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    if _integer_layers(compiled) != 1:
+    if count_integer_layers(compiled) != 1:
         raise RuntimeError("OpenVINO did not run the MatMul on integers")
     return compiled([a.astype(np.float32)])[0]
 
 
-def _limits(low: int, high: int) -> tuple[ov.Node, ...]:
+def identity_limits(low: int, high: int) -> tuple[ov.Node, ...]:
     """Input and output range of a FakeQuantize that changes nothing but the type."""
     ends = [opset.constant(np.float32(end)) for end in (low, high)]
     return (*ends, *ends)
