@@ -9,11 +9,11 @@ weight and accumulator, and ARITHMETIC what is not exact.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
 from refimpl import check
-from refimpl.kernels.simd.threefold import NATIVE, PORTABLE, KernelSource, config
+from refimpl.kernels import execution
+from refimpl.kernels.simd.threefold import NATIVE, PORTABLE, KernelSource
 
 
 class Kernel(NamedTuple):
@@ -48,21 +48,14 @@ class Kernel(NamedTuple):
 
     def fastest(self) -> str:
         """ "native" where this CPU has the instructions, otherwise "portable": the name says which will run."""
-        return NATIVE if self.source.runs_natively() else PORTABLE
+        return execution.fastest(self.source)
 
     def run(self, target: str, a: np.ndarray, packed: Any, threads: int = 1) -> np.ndarray:
         """``portable`` or ``native``, by name. Threads beyond the first share out the tiles; the bits are the same."""
-        if not 1 <= threads <= config.NUMBA_NUM_THREADS:
-            raise ValueError(f"threads is {threads}; need 1 to {config.NUMBA_NUM_THREADS}")
-        execution = self.source.compiled(target, parallel=threads > 1)
-        before = numba.get_num_threads()
-        numba.set_num_threads(threads)
-        try:
-            return self._run(execution, a, packed)
-        finally:
-            numba.set_num_threads(before)
+        with execution.compiled(self.source, target, threads) as compiled:
+            return self._run(compiled, a, packed)
 
-    def _run(self, execution: Callable[..., Any], a: np.ndarray, packed: Any) -> np.ndarray:
+    def _run(self, version: Callable[..., Any], a: np.ndarray, packed: Any) -> np.ndarray:
         check.dtype("a", a, self.activation)
         check.shape("a", a, ("N", packed.shape[1]))
-        return self.call(execution, a, packed)
+        return self.call(version, a, packed)
