@@ -1,7 +1,8 @@
-"""Rewrite the measured parts of README.md: ``python asv_bench/readme.py``, on an otherwise idle machine.
+"""Rewrite the measured parts of README.md: ``python asv_bench/readme.py``.
 
-``--only race`` (or another section's name, any number of times) rewrites that section alone. The race itself is run by
-race.py; its section shows what was found last.
+Every part between ``<!-- NAME -->`` and ``<!-- /NAME -->`` is made anew, or those that ``--only NAME`` asks for. What
+race.py measured is read from its results: of this machine's CPU, or of ``--cpu``; "peak" has a column for every CPU.
+"verify" is measured here, on an otherwise idle machine.
 """
 
 import argparse
@@ -9,10 +10,12 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from benchmarks.bsgemm_4x1 import ShareOfPeak
-from race_report import table
+import tables
+from race import RESULTS
 from rich.console import Console
+from roofline import plot
 
 from refimpl.kernels import cpu
 from refimpl.models import compress
@@ -22,7 +25,6 @@ from refimpl.models.verify.show import show_verdict
 from refimpl.models.verify.steps import verify
 
 README = Path(__file__).parents[1] / "README.md"
-RACE = Path(__file__).parent / "results" / "race.json"
 
 
 def verdict() -> str:
@@ -34,44 +36,74 @@ def verdict() -> str:
     return "```text\n" + "\n".join(lines).strip("\n") + "\n```"
 
 
-def peak() -> str:
-    """The benchmark's figures as a table."""
-    rows = []
-    for shape in ShareOfPeak.params:
-        benchmark = ShareOfPeak()
-        benchmark.setup(shape)
-        rows.append(f"| {shape} | {benchmark.track_share_of_peak(shape):.2f} |")
-        benchmark.teardown(shape)
-    return "\n".join([f"| out x in, on {cpu.name()} | share of peak |", "|---|---|", *rows])
+def measured(results: Path, name: str, part: str) -> dict[str, Any]:
+    """The results of a CPU. Raises ValueError where they have no such part."""
+    path = results / f"{name}.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    if part not in found:
+        raise ValueError(f"{path} has no {part!r}; race.py measures it on that CPU")
+    return found
 
 
-def race() -> str:
-    """What race.py found last, as tables and a picture."""
+def race(results: Path, name: str) -> str:
+    """Tables and a picture."""
+    found = measured(results, name, "cases")
+    plot(found, results / "roofline.png")
     picture = "![Share of the VNNI peak against arithmetic intensity](asv_bench/results/roofline.png)"
-    return f"{table(json.loads(RACE.read_text()))}\n\n{picture}"
+    return f"{tables.race(found)}\n\n{picture}"
 
 
-SECTIONS: dict[str, Callable[[], str]] = {"peak": peak, "verify": verdict, "race": race}
+def peak(results: Path) -> str:
+    """Of every CPU that has run the race. Raises ValueError where there is none."""
+    every = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
+    raced = [found for found in every if "cases" in found]
+    if not raced:
+        raise ValueError(f"{results} has no race; race.py measures it")
+    return tables.peak(raced)
 
 
-def rewrite(names: list[str]) -> None:
+def sections(results: Path, name: str) -> dict[str, Callable[[], str]]:
+    """Name -> what makes its Markdown."""
+    return {
+        "peak": lambda: peak(results),
+        "race": lambda: race(results, name),
+        "threads": lambda: tables.threads(measured(results, name, "threads")),
+        "bitmask": lambda: tables.bitmask(measured(results, name, "bitmask")),
+        "operations": lambda: tables.operations(measured(results, name, "operations")),
+        "verify": verdict,
+    }
+
+
+def rewrite(readme: Path, made: dict[str, Callable[[], str]]) -> None:
     """Make these sections anew. Raises ValueError for one without its pair of markers, before anything is measured."""
-    for name in names:
-        if not all(marker in README.read_text() for marker in (f"<!-- {name} -->\n", f"<!-- /{name} -->")):
-            raise ValueError(f"README.md has no pair <!-- {name} --> and <!-- /{name} -->")
-    for name in names:
-        section = SECTIONS[name]()
+    for name in made:
+        if not has_markers(readme, name):
+            raise ValueError(f"{readme} has no pair <!-- {name} --> and <!-- /{name} -->")
+    for name, make in made.items():
+        section = make()
         before, after = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        text = README.read_text()
+        text = readme.read_text()
         head, tail = text[: text.index(before) + len(before)], text[text.index(after) :]
-        README.write_text(f"{head}{section}\n{tail}")
+        readme.write_text(f"{head}{section}\n{tail}")
+
+
+def has_markers(readme: Path, name: str) -> bool:
+    """Whether there is a place for the section."""
+    text = readme.read_text()
+    return all(marker in text for marker in (f"<!-- {name} -->\n", f"<!-- /{name} -->"))
 
 
 def main() -> None:
-    """Measure and write."""
+    """Read, measure and write."""
     parser = argparse.ArgumentParser(description="rewrite the measured parts of README.md")
-    parser.add_argument("--only", action="append", choices=SECTIONS, help="this section alone; may be repeated")
-    rewrite(parser.parse_args().only or list(SECTIONS))
+    parser.add_argument("--only", action="append", choices=sections(RESULTS, ""), help="this section; may be repeated")
+    parser.add_argument("--cpu", default=cpu.name(), help="whose results to show, LLVM's name; by default this one")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--readme", type=Path, default=README, help="the file to rewrite")
+    given = parser.parse_args()
+    made = sections(given.results, given.cpu)
+    names = given.only or [name for name in made if has_markers(given.readme, name)]
+    rewrite(given.readme, {name: made[name] for name in names})
 
 
 if __name__ == "__main__":

@@ -16,27 +16,16 @@ import numba
 import numpy as np
 
 from refimpl.integer.gemm import gemm_u8s8s32
+from refimpl.kernels.bsgemm_4x1_half_u8s8s32 import dot_block_half, store_half, zero_half
 from refimpl.kernels.layout import aligned, bsr4x1_shared, panels
 from refimpl.kernels.layout.bsr4x1 import ROWS
 from refimpl.kernels.layout.bsr4x1_shared import Shared4x1
 from refimpl.kernels.record import Kernel
-from refimpl.kernels.simd.instructions.arithmetic import vpdpbusd, zero_s32
 from refimpl.kernels.simd.instructions.interleave import vpord, vpunpckhwd, vpunpcklwd
-from refimpl.kernels.simd.instructions.memory import (
-    vmovdqu8_load,
-    vmovdqu8_store,
-    vmovdqu32_store,
-    vpbroadcastd,
-)
+from refimpl.kernels.simd.instructions.memory import vmovdqu8_load, vmovdqu8_store
 from refimpl.kernels.simd.threefold import kernel, part
 
 SLOT = 128
-
-
-@part
-def zero_half():
-    """Accumulators of one output channel for 32 tokens."""
-    return zero_s32(), zero_s32()
 
 
 @part
@@ -49,30 +38,6 @@ def combine(x, base, columns, g):
         vmovdqu8_load(x, base + 128 * columns[4 * g + 2]), vmovdqu8_load(x, base + 128 * columns[4 * g + 3] + 64)
     )
     return vpunpcklwd(pair01, pair23), vpunpckhwd(pair01, pair23)
-
-
-@part
-def dot_half(row, quad, w):
-    """Add the products of one output channel's dword w with 32 tokens to its accumulators."""
-    return vpdpbusd(row[0], quad[0], w), vpdpbusd(row[1], quad[1], w)
-
-
-@part
-def dot_block_half(rows, quad, values, g):
-    """Four output channels, 32 tokens, four input channels."""
-    return (
-        dot_half(rows[0], quad, vpbroadcastd(values, 16 * g)),
-        dot_half(rows[1], quad, vpbroadcastd(values, 16 * g + 4)),
-        dot_half(rows[2], quad, vpbroadcastd(values, 16 * g + 8)),
-        dot_half(rows[3], quad, vpbroadcastd(values, 16 * g + 12)),
-    )
-
-
-@part
-def store_half(out, at, row):
-    """Store 32 accumulators."""
-    vmovdqu32_store(out, at, row[0])
-    vmovdqu32_store(out, at + 16, row[1])
 
 
 @kernel

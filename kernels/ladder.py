@@ -1,14 +1,18 @@
 """Ladders: the kernels of one product in the order of speed, each with what it does better than the one before.
 
     dense       gemm_u8s8s32_loops -> gemm_u8s8s32
-    sparse 4x1  gemm_u8s8s32 -> bsgemm_4x1_u8s8s32 -> bsgemm_4x1_shared_u8s8s32 or bsgemm_4x1_shared32_u8s8s32
+    sparse 4x1  gemm_u8s8s32 -> bsgemm_4x1_u8s8s32 -> bsgemm_4x1_shared_u8s8s32 (from 64 tokens on)
+                                                   -> bsgemm_4x1_half_u8s8s32 or bsgemm_4x1_shared32_u8s8s32 (to 32)
 
-Every rung gives the bits of its kernel's oracle. The first rung of the sparse ladder multiplies the zeros too.
+The last steps depend on the CPU: sharing pays where the units of vpdpbusd also interleave (Intel's), and costs where
+they do not (AMD's Zen 5). Every rung gives the bits of its kernel's oracle. The first rung of the sparse ladder
+multiplies the zeros too.
 """
 
 import sys
 from typing import NamedTuple
 
+from refimpl.kernels.bsgemm_4x1_half_u8s8s32 import BSGEMM_4X1_HALF
 from refimpl.kernels.bsgemm_4x1_shared32_u8s8s32 import BSGEMM_4X1_SHARED32
 from refimpl.kernels.bsgemm_4x1_shared_u8s8s32 import BSGEMM_4X1_SHARED
 from refimpl.kernels.bsgemm_4x1_u8s8s32 import BSGEMM_4X1
@@ -45,8 +49,13 @@ SPARSE_4X1 = (
         fewest=64,
     ),
     Rung(
-        BSGEMM_4X1_SHARED32,
+        BSGEMM_4X1_HALF,
         "A panel of 32 tokens spares a short text the products with 32 tokens of padding.",
+        most=32,
+    ),
+    Rung(
+        BSGEMM_4X1_SHARED32,
+        "The same from bytes that are spread to words beforehand, with interleaved columns shared in a slab.",
         most=32,
     ),
 )

@@ -433,6 +433,22 @@ INSTRUCTIONS = [
         },
     ),
     Suite(
+        instructions.check_vmovdqu8_load_low,
+        isa.vmovdqu8_load_low,
+        {
+            "repeats the half": lambda memory, at: np.tile(memory[at : at + 32], 2),
+            "into the upper half": lambda memory, at: np.roll(isa.vmovdqu8_load_low(memory, at), 32),
+        },
+    ),
+    Suite(
+        instructions.check_vinserti64x4,
+        isa.vinserti64x4,
+        {
+            "into the lower half": lambda r, memory, at: np.concatenate([memory[at : at + 32], r[32:]]),
+            "keeps the upper half": lambda r, memory, at: np.concatenate([r[32:], memory[at : at + 32]]),
+        },
+    ),
+    Suite(
         instructions.check_vmovdqu8_load,
         isa.vmovdqu8_load,
         {"aligned": lambda memory, at: memory[at // 64 * 64 : at // 64 * 64 + 64].copy()},

@@ -8,8 +8,10 @@ import test_5_layouts as layouts
 from mutants import Suite
 
 from refimpl import isa
+from refimpl.kernels import bsgemm_4x1_half_u8s8s32 as half
 from refimpl.kernels import bsgemm_4x1_u8s8s32 as sparse
 from refimpl.kernels import gemm_u8s8s32 as dense
+from refimpl.kernels.bsgemm_4x1_half_u8s8s32 import BSGEMM_4X1_HALF
 from refimpl.kernels.bsgemm_4x1_u8s8s32 import BSGEMM_4X1
 from refimpl.kernels.gemm_u8s8s32 import GEMM
 from refimpl.kernels.layout import bsr4x1, panels, vnni4
@@ -101,6 +103,51 @@ SPARSE = Suite(
         "indices off by one": bsgemm_with(lambda columns, k: (columns + 1) % k),
         "indices ignored": bsgemm_with(lambda columns, k: (np.arange(columns.size) % k).astype(np.int32)),
         "padding repeats its weights": sparse_product(pack=padding_repeats_its_weights),
+    },
+)
+
+
+# --- block-sparse, 32 tokens -----------------------------------------------------------------------------------------
+
+
+def half_product(execution=BSGEMM_4X1_HALF.source.emulated, call=BSGEMM_4X1_HALF.call):
+    return lambda a, w: call(execution, a, bsr4x1.pack(w))
+
+
+def half_with(**callees):
+    return half_product(swap(half.bsgemm_4x1_half, **callees))
+
+
+def with_index(change):
+    return half_product(lambda quads, *rest: half.bsgemm_4x1_half(change(quads), *rest))
+
+
+HALF = Suite(
+    kernels.check_bsgemm_4x1_half_kernel,
+    half_product(),
+    {
+        "columns paired 02 13": with_index(lambda quads: quads.reshape(-1, 4)[:, [0, 2, 1, 3]].ravel()),
+        "halves of the tokens exchanged": with_index(lambda quads: np.roll(quads, 64)),
+        "interleaved in lanes": half_product(
+            call=swap(
+                half.call,
+                panels=SimpleNamespace(
+                    pack_to=panels.pack_to, unpack=panels.unpack_word_accumulators, HALF=panels.HALF
+                ),
+            )
+        ),
+        "pair sums saturate": half_with(
+            dot_block_half=swap(half.dot_block_half, dot_half=swap(half.dot_half, vpdpbusd=pair_saturating))
+        ),
+        "second column twice": half_with(
+            half_quad=swap(half.half_quad, vinserti64x4=lambda low, x, at: np.tile(x[at : at + 32], 2))
+        ),
+        "last group left out": half_product(
+            lambda quads, indptr, *rest: half.bsgemm_4x1_half(quads, np.maximum(indptr - 1, 0), *rest)
+        ),
+        "rows 1 and 2 exchanged": half_with(
+            store_half=lambda out, at, row: half.store_half(out, at + (0, 32, -32, 0)[at // 32 % 4], row)
+        ),
     },
 )
 
@@ -234,4 +281,4 @@ LAYOUTS = [
     ),
 ]
 
-KERNELS = [SPARSE, DENSE, *LAYOUTS]
+KERNELS = [SPARSE, HALF, DENSE, *LAYOUTS]

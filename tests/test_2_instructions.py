@@ -145,6 +145,22 @@ def check_vmovdqu8_load(function):
             same_bytes(function(memory.view(dtype), at), memory[at : at + 64].tolist(), dtype)
 
 
+def check_vmovdqu8_load_low(function):
+    memory = np.random.default_rng(0).integers(0, 256, 35, dtype=np.uint8)
+    for at in range(4):
+        for dtype in (np.uint8, np.int8):
+            same_bytes(function(memory.view(dtype), at), memory[at : at + 32].tolist() + [0] * 32, dtype)
+
+
+def check_vinserti64x4(function):
+    memory = np.random.default_rng(0).integers(0, 256, 35, dtype=np.uint8)
+    before = np.random.default_rng(1).integers(0, 256, 64, dtype=np.uint8)
+    for at in range(4):
+        for dtype in (np.uint8, np.int8):
+            want = before[:32].tolist() + memory[at : at + 32].tolist()
+            same_bytes(function(before.view(dtype), memory.view(dtype), at), want, dtype)
+
+
 CHECKS = {name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_v")}
 
 
@@ -222,6 +238,8 @@ U8, S32, REGISTER = np.zeros(64, np.uint8), np.zeros(20, np.int32), np.zeros(16,
     [
         (lambda: isa.vmovdqu8_load(U8, 1), "elements 1 to 64 of an array of 64"),
         (lambda: isa.vmovdqu8_load(U8, -1), "elements -1 to 62 of an array of 64"),
+        (lambda: isa.vmovdqu8_load_low(U8, 33), "elements 33 to 64 of an array of 64"),
+        (lambda: isa.vinserti64x4(U8, U8, 33), "elements 33 to 64 of an array of 64"),
         (lambda: isa.vpbroadcastd(U8, 61), "elements 61 to 64 of an array of 64"),
         (lambda: isa.vmovdqu32_store(S32, 5, REGISTER), "elements 5 to 20 of an array of 20"),
     ],
@@ -241,6 +259,7 @@ def test_memory_outside_the_array(call, message):
         (lambda: isa.vpdpbusd(U8, U8, U8.view(np.int8)), TypeError, "acc has dtype uint8; need int32"),
         (lambda: isa.vpunpcklbw(U8, U8.view(np.int8)), TypeError, "b has dtype int8; need uint8"),
         (lambda: isa.vmovdqu8_load(S32, 0), TypeError, "array has dtype int32; need uint8 or int8"),
+        (lambda: isa.vinserti64x4(U8.view(np.int8), U8, 0), TypeError, "register has dtype int8; need uint8"),
         (lambda: isa.vpbroadcastd(S32, 0), TypeError, "array has dtype int32; need uint8 or int8"),
         (lambda: isa.vmovdqu32_store(U8, 0, U8), TypeError, "array has dtype uint8; need int32"),
         (lambda: isa.vmovdqu32_store(S32, 0, U8), TypeError, "register has dtype uint8; need int32"),

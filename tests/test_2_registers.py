@@ -5,6 +5,7 @@ through ``vpdpbusd`` with one-hot quads, which picks byte p of every dword: four
 """
 
 import itertools
+from functools import partial
 
 import numba
 import numpy as np
@@ -22,7 +23,9 @@ from refimpl.kernels.simd.instructions import arithmetic, interleave, memory
 from refimpl.kernels.simd.instructions.arithmetic import ones_s16, vpaddd, vpdpbusd, vpmaddubsw, vpmaddwd, zero_s32
 from refimpl.kernels.simd.instructions.interleave import vpord, vpunpckhbw, vpunpckhwd, vpunpcklbw, vpunpcklwd
 from refimpl.kernels.simd.instructions.memory import (
+    vinserti64x4,
     vmovdqu8_load,
+    vmovdqu8_load_low,
     vmovdqu8_store,
     vmovdqu32_load,
     vmovdqu32_store,
@@ -105,12 +108,16 @@ def unpacks_s8(a, b, hot, out):
 def loads_u8(memory, at, hot, out):
     show_u8(out, 0, vmovdqu8_load(memory, at), hot)
     show_u8(out, 64, vpbroadcastd(memory, at), hot)
+    show_u8(out, 128, vmovdqu8_load_low(memory, at), hot)
+    show_u8(out, 192, vinserti64x4(vmovdqu8_load(memory, 7), memory, at), hot)
 
 
 @kernel
 def loads_s8(memory, at, hot, out):
     show_s8(out, 0, vmovdqu8_load(memory, at), hot)
     show_s8(out, 64, vpbroadcastd(memory, at), hot)
+    show_s8(out, 128, vmovdqu8_load_low(memory, at), hot)
+    show_s8(out, 192, vinserti64x4(vmovdqu8_load(memory, 7), memory, at), hot)
 
 
 @kernel
@@ -173,9 +180,10 @@ def test_loads(target, dtype):
     _, source, hot = BY_TYPE[dtype]
     memory = np.random.default_rng(1).integers(0, 256, 200, np.uint8).view(dtype)
     for at in (0, 1, 2, 3, 63, 64, 65, 136):
-        out = np.full(128, -1, np.int32)
+        out = np.full(256, -1, np.int32)
         execution(source, target)(memory, at, hot, out)
-        equal(seen(out, dtype), np.stack([isa.vmovdqu8_load(memory, at), isa.vpbroadcastd(memory, at)]))
+        loads = isa.vmovdqu8_load, isa.vpbroadcastd, isa.vmovdqu8_load_low, partial(isa.vinserti64x4, memory[7:71])
+        equal(seen(out, dtype), np.stack([load(memory, at) for load in loads]))
 
 
 @pytest.mark.parametrize("target", TARGETS)

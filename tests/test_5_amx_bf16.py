@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_1_arithmetic import equal, rng
 from test_2_bf16 import JITTED, NEEDS_NATIVE, SPECIAL, bf16s, same_bits, scalar_fma
 from test_2_registers import NEEDS_JIT
-from test_5_kernels import extreme, operands
+from test_5_kernels import counts_as_documented, extreme, inner_loop, operands
 
 from refimpl import bounds
 from refimpl.isa.bf16 import from_bf16, vcvtneps2bf16
@@ -24,7 +24,7 @@ from refimpl.kernels.gemm_u8s8s32_amx import GEMM_AMX
 from refimpl.kernels.layout import amx, vnni2
 from refimpl.kernels.layout.amx import AmxWeights
 from refimpl.kernels.layout.vnni2 import Vnni2
-from refimpl.kernels.simd.threefold import NATIVE, PORTABLE
+from refimpl.kernels.simd.threefold import PORTABLE
 from refimpl.nn.gemm_bf16 import gemm_bf16
 
 # --- bf16: the oracle ------------------------------------------------------------------------------------------------
@@ -174,17 +174,7 @@ def test_bf16_rejects():
 @NEEDS_JIT
 @NEEDS_NATIVE
 def test_the_inner_loop_is_what_the_docstring_counts():
-    fresh = numba.njit(nogil=True)(GEMM_BF16.source._copy("listed", NATIVE))
-    a, w = bf16_operands(7, 5, 9, "any bits")
-    same_bits(GEMM_BF16.call(fresh, a, GEMM_BF16.pack(w)), gemm_bf16(a, w))
-    (listing,) = fresh.inspect_asm().values()
-    lines = listing.splitlines()
-    dots = [i for i, line in enumerate(lines) if "vdpbf16ps" in line]
-    assert dots
-    assert len(dots) % 24 == 0
-    assert all("%zmm" in lines[i] for i in dots)
-    loop = lines[dots[0] : dots[-1] + 1]
-    assert not [line for line in loop if re.search(r"\(%rsp|\(%rbp", line) and "%zmm" in line]
+    counts_as_documented(inner_loop(GEMM_BF16, bf16_operands(7, 5, 9, "one size")), {"vdpbf16ps": 24})
 
 
 # --- AMX -------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from runpy import run_path
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from test_1_arithmetic import equal, rng
 from test_2_expand import JITTED, LACKING
 from test_2_registers import NEEDS_JIT
-from test_5_kernels import BERT, CODES, SMALL, assembly, extreme, need_threads, operands
+from test_5_kernels import BERT, CODES, SMALL, counts_as_documented, extreme, inner_loop, need_threads, operands
 from test_5_layouts import SHAPES, WEIGHTS, changed, corrupt, rejects, same, weights
 
 from refimpl.integer.gemm import MAX_K
@@ -230,7 +229,6 @@ def test_compiled_on_any_shape(target, n, m, k, density, codes):
 
 PLAIN = """
 import sys
-from runpy import run_path
 sys.path.insert(0, {tests!r})
 from test_5_bitmask import KERNEL, check_spgemm_bitmask
 check_spgemm_bitmask(lambda a, w: KERNEL.portable(a, KERNEL.pack(w)))
@@ -252,12 +250,8 @@ def test_portable_without_vbmi2(request, tmp_path):
 @needs_native
 def test_inner_loop():
     """Four expansions for 24 dot products, and no accumulator or weight leaves its register."""
-    lines = assembly(KERNEL)
-    dots = [i for i, line in enumerate(lines) if "vpdpbusd" in line]
-    for mnemonic, share in (("vpdpbusd", 24), ("vpexpandb", 4), ("popcnt", 4)):
-        assert sum(mnemonic in line for line in lines) * 24 == len(dots) * share, mnemonic
-    first = min(i for i, line in enumerate(lines) if "vpexpandb" in line)
-    assert not [line for line in lines[first : dots[-1] + 1] if "%rsp" in line and "%zmm" in line]
+    documented = {"vpdpbusd": 24, "vpexpandb": 4, "popcntq": 4}
+    counts_as_documented(inner_loop(KERNEL, operands(7, 5, 9, 1)), documented)
 
 
 # --- what the record rejects -----------------------------------------------------------------------------------------
@@ -282,25 +276,3 @@ def test_record_rejects():
             run(a[:, 1:], packed)
     with pytest.raises(ValueError, match="threads is 0; need 1 to"):
         KERNEL.portable(a, packed, 0)
-
-
-# --- the benchmark ---------------------------------------------------------------------------------------------------
-
-
-@NEEDS_JIT
-def test_the_benchmark_measures(monkeypatch, request):
-    path = request.config.rootpath / "asv_bench" / "benchmarks" / "bitmask.py"
-    benchmark = run_path(str(path))
-    small = {"M": 64, "K": 32, "LAYERS": 2, "ROUNDS": 2, "TOKENS": (1, 7), "DENSITIES": (0.1, 1.0)}
-    for name, value in small.items():
-        monkeypatch.setitem(benchmark["measure"].__globals__, name, value)
-    table = benchmark["measure"]()
-    assert table.row_count == 3
-    assert [column.header for column in table.columns] == ["density", "bytes", "time, 1 token", "time, 7 tokens"]
-
-
-def test_break_even(request):
-    break_even = run_path(str(request.config.rootpath / "asv_bench" / "benchmarks" / "bitmask.py"))["break_even"]
-    assert break_even((0.2, 0.4, 1.0), [0.5, 1.5, 2.0]) == pytest.approx(0.3)
-    assert break_even((0.2, 0.4), [1.5, 2.0]) == 0.2
-    assert break_even((0.2, 0.4), [0.5, 0.9]) == 0.4

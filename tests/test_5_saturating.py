@@ -13,7 +13,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_1_arithmetic import GOLDEN, equal
 from test_2_registers import NEEDS_JIT
-from test_5_kernels import BERT, CODES, SMALL, assembly, extreme, need_threads, operands
+from test_5_kernels import (
+    BERT,
+    CODES,
+    INNER_LOOPS,
+    SMALL,
+    counts_as_documented,
+    extreme,
+    inner_loop,
+    need_threads,
+    operands,
+)
 
 from refimpl.integer.gemm import gemm_u8s8s32, gemm_u8s8s32_pair_saturating
 from refimpl.integer.sparse_saturation import bsgemm_4x1_u8s8s32_pair_saturating
@@ -194,15 +204,9 @@ def test_openvino_without_vnni_returns_the_same(tmp_path):
 def test_inner_loop(kernel):
     """One vpmaddubsw on a whole register for each vpdpbusd of the exact kernel, and then vpmaddwd with vpaddd or the
     two merged; none is spilled."""
-    lines = assembly(kernel)
-    dots = [i for i, line in enumerate(lines) if "vpmaddubsw" in line]
-    assert all("%zmm" in lines[i] for i in dots)
-    counts = {name: sum(name in line for line in lines) for name in ("vpmaddwd", "vpdpwssd", "vpdpbusd")}
-    assert counts["vpdpbusd"] == 0
-    assert counts["vpmaddwd"] + counts["vpdpwssd"] == len(dots)
-    exact = sum("vpdpbusd" in line for line in assembly({TWINS[0]: GEMM, TWINS[1]: BSGEMM_4X1}[kernel]))
-    assert len(dots) == exact
-    assert not [line for line in lines[dots[0] : dots[-1] + 1] if "%rsp" in line and "%zmm" in line]
+    loop, exact = inner_loop(kernel, operands(7, 5, 9, 1)), {TWINS[0]: GEMM, TWINS[1]: BSGEMM_4X1}[kernel]
+    counts_as_documented(loop, {"vpmaddubsw": INNER_LOOPS[exact.name]["vpdpbusd"], "vpdpbusd": 0})
+    assert loop.counts.get("vpmaddwd", 0) + loop.counts.get("vpdpwssd", 0) == loop.counts["vpmaddubsw"]
 
 
 # --- exchange --------------------------------------------------------------------------------------------------------

@@ -13,26 +13,30 @@ import numpy as np
 import pytest
 from rich.console import Console
 from test_1_arithmetic import equal
+from test_2_bf16 import scalar_fma
 from test_2_registers import NEEDS_JIT
 from test_cli import one_line, refimpl  # noqa: F401
 
 from refimpl import isa
-from refimpl.kernels.catalog import KERNELS
+from refimpl.isa.amx import Amx
+from refimpl.isa.bf16 import fma_daz_ftz
+from refimpl.kernels import cpu
+from refimpl.kernels.catalog import KERNELS, OTHERS, WATCHED
 from refimpl.kernels.simd import assembly
 from refimpl.kernels.simd.instructions.interleave import vpunpcklbw
 from refimpl.kernels.simd.instructions.memory import vmovdqu8_load, vmovdqu8_store, vpbroadcastd
-from refimpl.kernels.simd.provenance import Byte, Pair, Product, provenance
+from refimpl.kernels.simd.provenance import DOTS, Item, Pair, Product, met, numbers, provenance
 from refimpl.kernels.simd.threefold import NATIVE, PORTABLE, kernel, part
 from refimpl.kernels.simd.trace import Place, Register, functions, instructions, trace
-from refimpl.models.explain import example, listing, page, terminal, words
+from refimpl.models.explain import example, listing, page, sums, terminal
 from refimpl.models.explain.flow import flow
 from refimpl.models.explain.story import story
 
-each_kernel = pytest.mark.parametrize("name", KERNELS)
-SATURATING = [name for name in KERNELS if example.saturates(KERNELS[name])]
-EXACT = [name for name in KERNELS if name not in SATURATING]
+each_kernel = pytest.mark.parametrize("name", WATCHED)
+SATURATING = [name for name in WATCHED if example.saturates(WATCHED[name])]
+EXACT = [name for name in WATCHED if name not in [*SATURATING, "gemm_bf16"]]
 SHAPES = [(1, 1, 1), (4, 2, 7), (5, 7, 9), (64, 3, 4), (9, 64, 5)]
-traced = cache(lambda name, shape=example.SHAPE: example.run(KERNELS[name], shape))
+traced = cache(lambda name, shape=example.SHAPE: example.run(WATCHED[name], shape))
 each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
@@ -113,8 +117,8 @@ def test_tracing_leaves_the_kernel_alone():
 @each_shape
 def test_the_product_traced_is_the_oracle(name, shape):
     run = traced(name, shape)
-    equal(run.product, KERNELS[name].oracle(run.a, run.w))
-    equal(run.product, KERNELS[name].emulated(run.a, KERNELS[name].pack(run.w)))
+    equal(run.product, WATCHED[name].oracle(run.a, run.w))
+    equal(run.product, WATCHED[name].emulated(run.a, WATCHED[name].pack(run.w)))
 
 
 @each_kernel
@@ -132,9 +136,13 @@ def test_every_result_is_what_the_instruction_makes_again(name):
             else:
                 arguments.append(operand)
         again = step.meaning(*arguments)
-        assert getattr(isa, step.instruction, step.meaning) is step.meaning
+        meaning = inspect.unwrap(step.meaning)
+        assert getattr(isa, step.instruction, meaning) is meaning
         if isinstance(step.result, np.ndarray):
             equal(again, step.result)
+        elif isinstance(step.result, Amx):
+            assert again[:4] == step.result[:4]
+            equal(again.tiles, step.result.tiles)
         else:
             assert again == step.result
 
@@ -142,8 +150,17 @@ def test_every_result_is_what_the_instruction_makes_again(name):
 # --- provenance ------------------------------------------------------------------------------------------------------
 
 
-def value(lane):
-    return sum(term.value for term in lane) if isinstance(lane, tuple) and not isinstance(lane, Byte) else lane.value
+def recomputed(lanes, dtype):
+    """The register that lanes stand for: the sums of integer terms, the chains of f32 ones."""
+    if isinstance(lanes[0], Item):
+        return [lane.value for lane in lanes]
+    if dtype != np.float32:
+        return [sum(term.value for term in terms) for terms in lanes]
+    acc = np.zeros(len(lanes), np.float32)
+    for products in zip(*lanes, strict=True):
+        a, w = np.array([(p.a.value, p.w.value) for p in products], np.float32).T
+        acc = fma_daz_ftz(acc, a, w)
+    return acc.tolist()
 
 
 @each_kernel
@@ -152,9 +169,9 @@ def test_every_register_is_recomputed_from_its_provenance(name, shape):
     run = traced(name, shape)
     for step, lanes in zip(run.steps, run.provenance.registers, strict=True):
         if lanes is not None:
-            assert [value(lane) for lane in lanes] == step.result.tolist()
+            assert recomputed(lanes, step.result.dtype) == numbers(step.result).ravel().tolist()
         elif isinstance(step.result, np.ndarray):
-            assert step.instruction == "ones_s16"
+            assert step.instruction in ("ones_s16", "configuration")
 
 
 @each_kernel
@@ -164,27 +181,45 @@ def test_every_output_has_each_product_once(name, shape):
 
 
 def check_provenance(follow):
-    """follow: steps -> Provenance. On a kernel that interleaves and one that saturates."""
-    for name in ("bsgemm_4x1_u8s8s32", "gemm_u8s8s32_pair_saturating"):
-        run = traced(name, (5, 3, 7))
+    """follow: steps -> Provenance. On a kernel that interleaves, one that saturates, one of bf16 and one of tiles."""
+    for name, shape in [
+        ("bsgemm_4x1_u8s8s32", (5, 3, 7)),
+        ("gemm_u8s8s32_pair_saturating", (5, 3, 7)),
+        ("gemm_bf16", (5, 6, 7)),  # the fifth token's bits depend on the order
+        ("gemm_u8s8s32_amx", (17, 3, 65)),
+    ]:
+        run = traced(name, shape)
         check_outputs(run._replace(provenance=follow(run.steps)))
+
+
+def bits(value):
+    return int(np.float32(value).view(np.uint32))
+
+
+def chain(products):
+    """The oracle's order and rounding, in exact rationals."""
+    acc = 0
+    for p in products:
+        acc = scalar_fma(acc, bits(p.a.value), bits(p.w.value))
+    return np.uint32(acc).view(np.float32)
 
 
 def check_outputs(run):
     """The (k, a, w) of an output, read off its provenance, are the row of a and the live part of the row of w."""
     outputs = {element: place for place, element in run.names.items() if element.matrix == "acc"}
     assert len(outputs) == run.product.size
+    a_values, w_values = numbers(run.a), numbers(run.w)
     for (n, m), result in np.ndenumerate(run.product):
         terms = run.provenance.memory.get(outputs["acc", n, m]) or ()
-        assert sum(term.value for term in terms) == result
+        assert (chain(terms) if result.dtype == np.float32 else sum(term.value for term in terms)) == result
         products = [p for term in terms for p in (term if isinstance(term, Pair) else (term,))]
         found = []
         for p in products:
-            a, w = (run.names.get((byte.array, byte.at)) for byte in (p.a, p.w))
+            a, w = (run.names.get((item.array, item.at)) for item in (p.a, p.w))
             if a and w:
                 assert (a.row, w.row) == (n, m)
                 assert a.column == w.column
-                assert (p.a.value, p.w.value) == (run.a[a.row, a.column], run.w[w.row, w.column])
+                assert (p.a.value, p.w.value) == (a_values[a.row, a.column], w_values[w.row, w.column])
                 found.append(a.column)
             else:
                 assert p.value == 0
@@ -194,28 +229,28 @@ def check_outputs(run):
 def test_provenance_follows_moves_and_forgets_what_it_does_not_know():
     steps, _ = traced_tiny()
     found = provenance(steps)
-    assert found.registers[6][:4] == [Byte(1, "x", 1), Byte(101, "w", 1), Byte(2, "x", 2), Byte(102, "w", 2)]
-    assert found.memory["out", 65] == Byte(101, "w", 1)
+    assert found.registers[6][:4] == [Item(1, "x", 1), Item(101, "w", 1), Item(2, "x", 2), Item(102, "w", 2)]
+    assert found.memory["out", 65] == Item(101, "w", 1)
     unknown = [step._replace(instruction="other") if step.instruction == "vpbroadcastd" else step for step in steps]
     assert provenance(unknown).registers[2] is None
 
 
 def test_pair():
-    pair = Pair(Product(Byte(255), Byte(127)), Product(Byte(255), Byte(127)))
+    pair = Pair(Product(Item(255), Item(127)), Product(Item(255), Item(127)))
     assert (pair.exact, pair.value, pair.clipped) == (64770, 32767, True)
-    assert words.pair(pair) == "255·127 + 255·127 = 64770 -> 32767"
-    fits = Pair(Product(Byte(255), Byte(64)), Product(Byte(255), Byte(64)))
+    assert sums.pair(pair) == "255·127 + 255·127 = 64770 -> 32767"
+    fits = Pair(Product(Item(255), Item(64)), Product(Item(255), Item(64)))
     assert (fits.value, fits.clipped) == (32640, False)
-    assert words.pair(fits) == "255·64 + 255·64 = 32640"
-    low = Pair(Product(Byte(255), Byte(-128)), Product(Byte(255), Byte(-128)))
-    assert words.pair(low) == "255·(-128) + 255·(-128) = -65280 -> -32768"
+    assert sums.pair(fits) == "255·64 + 255·64 = 32640"
+    low = Pair(Product(Item(255), Item(-128)), Product(Item(255), Item(-128)))
+    assert sums.pair(low) == "255·(-128) + 255·(-128) = -65280 -> -32768"
 
 
 @pytest.mark.parametrize("name", SATURATING)
 def test_the_clipped_pairs_are_found(name):
     """Those that an independent count on the terms of the oracle finds; the exact kernels have none."""
-    told = story(KERNELS[name])
-    clipped = [(step, lane) for step in told["steps"] for lane in step["clipped"]]
+    told = story(WATCHED[name])
+    clipped = [(step, lane) for step in told["steps"] for lane in step["lossy"]]
     assert {step["instruction"] for step, _ in clipped} == {"vpmaddubsw"}
     assert "acc[0,0]: 255·127 + 255·127 = 64770 -> 32767" in {step["lanes"][lane] for step, lane in clipped}
     assert any("32767 is the most that a signed 16-bit word holds" in step["why"] for step, _ in clipped)
@@ -229,8 +264,8 @@ def test_the_clipped_pairs_are_found(name):
 
 @pytest.mark.parametrize("name", EXACT)
 def test_nothing_clips_in_exact_kernels(name):
-    told = story(KERNELS[name])
-    assert not any(step["clipped"] for step in told["steps"])
+    told = story(WATCHED[name])
+    assert not any(step["lossy"] for step in told["steps"])
     assert all(output["value"] == output["exact"] for output in told["outputs"])
 
 
@@ -267,15 +302,21 @@ def test_padding_steps_do_not_matter(name):
 
 
 @each_kernel
-def test_the_four_bytes_of_a_dword_have_four_slots(name):
-    told, seen = story(KERNELS[name], (4, 2, 8)), 0
-    for step in told["steps"]:
-        if step["instruction"] in ("vpdpbusd", "vpmaddubsw") and step["matters"]:
-            pairs = [told["steps"][operand["register"]]["result"]["slots"] for operand in step["operands"][-2:]]
-            slots = [(i % 4, *pair) for i, pair in enumerate(zip(*pairs, strict=True)) if None not in pair]
-            assert all(len(set(equal_slots)) == 1 for equal_slots in slots)
-            seen += bool(slots)
-    assert seen
+def test_slots_are_the_places_in_a_dword(name):
+    """Of every product of an activation and a weight, in whatever registers the two met: one slot, that of both."""
+    run, seen = traced(name, (4, 2, 8)), 0
+    flowing = flow(run)
+    for step in run.steps:
+        if step.instruction in DOTS:
+            registers = [operand.step for operand in step.operands[DOTS[step.instruction] :][:2]]
+            per = 4 // run.steps[registers[0]].result.itemsize
+            for at in (pair for lane in met(step) for pair in lane):
+                items = [run.provenance.registers[register][i] for register, i in zip(registers, at, strict=True)]
+                if all((item.array, item.at) in run.names for item in items):
+                    assert [flowing.slots[r][i] for r, i in zip(registers, at, strict=True)] == [i % per for i in at]
+                    assert at[0] % per == at[1] % per
+                    seen += 1
+    assert seen == 2 * np.count_nonzero(run.w)
 
 
 @pytest.mark.parametrize(
@@ -298,9 +339,9 @@ def test_good_shapes():
 
 @each_kernel
 def test_terminal(name, capsys):
-    terminal.show(story(KERNELS[name]), Console(width=100, highlight=False, emoji=False))
+    terminal.show(story(WATCHED[name]), Console(width=100, highlight=False, emoji=False))
     out = capsys.readouterr().out
-    told = story(KERNELS[name])
+    told = story(WATCHED[name])
     shown = set(map(int, re.findall(r"^ {0,3}(\d+) \w", out, re.M)))
     for first, last in re.findall(r"^ {0,3}(\d+) … (\d+)  only padding", out, re.M):
         shown |= set(range(int(first), int(last) + 1))
@@ -341,7 +382,7 @@ class Reader(html.parser.HTMLParser):
 
 @each_kernel
 def test_page_is_whole_and_needs_nothing_else(name):
-    told = story(KERNELS[name])
+    told = story(WATCHED[name])
     text = page.page(told)
     reader = Reader(text)
     assert json.loads(reader.texts["story"]) == json.loads(json.dumps(told))
@@ -356,7 +397,7 @@ def test_page_is_whole_and_needs_nothing_else(name):
 
 
 def test_page_escapes_everything():
-    told = story(KERNELS["gemm_u8s8s32"], (1, 1, 1))
+    told = story(WATCHED["gemm_u8s8s32"], (1, 1, 1))
     told["kernel"] = told["about"] = "</script><script>alert(1)</script>&amp;<!-- @SCRIPT@ \u2028"
     text = page.page(told)
     assert "alert(1)</script>" not in text
@@ -395,13 +436,13 @@ def key(name):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "page.html"
-    path.write_text(page.page(story(KERNELS["gemm_u8s8s32_pair_saturating"])), "utf-8")
+    path.write_text(page.page(story(WATCHED["gemm_u8s8s32_pair_saturating"])), "utf-8")
     return path
 
 
 @needs_browser
 def test_page_in_a_browser(written, tmp_path):
-    told = story(KERNELS["gemm_u8s8s32_pair_saturating"])
+    told = story(WATCHED["gemm_u8s8s32_pair_saturating"])
     last = len(told["steps"]) - 1
     following = next(i for i in range(13, last) if told["steps"][i]["matters"])
     slide = 'const s = document.getElementById("slider"); s.value = 40; s.dispatchEvent(new Event("input"));'
@@ -423,7 +464,7 @@ def test_the_page_says_why_a_pair_saturates(written, tmp_path):
     why = re.search(r'<div id="why".*?</div>', dom, re.S)[0].replace("&nbsp;", " ")
     assert "255·127 + 255·127 = 64770 → 32767" in why
     assert "32767 is the most that a signed 16-bit word holds" in why
-    assert len(re.findall(r'class="cell[^"]*clipped"', dom)) == 4
+    assert len(re.findall(r'class="cell[^"]*lossy"', dom)) == 4
     assert "<mark>vpmaddubsw(x, w)</mark>" in dom
 
 
@@ -445,6 +486,7 @@ f:
 \tvpaddd\t%zmm0, %zmm1, %zmm0 # comment
 \t.loc\t1 8 1
 \tvmovdqa64\t%zmm0, -64(%rsp)
+\tvmovdqu64\t64(%rbp), %zmm2
 \tjne\t.LBB0_3
 \tjmp\t.LBB0_2
 """
@@ -452,29 +494,40 @@ f:
 
 def test_inner_loop_of_a_listing():
     loop = assembly.inner_loop(LOOPS)
-    assert [line.mnemonic for line in loop] == ["vpaddd", "vmovdqa64", "jne"]
+    assert [line.mnemonic for line in loop] == ["vpaddd", "vmovdqa64", "vmovdqu64", "jne"]
     assert loop[0] == assembly.Line("vpaddd", "%zmm0, %zmm1, %zmm0", "kernel.py", 7)
     found = assembly.Listing(loop, True)
     assert found.spills == [assembly.Line("vmovdqa64", "%zmm0, -64(%rsp)", "kernel.py", 8)]
-    assert found.counts == {"vpaddd": 1, "vmovdqa64": 1, "jne": 1}
+    assert found.counts == {"vpaddd": 1, "vmovdqa64": 1, "vmovdqu64": 1, "jne": 1}
     with pytest.raises(RuntimeError, match="the compiler left no loop"):
         assembly.inner_loop("f:\n\tretq\n")
 
 
+DOT_COUNTS = {
+    "gemm_u8s8s32": ("vpdpbusd", 24),
+    "bsgemm_4x1_u8s8s32": ("vpdpbusd", 16),
+    "gemm_bf16": ("vdpbf16ps", 24),
+}
+
+
 @NEEDS_JIT
 @pytest.mark.parametrize("target", [PORTABLE, NATIVE])
-@pytest.mark.parametrize("name", ["gemm_u8s8s32", "bsgemm_4x1_u8s8s32"])
+@pytest.mark.parametrize("name", DOT_COUNTS)
 def test_asm(name, target, capsys):
-    if target == NATIVE and KERNELS[name].source.missing():
-        pytest.skip(f"this CPU lacks {KERNELS[name].source.missing()}")
-    data = listing.compile_listing(KERNELS[name], target)
+    if target == NATIVE and WATCHED[name].source.missing():
+        pytest.skip(f"this CPU lacks {WATCHED[name].source.missing()}")
+    data = listing.compile_listing(WATCHED[name], target)
     assert sum(data["counts"].values()) == len(data["loop"])
     if target == NATIVE:
-        assert data["counts"]["vpdpbusd"] == {"gemm_u8s8s32": 24, "bsgemm_4x1_u8s8s32": 16}[name]
+        dot, count = DOT_COUNTS[name]
+        assert data["counts"][dot] in (count, 2 * count)  # LLVM may unroll once
         assert data["spills"] == 0
-        dots = [line for line in data["loop"] if line["mnemonic"] == "vpdpbusd"]
+        dots = [line for line in data["loop"] if line["mnemonic"] == dot]
         assert data["lines_known"]
-        assert all("vpdpbusd(" in line["python"] for line in dots)
+        assert all(f"{dot}(" in line["python"] for line in dots)
+        moved = {line["implements"] for line in data["loop"]} - {dot, ""}
+        assert moved
+        assert all(instructions(WATCHED[name].source) >= set(said.split(" / ")) for said in moved)
     listing.show(data, Console(width=100, highlight=False, emoji=False))
     out = capsys.readouterr().out
     assert f"{target}: the inner loop, {len(data['loop'])} instructions" in out
@@ -493,20 +546,34 @@ def test_explain(refimpl, tmp_path):  # noqa: F811
     assert "M = 2, N = 1, K = 3" in out
     status, out, _ = refimpl("explain", "gemm_u8s8s32", "--json")
     assert status == 0
-    assert json.loads(out) == story(KERNELS["gemm_u8s8s32"])
+    assert json.loads(out) == story(WATCHED["gemm_u8s8s32"])
     path = tmp_path / "out.html"
     status, out, err = refimpl("explain", "gemm_u8s8s32", "--html", path)
     assert (status, err) == (0, "")
-    assert path.read_text("utf-8") == page.page(story(KERNELS["gemm_u8s8s32"]))
+    assert path.read_text("utf-8") == page.page(story(WATCHED["gemm_u8s8s32"]))
 
 
 def test_mistakes(one_line, tmp_path):  # noqa: F811
     for command in ("explain", "asm"):
         error = one_line(command, "gem_u8s8s32")
         assert "there is no kernel 'gem_u8s8s32'; nearest is gemm_u8s8s32; there are bsgemm_" in error
-        assert all(name in error for name in KERNELS)
+        assert all(name in error for name in WATCHED)
     assert "shape is 4x4; need M,N,K" in one_line("explain", "gemm_u8s8s32", "--shape", "4x4")
     assert "is not a folder" in one_line("explain", "gemm_u8s8s32", "--html", tmp_path / "no" / "x.html")
+
+
+def test_asm_of_what_is_only_emulated(one_line):  # noqa: F811
+    assert one_line("asm", "gemm_u8s8s32_amx") == "error: gemm_u8s8s32_amx is emulated only: nothing is compiled\n"
+
+
+@NEEDS_JIT
+def test_asm_shows_what_runs(refimpl, monkeypatch):  # noqa: F811
+    """Native where this CPU has the instructions, otherwise portable."""
+    for features in (cpu.features(), frozenset()):
+        monkeypatch.setattr(cpu, "features", lambda features=features: features)
+        status, out, err = refimpl("asm", "gemm_bf16")
+        assert (status, err) == (0, "")
+        assert out.startswith(f"gemm_bf16 {NATIVE if 'avx512bf16' in features else PORTABLE}: the inner loop")
 
 
 def test_asm_without_a_compiler(one_line, monkeypatch):  # noqa: F811
@@ -515,7 +582,8 @@ def test_asm_without_a_compiler(one_line, monkeypatch):  # noqa: F811
 
 
 def test_names_of_the_catalog():
-    assert all(kernel.name == name for name, kernel in KERNELS.items())
+    assert all(kernel.name == name for name, kernel in (WATCHED | OTHERS).items())
+    assert {name for name, kernel in (KERNELS | OTHERS).items() if instructions(kernel.source)} == set(WATCHED)
 
 
 def test_explaining_needs_no_numba_to_be_imported():

@@ -166,7 +166,9 @@ def test_public_functions_and_classes_have_docstrings(path):
     assert bare == []
 
 
-NAME = re.compile(r"(gemm|bsgemm_[1-9]\d*x[1-9]\d*(_shared(32)?)?|spgemm_bitmask)_u8s8s32(_pair_saturating)?|gemm_bf16")
+NAME = re.compile(
+    r"(gemm|bsgemm_[1-9]\d*x[1-9]\d*(_half|_shared(32)?)?|spgemm_bitmask)_u8s8s32(_pair_saturating)?|gemm_bf16"
+)
 
 
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)

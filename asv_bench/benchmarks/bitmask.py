@@ -1,115 +1,123 @@
-"""Bitmask weights against dense ones: time, memory traffic, and the density below which they are faster.
+"""Bitmask weights against dense ones: bytes, time, and the density below which they are faster.
 
-Run as a script for a table: ``python asv_bench/benchmarks/bitmask.py``, on an otherwise idle machine.
-
-LAYERS different layers take turns, so that none is left in a cache when its turn comes again: first dense, then bitmask
-ones, several rounds, of which the fastest counts. One thread.
+Three places where the weights may be: a cache, since one layer runs again and again; memory, since so many copies of
+the layer take turns that none is left in a cache when its turn comes again; memory of which two threads, each with
+copies of its own, share the bandwidth. Copies of one form take CACHE_FOLD times the last-level cache, within MOST_BYTES
+for both forms. The product itself runs on one thread.
 """
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+import numba
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from refimpl.kernels import cpu
+from benchmarks.measuring import Contestant, array_bytes, copied, in_turns, product_arguments, timed
 from refimpl.kernels.gemm_u8s8s32 import GEMM
-from refimpl.kernels.layout import aligned, bitmask
-from refimpl.kernels.layout.bitmask import break_even_density
 from refimpl.kernels.record import Kernel
 from refimpl.kernels.spgemm_bitmask_u8s8s32 import SPGEMM_BITMASK
 
 M, K = 3072, 768
-LAYERS = 128  # 302 MB of dense weights
-ROUNDS = 7
-TOKENS, DENSITIES = (1, 4, 16), (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1.0)
+TOKENS, DENSITIES = (1, 4, 16), (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05)
+PLACES = {"cache": 1, "memory": 1, "memory, two at once": 2}
+"""Place -> how many threads run a layer each."""
+CACHE_FOLD, MOST_BYTES = 4, 1_500_000_000
+SECONDS = 1.0
 
 
-def sparse_weights(density: float) -> np.ndarray:
-    """s8 (M, K), nonzero in a share ``density`` of random places."""
+def operands(tokens: int, density: float) -> tuple[np.ndarray, np.ndarray]:
+    """a: u8 (tokens, K); w: s8 (M, K), nonzero in a share ``density`` of random places."""
     rng = np.random.default_rng(0)
     w = rng.integers(1, 128, (M, K)).astype(np.int8) * rng.choice(np.array([-1, 1], np.int8), (M, K))
-    return w * (rng.random((M, K)) < density)
+    return rng.integers(0, 256, (tokens, K), np.uint8), w * (rng.random((M, K)) < density)
 
 
-def checked_runs(kernel: Kernel, a: np.ndarray, w: np.ndarray) -> list[Callable[[], None]]:
-    """One layer's run for each of LAYERS copies of the weights, after a comparison with the oracle."""
-    execution, packed = kernel.source.compiled(kernel.fastest()), kernel.pack(w)
-    arguments: list = []
-    got = kernel.call(lambda *given: (arguments.extend(given), execution(*given)), a, packed)
-    if not np.array_equal(got, kernel.oracle(a, w)):
-        raise AssertionError(f"{kernel.name} and its oracle differ")
+def cache_bytes() -> dict[int, int]:
+    """Level -> bytes of the caches for data that the kernel knows CPU 0 to have; a virtual machine may hide some."""
+    sizes = {}
+    for cache in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        level, kind, size = ((cache / name).read_text().strip() for name in ("level", "type", "size"))
+        if kind != "Instruction":
+            sizes[int(level)] = 1024 * int(size.removesuffix("K"))
+    return sizes
+
+
+def streamed_bytes() -> int:
+    """What the copies of one form take, to the next whole copy."""
+    return min(CACHE_FOLD * cache_bytes().get(3, MOST_BYTES), MOST_BYTES // 2)
+
+
+def layers(kernel: Kernel, a: np.ndarray, w: np.ndarray, packed: Any, count: int) -> list[Callable[[], None]]:
+    """The run of one layer for each of ``count`` copies of its weights. Raises AssertionError unless the product is
+    the oracle's."""
+    execution = kernel.source.compiled(kernel.fastest())
+    given = product_arguments(kernel, execution, a, w, packed)
     weights = len(packed) - 1  # the arrays of the weights come first
-    return [_bound(execution, [*map(_copy, arguments[:weights]), *arguments[weights:]]) for _ in range(LAYERS)]
+    return [partial(execution, *map(copied, given[:weights]), *given[weights:]) for _ in range(count)]
 
 
-def _copy(array: np.ndarray) -> np.ndarray:
-    copy = aligned.empty(array.shape, array.dtype)
-    copy[...] = array
-    return copy
-
-
-def _bound(execution: Callable[..., None], arguments: list) -> Callable[[], None]:
-    return lambda: execution(*arguments)
-
-
-def seconds(runs: list[Callable[[], None]]) -> float:
-    """One pass over all layers."""
-    begin = time.perf_counter()
+def run_all(runs: Sequence[Callable[[], None]]) -> None:
+    """One after the other."""
     for run in runs:
         run()
-    return time.perf_counter() - begin
 
 
-def break_even(densities: tuple[float, ...], ratios: list[float]) -> float:
-    """The lowest density at which the ratio reaches 1, in a straight line between measured ones; at most the last."""
-    for i, ratio in enumerate(ratios):
-        if ratio >= 1:
-            return float(np.interp(1, ratios[max(i - 1, 0) : i + 1], densities[max(i - 1, 0) : i + 1]))
-    return densities[-1]
+def passes(
+    kernel: Kernel, a: np.ndarray, w: np.ndarray, packed: Any, place: str, open_: ExitStack
+) -> tuple[Contestant, int]:
+    """One pass over all copies of a layer, and how many there are."""
+    threads = PLACES[place]
+    each = 1 if place == "cache" else -(-streamed_bytes() // (threads * array_bytes(packed)))
+    runs = [layers(kernel, a, w, packed, each) for _ in range(threads)]
+    if threads == 1:
+        return timed(lambda: run_all(runs[0])), each
+    pool = open_.enter_context(ThreadPoolExecutor(threads))
+    return timed(lambda: list(pool.map(run_all, runs))), threads * each
 
 
 class Bitmask:
-    """3072 x 768 weights with random zeros, streamed from memory."""
+    """3072 x 768 weights with random zeros."""
 
-    params = (TOKENS, DENSITIES)
-    param_names = ("tokens", "density")
+    params = (tuple(PLACES), TOKENS, DENSITIES)
+    param_names = ("place", "tokens", "density")
+    unit = "ratio to dense"
+    timeout = 300
+
+    def setup(self, place: str, tokens: int, density: float) -> None:
+        self.open = ExitStack()
+        if PLACES[place] > numba.config.NUMBA_NUM_THREADS:
+            raise NotImplementedError(f"this machine has fewer than {PLACES[place]} CPUs")
+        a, w = operands(tokens, density)
+        self.passes, self.layers, self.bytes = {}, {}, {}
+        for kernel in (GEMM, SPGEMM_BITMASK):
+            packed = kernel.pack(w)
+            self.passes[kernel.name], self.layers[kernel.name] = passes(kernel, a, w, packed, place, self.open)
+            self.bytes[kernel.name] = array_bytes(packed)
+
+    def teardown(self, place: str, tokens: int, density: float) -> None:
+        self.open.close()
+
+    def seconds(self, total: float) -> dict[str, float]:
+        """Of one layer by each kernel, measured in turns for ``total`` seconds."""
+        found = in_turns(self.passes, total / len(self.passes))
+        return {name: samples.best / self.layers[name] for name, samples in found.items()}
+
+    def track_time_ratio(self, place: str, tokens: int, density: float) -> float:
+        seconds = self.seconds(SECONDS)
+        return seconds[SPGEMM_BITMASK.name] / seconds[GEMM.name]
+
+
+class Traffic:
+    """Bytes of packed weights of the same shape."""
+
+    params = DENSITIES
+    param_names = ("density",)
     unit = "ratio to dense"
 
-    def setup(self, tokens: int, density: float) -> None:
-        w = sparse_weights(density)
-        a = np.random.default_rng(1).integers(0, 256, (tokens, K), np.uint8)
-        self.dense, self.sparse = checked_runs(GEMM, a, w), checked_runs(SPGEMM_BITMASK, a, w)
-        self.traffic = bitmask.size(bitmask.pack(w)) / GEMM.pack(w).values.nbytes
-
-    def track_time_ratio(self, tokens: int, density: float) -> float:
-        rounds = [(seconds(self.dense), seconds(self.sparse)) for _ in range(ROUNDS)]
-        dense, sparse = np.min(rounds, axis=0)
-        return sparse / dense
-
-    def track_traffic_ratio(self, tokens: int, density: float) -> float:
-        """Bytes of weights read from memory, each once."""
-        return self.traffic
-
-
-def measure() -> Table:
-    """All parameters, and the break-even densities."""
-    table = Table("density", "bytes", *(f"time, {n} token{'s' * (n > 1)}" for n in TOKENS))
-    table.title = f"bitmask : dense, {M} x {K}, {LAYERS} layers in turn, one thread, {cpu.name()}"
-    times: dict[int, list[float]] = {tokens: [] for tokens in TOKENS}
-    for density in DENSITIES:
-        for tokens in TOKENS:
-            benchmark = Bitmask()
-            benchmark.setup(tokens, density)
-            times[tokens].append(benchmark.track_time_ratio(tokens, density))
-        cells = [benchmark.traffic, *(times[tokens][-1] for tokens in TOKENS)]
-        table.add_row(f"{density:.2f}", *(f"{cell:.2f}" for cell in cells))
-    even = [break_even_density((M, K)), *(break_even(DENSITIES, times[tokens]) for tokens in TOKENS)]
-    table.add_section()
-    table.add_row("break-even", *(f"{density:.2f}" for density in even))
-    return table
-
-
-if __name__ == "__main__":
-    Console().print(measure())
+    def track_ratio(self, density: float) -> float:
+        _, w = operands(1, density)
+        return array_bytes(SPGEMM_BITMASK.pack(w)) / array_bytes(GEMM.pack(w))

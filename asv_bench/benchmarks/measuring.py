@@ -4,7 +4,7 @@ A contestant is a function without arguments that runs once and returns the seco
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -41,25 +41,44 @@ def operands(m: int, k: int, tokens: int, density: float) -> tuple[np.ndarray, n
     return rng.integers(0, 256, (tokens, k)).astype(np.uint8), w
 
 
-def arguments(kernel: Kernel, execution: Callable[..., Any], a: np.ndarray, packed: Any) -> tuple[list, np.ndarray]:
-    """What ``kernel.call`` passes to the execution, its arrays copied to cache lines of their own; and the product
-    that the execution makes of these copies."""
+def arguments(
+    execution: Callable[..., Any], call: Callable[[Callable[..., Any]], Any], judge: Callable[[Any], None]
+) -> list:
+    """What ``call`` passes to the execution, its arrays copied to cache lines of their own. ``judge`` is given what
+    ``call`` returns when the execution has run on these copies; it raises AssertionError unless that is right."""
     kept: list = []
 
     def run_copies(*given: Any) -> None:
-        kept.extend(_copy(value) if isinstance(value, np.ndarray) else value for value in given)
+        kept.extend(copied(value) if isinstance(value, np.ndarray) else value for value in given)
         execution(*kept)
         for value, copy in zip(given, kept, strict=True):
             if isinstance(value, np.ndarray):
                 value[...] = copy
 
-    return kept, kernel.call(run_copies, a, packed)
+    judge(call(run_copies))
+    return kept
 
 
-def _copy(array: np.ndarray) -> np.ndarray:
+def copied(array: np.ndarray) -> np.ndarray:
+    """The same numbers on cache lines of their own."""
     copy = aligned.empty(array.shape, array.dtype)
     copy[...] = array
     return copy
+
+
+def array_bytes(values: Iterable[Any]) -> int:
+    """Of the arrays among the values."""
+    return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+
+
+def product_arguments(kernel: Kernel, execution: Callable[..., Any], a: np.ndarray, w: np.ndarray, packed: Any) -> list:
+    """``arguments`` of a product. packed: from w. Raises AssertionError unless the product is the oracle's."""
+
+    def judge(product: np.ndarray) -> None:
+        if not np.array_equal(product, kernel.oracle(a, w)):
+            raise AssertionError(f"{kernel.name} and its oracle differ")
+
+    return arguments(execution, lambda run: kernel.call(run, a, packed), judge)
 
 
 @contextmanager
@@ -67,9 +86,7 @@ def prepared(kernel: Kernel, a: np.ndarray, w: np.ndarray, threads: int = 1) -> 
     """The compiled kernel on packed operands, packing and unpacking left out. Raises AssertionError unless the product
     is the oracle's. Inside, numba runs with ``threads`` threads."""
     with compiled(kernel.source, kernel.fastest(), threads) as execution:
-        given, product = arguments(kernel, execution, a, kernel.pack(w))
-        if not np.array_equal(product, kernel.oracle(a, w)):
-            raise AssertionError(f"{kernel.name} and its oracle differ")
+        given = product_arguments(kernel, execution, a, w, kernel.pack(w))
         yield timed(lambda: execution(*given))
 
 

@@ -23,7 +23,8 @@ LABEL = re.compile(r"^(\.LBB\w+|[.\w$]+):")
 LOCATION = re.compile(r"^\s+\.loc\s+(\d+)\s+(\d+)")
 FILE = re.compile(r'^\s+\.file\s+(\d+)\s+(?:"([^"]*)"\s+)?"([^"]*)"')
 IDLE = re.compile(r"v?mov|vpxor|vxorp")
-STACK = re.compile(r"\(%r[sb]p|\[sp")
+STACK = re.compile(r"\(%rsp|\[sp")
+"""By %rsp alone: spilled vectors realign the frame, whose locals then go by it; %rbp is one more pointer to arrays."""
 
 
 class Line(NamedTuple):

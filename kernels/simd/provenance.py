@@ -1,38 +1,50 @@
-"""Where every lane of every register of a trace comes from, down to the products of single bytes.
+"""Where every lane of every register of a trace comes from, down to the products of single bytes or bf16.
 
-A byte that was only moved has an origin: an element of an array. A 16- or 32-bit lane of an integer product has terms:
-products of two bytes, or pairs of them that ``vpmaddubsw`` added and saturated. A lane's value is the sum of its terms'
-values (wrapped to s32), and a test recomputes every output from them.
+A number that was only moved has an origin: an element of an array. A 16- or 32-bit lane of a product has terms, in the
+order in which they are added: products of two numbers, or pairs of them that ``vpmaddubsw`` added and saturated. An
+integer lane's value is the sum of its terms' values (wrapped to s32), an f32 lane's the chain of fused multiply-adds
+with them; a test recomputes every output from them.
 
-Moves are followed by running the instruction's own meaning on numbered bytes. What an instruction outside this module's
-table makes has no provenance (None), nor has what is made from it.
+Moves are followed by running the instruction's own meaning on numbered elements. What an instruction outside this
+module's table makes has no provenance (None), nor has what is made from it.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from refimpl.integer.narrow import saturate_s16
+from refimpl.isa.bf16 import from_bf16
 from refimpl.kernels.simd.trace import Register, Step
 
+DOTS = {"vpdpbusd": 1, "vpmaddubsw": 0, "vdpbf16ps": 1, "tdpbusd": 1}
+"""Dot products, and which of their operands is the first factor; the second one follows."""
+LOADS = (
+    *("vmovdqu8_load", "vmovdqu8_load_low", "vpbroadcastd", "vpexpandb", "vmovdqu32_load"),
+    *("vmovdqu16_load", "vpbroadcastd_pair", "tileloadd"),
+)
+STORES = ("vmovdqu8_store", "vmovdqu32_store", "vmovups_store", "tilestored")
 
-class Byte(NamedTuple):
-    """A byte's value, and the element that it was loaded from: array is "" if none, as of zeros that a mask leaves."""
 
-    value: int
+class Item(NamedTuple):
+    """The value of a byte or a bf16, and the element that it was loaded from: array is "" if none, as of zeros that a
+    mask leaves."""
+
+    value: float
     array: str = ""
     at: int = -1
 
 
 class Product(NamedTuple):
-    """a, of u8, times w, of s8."""
+    """a, of u8, times w, of s8; or both of bf16."""
 
-    a: Byte
-    w: Byte
+    a: Item
+    w: Item
 
     @property
-    def value(self) -> int:
+    def value(self) -> float:
         """Exact."""
         return self.a.value * self.w.value
 
@@ -44,7 +56,7 @@ class Pair(NamedTuple):
     second: Product
 
     @property
-    def exact(self) -> int:
+    def exact(self) -> float:
         """The sum before saturation."""
         return self.first.value + self.second.value
 
@@ -60,7 +72,7 @@ class Pair(NamedTuple):
 
 
 Terms = tuple[Product | Pair, ...]
-Lanes = Sequence[Any]  # a Byte for each byte, or Terms for each wider lane
+Lanes = Sequence[Any]  # an Item for each byte or bf16, or Terms for each lane of a product
 
 
 class Provenance(NamedTuple):
@@ -79,31 +91,53 @@ def provenance(steps: list[Step]) -> Provenance:
     return found
 
 
+def numbers(array: np.ndarray) -> np.ndarray:
+    """What the elements stand for: u16 are bf16."""
+    return from_bf16(array) if array.dtype == np.uint16 else array
+
+
+def met(step: Step) -> list[list[tuple[int, int]]]:
+    """For each lane of a dot product's result the elements of its two factors that meet there, in order of addition."""
+    a, w = (operand.value for operand in step.operands[DOTS[step.instruction] :][:2])
+    if step.tile is None:
+        per = a.size // step.result.size
+        order = range(per)[:: -1 if step.instruction == "vdpbf16ps" else 1]
+        return [[(per * lane + i, per * lane + i) for i in order] for lane in range(step.result.size)]
+    depth, row = a.shape[1], w.shape[1]
+    return [
+        [(m * depth + k, k // 4 * row + 4 * n + k % 4) for k in range(depth)] for m, n in np.ndindex(step.result.shape)
+    ]
+
+
 def _lanes(operand: Register, found: Provenance) -> Lanes | None:
     return found.registers[operand.step]
 
 
 def _load(step: Step, found: Provenance) -> Lanes | None:
-    """Number the elements that are read, from 1, and see where the numbers arrive; 0 is no element."""
+    """Number the elements that are read, a row at a time from 1, and see where they arrive; 0 is no element."""
     place, *rest = step.operands
-    array = np.zeros(place.at + place.size, step.result.dtype)
-    array[place.at :] = np.arange(1, place.size + 1)
-    labels = step.meaning(array, place.at, *rest).view(f"u{array.itemsize}")
-    elements = [(place.array, place.at + int(label) - 1) if label else None for label in labels]
-    if array.itemsize > 1:
+    elements: list[tuple[str, int] | None] = [None] * step.result.size
+    for row in place.indices:
+        array = np.zeros(place.indices[-1].stop, step.result.dtype)
+        array[row] = np.arange(1, place.size + 1)
+        labels = step.meaning(array, place.at, *rest).ravel().view(f"u{array.itemsize}")
+        for i in np.flatnonzero(labels):
+            elements[i] = (place.array, row[int(labels[i]) - 1])
+    if step.result.itemsize == 4:
         return [found.memory.get(element) if element else None for element in elements]
-    return [_byte(value, element, found) for value, element in zip(step.result.tolist(), elements, strict=True)]
+    values = numbers(step.result).ravel().tolist()
+    return [_item(value, element, found) for value, element in zip(values, elements, strict=True)]
 
 
-def _byte(value: int, element: tuple[str, int] | None, found: Provenance) -> Byte:
+def _item(value: float, element: tuple[str, int] | None, found: Provenance) -> Item:
     """What was stored there, if a step stored it; otherwise the element itself."""
-    return Byte(value) if element is None else found.memory.get(element) or Byte(value, *element)
+    return Item(value) if element is None else found.memory.get(element) or Item(value, *element)
 
 
 def _store(step: Step, found: Provenance) -> None:
-    place, register = step.operands
-    lanes = _lanes(register, found) or [None] * place.size
-    found.memory.update({(place.array, place.at + i): lane for i, lane in enumerate(lanes)})
+    (register,) = (operand for operand in step.operands if isinstance(operand, Register))
+    elements = [(step.written.array, i) for row in step.written.indices for i in row]  # type: ignore[union-attr]
+    found.memory.update(zip(elements, _lanes(register, found) or [None] * len(elements), strict=True))
 
 
 def _move(step: Step, found: Provenance) -> Lanes | None:
@@ -116,6 +150,20 @@ def _move(step: Step, found: Provenance) -> Lanes | None:
     return [flat[i] for i in step.meaning(*numbers).tolist()]
 
 
+def _permute(step: Step, found: Provenance) -> Lanes | None:
+    """Bytes of two registers, by an index whose own origin does not count."""
+    index, *tables = step.operands
+    return _move(step._replace(meaning=partial(step.meaning, index.value), operands=tuple(tables)), found)
+
+
+def _insert(step: Step, found: Provenance) -> Lanes | None:
+    """The lower half of a register, and a load above it."""
+    register, place = step.operands
+    kept = _lanes(register, found)
+    above = zip(step.result[32:].tolist(), place.indices[0], strict=True)
+    return kept and [*kept[:32], *(_item(value, (place.array, i), found) for value, i in above)]
+
+
 def _or(step: Step, found: Provenance) -> Lanes | None:
     """Bytes of which at most one is not 0."""
     first, second = (_lanes(register, found) for register in step.operands)
@@ -124,23 +172,21 @@ def _or(step: Step, found: Provenance) -> Lanes | None:
     return [x if x.value else y for x, y in zip(first, second, strict=True)]
 
 
-def _products(a: Lanes | None, w: Lanes | None, count: int) -> list[tuple[Product, ...]] | None:
-    """``count`` neighbours at a time."""
+def _products(step: Step, found: Provenance) -> list[Terms] | None:
+    a, w = (_lanes(register, found) for register in step.operands[DOTS[step.instruction] :][:2])
     if a is None or w is None:
         return None
-    products = [Product(x, y) for x, y in zip(a, w, strict=True)]
-    return [tuple(products[i : i + count]) for i in range(0, len(products), count)]
+    return [tuple(Product(a[i], w[j]) for i, j in pairs) for pairs in met(step)]
 
 
-def _vpdpbusd(step: Step, found: Provenance) -> Lanes | None:
-    acc, a, w = (_lanes(register, found) for register in step.operands)
-    return _sum(acc, _products(a, w, 4))
+def _dot(step: Step, found: Provenance) -> Lanes | None:
+    acc = step.operands[0]
+    return _sum(_lanes(acc, found) if isinstance(acc, Register) else _zero(step, found), _products(step, found))
 
 
 def _vpmaddubsw(step: Step, found: Provenance) -> Lanes | None:
-    a, w = (_lanes(register, found) for register in step.operands)
-    pairs = _products(a, w, 2)
-    return pairs and [(Pair(*pair),) for pair in pairs]
+    pairs = _products(step, found)
+    return pairs and [(Pair(*pair),) for pair in pairs]  # type: ignore[arg-type]
 
 
 def _vpmaddwd(step: Step, found: Provenance) -> Lanes | None:
@@ -167,13 +213,15 @@ def _zero(step: Step, found: Provenance) -> Lanes:
 
 
 _FOLLOW: dict[str, Callable[[Step, Provenance], Lanes | None]] = {
-    **dict.fromkeys(("vmovdqu8_load", "vpbroadcastd", "vpexpandb", "vmovdqu32_load"), _load),
-    **dict.fromkeys(("vmovdqu8_store", "vmovdqu32_store"), _store),
+    **dict.fromkeys(LOADS, _load),
+    **dict.fromkeys(STORES, _store),
     **dict.fromkeys(("vpunpcklbw", "vpunpckhbw", "vpunpcklwd", "vpunpckhwd"), _move),
+    **dict.fromkeys(("vpdpbusd", "vdpbf16ps", "tdpbusd"), _dot),
+    **dict.fromkeys(("zero_s32", "zero_f32"), _zero),
+    "vpermi2b": _permute,
+    "vinserti64x4": _insert,
     "vpord": _or,
-    "vpdpbusd": _vpdpbusd,
     "vpmaddubsw": _vpmaddubsw,
     "vpmaddwd": _vpmaddwd,
     "vpaddd": _vpaddd,
-    "zero_s32": _zero,
 }

@@ -9,23 +9,26 @@ import typer
 from refimpl.models.terminal import console, print_json
 
 if TYPE_CHECKING:
-    from refimpl.kernels.record import Kernel
+    from refimpl.models.explain.example import AnyKernel
 
 KernelName = Annotated[str, typer.Argument(metavar="KERNEL", help="A kernel's name, such as gemm_u8s8s32.")]
 Shape = Annotated[str, typer.Option(metavar="M,N,K", help="Output channels, tokens, input channels: a small product.")]
 Html = Annotated[Path | None, typer.Option("--html", help="Write a page to step through instead, in one file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead.")]
-Portable = Annotated[bool, typer.Option("--portable", help="What runs on a CPU without the real instructions.")]
+Portable = Annotated[
+    bool,
+    typer.Option("--portable", help="What runs on a CPU without the real instructions."),
+]
 
 
-def find(name: str) -> "Kernel":
+def find(name: str) -> "AnyKernel":
     """The kernel of that name. Raises ValueError that names the nearest one, and all."""
-    from refimpl.kernels.catalog import KERNELS
+    from refimpl.kernels.catalog import WATCHED
 
-    if name not in KERNELS:
-        nearest = difflib.get_close_matches(name, KERNELS, 1, 0)[0]
-        raise ValueError(f"there is no kernel {name!r}; nearest is {nearest}; there are {', '.join(sorted(KERNELS))}")
-    return KERNELS[name]
+    if name not in WATCHED:
+        nearest = difflib.get_close_matches(name, WATCHED, 1, 0)[0]
+        raise ValueError(f"there is no kernel {name!r}; nearest is {nearest}; there are {', '.join(sorted(WATCHED))}")
+    return WATCHED[name]
 
 
 def explain(kernel: KernelName, shape: Shape = "4,2,7", html: Html = None, as_json: AsJson = False) -> None:
@@ -51,10 +54,14 @@ def explain(kernel: KernelName, shape: Shape = "4,2,7", html: Html = None, as_js
 
 def asm(kernel: KernelName, portable: Portable = False, as_json: AsJson = False) -> None:
     """Show the instructions that the compiler made of a kernel's inner loop, beside its Python lines."""
-    from refimpl.kernels.simd.threefold import NATIVE, PORTABLE
+    from refimpl.kernels.record import Kernel
+    from refimpl.kernels.simd.threefold import PORTABLE
     from refimpl.models.explain import listing
 
-    data = listing.compile_listing(find(kernel), PORTABLE if portable else NATIVE)
+    found = find(kernel)
+    if not isinstance(found, Kernel):
+        raise RuntimeError(f"{kernel} is emulated only: nothing is compiled")
+    data = listing.compile_listing(found, PORTABLE if portable else found.fastest())
     if as_json:
         print_json(data)
     else:

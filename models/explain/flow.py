@@ -1,24 +1,24 @@
 """Which way values go next: read off a trace backwards.
 
-Three things about a step that only later ones decide: which results its lanes will end in, which of the four places in
-a dword its bytes will take in the next dot product (their colour), and whether any result depends on it at all.
+Three things about a step that only later ones decide: which results its lanes will end in, which of the places in a
+dword its bytes or bf16 will take in the next dot product (their colour), and whether any result depends on it at all.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from refimpl.kernels.simd.provenance import Byte
+from refimpl.kernels.simd.provenance import DOTS, Item, met
 from refimpl.kernels.simd.trace import Register, Step
 from refimpl.models.explain.example import Element, Example
 
-DOTS = {"vpdpbusd": (1, 2), "vpmaddubsw": (0, 1)}
-LANEWISE = {"vpdpbusd": (0,), "vpaddd": (0, 1), "vpmaddwd": (0,)}
-"""Operands: those multiplied; those whose dwords go on in the same dwords of the result."""
+LANEWISE = {**dict.fromkeys(("vpdpbusd", "vdpbf16ps", "tdpbusd", "vpmaddwd"), (0,)), "vpaddd": (0, 1)}
+"""Operands whose dwords go on in the same dwords of the result."""
 
 
 class Flow(NamedTuple):
-    """For each step: results of its 16 dwords; slot 0 to 3 of each byte (None: padding); whether it matters.
+    """For each step: results of its dwords; slot 0 to 3 of each byte, 0 or 1 of each bf16 (None: padding); whether it
+    matters.
 
     memory: the slot of an element of an array, by (array, index).
     """
@@ -32,7 +32,8 @@ class Flow(NamedTuple):
 def flow(example: Example) -> Flow:
     """Go through the steps from the last to the first."""
     count = len(example.steps)
-    found = Flow([[None] * 16 for _ in range(count)], [[] for _ in range(count)], [False] * count, {})
+    dwords = [step.result.nbytes // 4 if isinstance(step.result, np.ndarray) else 0 for step in example.steps]
+    found = Flow([[None] * size for size in dwords], [[] for _ in range(count)], [False] * count, {})
     for i in reversed(range(count)):
         step = example.steps[i]
         if step.written:
@@ -52,21 +53,31 @@ def flow(example: Example) -> Flow:
 
 def _store(step: Step, example: Example, found: Flow) -> bool:
     """Note what the lanes of the stored register are; True if any is a result, or an activation kept for later."""
-    place, register = step.operands
-    elements = [example.names.get((place.array, place.at + i)) for i in range(place.size)]
-    if place.size == 16:
+    (register,) = (operand for operand in step.operands if isinstance(operand, Register))
+    elements = _results(step, example)
+    if register.value.itemsize == 4:
         found.results[register.step] = elements
     lanes = example.provenance.registers[register.step] or ()
-    return any(elements) or any(isinstance(lane, Byte) and (lane.array, lane.at) in example.names for lane in lanes)
+    return any(elements) or any(isinstance(lane, Item) and (lane.array, lane.at) in example.names for lane in lanes)
+
+
+def _results(step: Step, example: Example) -> list[Element | None]:
+    """What the elements that a store writes stand for, in order."""
+    place = step.written
+    return [example.names.get((place.array, i)) for row in place.indices for i in row] if place else []
 
 
 def _note_slots(step: Step, example: Example, found: Flow) -> None:
     """Where an activation meets a weight; copies of an activation that meet padding do not count."""
-    a, w = (example.provenance.registers[step.operands[at].step] or () for at in DOTS[step.instruction])
-    for i, pair in enumerate(zip(a, w, strict=True)):
-        if all((byte.array, byte.at) in example.names for byte in pair):
-            found.memory.update({(byte.array, byte.at): i % 4 for byte in pair})
+    registers = [operand.step for operand in step.operands[DOTS[step.instruction] :][:2]]
+    a, w = (example.provenance.registers[register] or () for register in registers)
+    per = 4 // example.steps[registers[0]].result.itemsize
+    for places in met(step) if a and w else ():
+        for at in places:
+            pair = [(item.array, item.at) for item in (a[at[0]], w[at[1]])]
+            if all(place in example.names for place in pair):
+                found.memory.update(zip(pair, (i % per for i in at), strict=True))
 
 
 def _slot(lane: object, example: Example, found: Flow) -> int | None:
-    return found.memory.get((lane.array, lane.at)) if isinstance(lane, Byte) else None
+    return found.memory.get((lane.array, lane.at)) if isinstance(lane, Item) else None

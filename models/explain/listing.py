@@ -8,17 +8,24 @@ from rich.text import Text
 
 from refimpl.kernels.record import Kernel
 from refimpl.kernels.simd.assembly import Listing, listing
+from refimpl.kernels.simd.provenance import LOADS, STORES
 from refimpl.kernels.simd.threefold import NATIVE
 from refimpl.kernels.simd.trace import functions, instructions
 from refimpl.models.explain.example import SHAPE, operands
 
 RENAMED = {
-    "vmovdqu64": "vmovdqu8_load / vmovdqu8_store / vmovdqu32_store",
-    "vmovups": "vmovdqu8_load / vmovdqu8_store / vmovdqu32_store",
     "popcntq": "popcnt",
+    "vbroadcastss": "vpbroadcastd_pair",
     "vpdpwssd": "vpmaddwd and vpaddd in one",
 }
 """Mnemonics that LLVM writes for instructions with another name: the same bits."""
+
+
+def implements(mnemonic: str, known: frozenset[str]) -> str:
+    """Which of a kernel's instructions a mnemonic stands for; for a move, any of its whole loads and stores."""
+    if mnemonic.startswith(("vmovdqu", "vmovups")):
+        return " / ".join(sorted(name for name in known if name in LOADS + STORES and name.startswith("vmov")))
+    return mnemonic if mnemonic in known else RENAMED.get(mnemonic, "")
 
 
 def compile_listing(kernel: Kernel, target: str) -> dict[str, Any]:
@@ -35,12 +42,11 @@ def _data(kernel: Kernel, target: str, found: Listing) -> dict[str, Any]:
     for line in found.loop:
         function = files.get(line.file.rpartition("/")[2])
         path = function.__code__.co_filename if function and line.line and found.lines_known else ""
-        implements = line.mnemonic if line.mnemonic in known else RENAMED.get(line.mnemonic, "")
         loop.append(
             {
                 "mnemonic": line.mnemonic,
                 "operands": line.operands,
-                "implements": implements,
+                "implements": implements(line.mnemonic, known),
                 "line": line.line if path else 0,
                 "python": linecache.getline(path, line.line).strip() if path else "",
             }

@@ -27,30 +27,50 @@ function cell(value, name, slot, wide) {
   return made;
 }
 
-function register(number, role) {
-  const { dtype, values, names = [], slots = [] } = steps[number].result;
-  const box = make("div", "register");
-  box.append(make("div", "name mono", `${role} r${number}: ${dtype} × ${values.length}, made by ${steps[number].instruction}`));
+function dwords(number, from, to) {
+  const { values, names, slots, per } = steps[number].result;
   const lanes = make("div", "lanes");
-  const per = values.length / 16;
-  for (let dword = 0; dword < 16 && per >= 1; dword++) {
+  for (let first = from; first < to; first += per) {
     const group = make("span", "dword");
-    for (let i = dword * per; i < (dword + 1) * per; i++) {
-      const name = names[per === 4 ? i : dword] || "";
-      const made = cell(values[i], name, slots[i], per < 4);
-      if (steps[number].clipped.includes(i)) {
-        made.classList.add("clipped");
-        made.title = "clipped: " + steps[number].lanes[i];
+    for (let i = first; i < first + per; i++) {
+      const made = cell(values[i], names[names.length === values.length ? i : first / per], slots[i], per < 4);
+      if (steps[number].lossy.includes(i)) {
+        made.classList.add("lossy");
+        made.title = "loses something: " + steps[number].lanes[i];
       }
       group.append(made);
     }
     lanes.append(group);
   }
-  box.append(lanes);
+  return lanes;
+}
+
+function register(number, role) {
+  const { instruction, tile, result } = steps[number];
+  const { dtype, values, names, rows, per } = result;
+  const size = values.length / rows;
+  const line = tile === null ? size : 4 * per;  // of a tile only what is not padding, 16 bytes at a time
+  const shape = tile === null ? `× ${size}` : `tile ${tile}, ${rows} rows of ${size}`;
+  const box = make("div", "register");
+  box.append(make("div", "name mono", `${role} r${number}: ${dtype} ${shape}, made by ${instruction}`));
+  let padding = 0;
+  for (let from = 0, to; from < values.length; from = to) {
+    const row = Math.floor(from / size);
+    to = Math.min(from + line, (row + 1) * size);
+    const share = names.length / values.length;
+    if (tile !== null) {
+      if (!names.slice(from * share, to * share).some((name) => name)) { padding++; continue; }
+      box.append(make("div", "name soft", `row ${row}, from dword ${(from - row * size) / per}`));
+    }
+    box.append(dwords(number, from, to));
+  }
+  if (padding) box.append(make("div", "name soft", `… ${padding} more lines of 16 bytes: padding`));
   return box;
 }
 
 // --- memory --------------------------------------------------------------------------------------------------------
+
+const starts = (place) => Array.from({ length: place.rows }, (_, row) => place.at + row * place.stride);
 
 function contents(name, until) {
   const values = story.arrays[name].values.slice();
@@ -58,7 +78,9 @@ function contents(name, until) {
     const { written, operands } = steps[i];
     if (written && written.array === name) {
       const stored = steps[operands.find((x) => "register" in x).register].result.values;
-      for (let j = 0; j < written.size; j++) values[written.at + j] = stored[j];
+      starts(written).forEach((at, row) => {
+        for (let j = 0; j < written.size; j++) values[at + j] = stored[row * written.size + j];
+      });
     }
   }
   return values;
@@ -67,21 +89,23 @@ function contents(name, until) {
 function memory(place, until) {
   const { dtype, names, slots } = story.arrays[place.array];
   const values = contents(place.array, until);
-  const wide = dtype === "int32";
-  const row = wide ? 4 : 16;
+  const span = Number(/\d+$/.exec(dtype)[0]) / 8;  // bytes of an element
+  const row = 16 / span;
+  const touched = new Set(starts(place).flatMap((at) => Array.from({ length: place.size }, (_, i) => at + i)));
+  const lines = [...new Set([...touched].map((i) => i - i % row))];
+  const kept = place.rows > 1 ? lines.filter((at) => names.slice(at, at + row).some((name) => name)) : lines;
   const box = make("div", "memory");
-  const start = place.at - place.at % row;
-  const stop = Math.min(place.at + place.size, start + 4 * row, values.length);
-  for (let at = start; at < stop; at += row) {
+  for (const at of kept) {
     box.append(make("span", "at mono", `${place.array}[${at}]`));
-    for (let i = at; i < Math.min(at + row, values.length); i++) {
-      const made = cell(values[i], names[i], slots[i], wide);
-      if (wide) made.classList.add("wide");
-      if (i >= place.at && i < place.at + place.size) made.classList.add("touched");
+    for (let i = at; i < at + row; i++) {
+      const made = i < values.length ? cell(values[i], names[i], slots[i], span > 1) : make("span");
+      made.classList.add("span" + span);
+      if (touched.has(i)) made.classList.add("touched");
       box.append(made);
     }
-    for (let i = values.length; i < at + row; i++) box.append(make("span", wide ? "wide" : ""));
   }
+  const rest = lines.length - kept.length;
+  if (rest) box.append(make("span", "at rest", `… ${rest} more lines of 16 bytes: padding`));
   return box;
 }
 
@@ -111,12 +135,12 @@ function showWords(step) {
   const title = make("p", "mono");
   title.append(make("strong", "", `${current}  ${step.instruction}`), make("span", "soft", "  " + where));
   $("why").replaceChildren(title, make("p", "soft", step.definition), make("p", "", step.why.replaceAll(" -> ", "\u00a0\u2192\u00a0")));
-  $("why").className = step.clipped.length ? "lossy" : "";
+  $("why").className = step.lossy.length ? "lossy" : "";
 }
 
 function showSums(step) {
   const kept = step.lanes.map((text, lane) => ({ text, lane })).filter((x) => x.text && !x.text.startsWith("padding"));
-  const items = kept.map(({ text, lane }) => make("li", step.clipped.includes(lane) ? "clipped" : "", `${lane}  ${text}`));
+  const items = kept.map(({ text, lane }) => make("li", step.lossy.includes(lane) ? "lossy" : "", `${lane}  ${text}`));
   $("sums").replaceChildren(...items);
   $("arithmetic").hidden = items.length === 0;
 }
@@ -131,7 +155,7 @@ function show(number) {
   showWords(step);
   showCode(step);
   showSums(step);
-  const shown = step.result && step.result.values.length >= 16 ? [register(current, "makes")] : [];
+  const shown = step.result && step.result.dtype !== "scalar" ? [register(current, "makes")] : [];
   const inputs = step.operands.filter((x) => "register" in x).map((x) => register(x.register, "takes"));
   $("registers").replaceChildren(...inputs, ...shown);
   const places = step.operands.filter((x) => "array" in x);
@@ -155,7 +179,7 @@ function move(by, wanted) {
 const passable = (step) => !$("skip").checked || step.matters;
 const actions = {
   ArrowRight: () => move(1, passable), ArrowLeft: () => move(-1, passable),
-  Home: () => show(0), End: () => show(steps.length - 1), l: () => move(1, (step) => step.clipped.length),
+  Home: () => show(0), End: () => show(steps.length - 1), l: () => move(1, (step) => step.lossy.length),
 };
 
 function fromAddress() {
@@ -166,7 +190,7 @@ function fromAddress() {
 function build() {
   const { M, N, K } = story.shape;
   document.querySelector("h1").textContent = story.kernel;
-  $("shape").textContent = `${steps.length} instructions for M = ${M} output channels, N = ${N} tokens, ` +
+  $("shape").textContent = `${steps.length} steps for M = ${M} output channels, N = ${N} tokens, ` +
     `K = ${K} input channels. A register is called by the step that made it. Arrow keys step.`;
   $("slider").max = steps.length - 1;
   $("about").textContent = story.about;
@@ -182,13 +206,15 @@ function build() {
     });
   }
   steps.forEach((step, i) => {
-    const entry = make("button", (step.matters ? "" : "idle ") + (step.clipped.length ? "lossy" : ""),
-      `${i} ${step.instruction}${step.clipped.length ? " ✂" : ""}`);
+    const entry = make("button", (step.matters ? "" : "idle ") + (step.lossy.length ? "lossy" : ""),
+      `${i} ${step.instruction}${step.lossy.length ? " ✂" : ""}`);
     entry.addEventListener("click", () => show(i));
     const item = make("li");
     item.append(entry);
     $("steps").append(item);
   });
+  const used = new Set(Object.values(story.arrays).flatMap((array) => array.slots || []));
+  for (const place of document.querySelectorAll(".key span")) place.hidden = !used.has(Number(place.textContent));
   buildOutputs();
 }
 
@@ -211,7 +237,7 @@ window.addEventListener("hashchange", fromAddress);
 $("slider").addEventListener("input", () => show(Number($("slider").value)));
 for (const [id, key] of [["first", "Home"], ["back", "ArrowLeft"], ["forward", "ArrowRight"], ["last", "End"], ["lossy", "l"]])
   $(id).addEventListener("click", actions[key]);
-$("lossy").hidden = !steps.some((step) => step.clipped.length);
+$("lossy").hidden = !steps.some((step) => step.lossy.length);
 document.addEventListener("keydown", (event) => {
   const action = actions[event.key];
   if (!action || event.ctrlKey || event.altKey || event.metaKey) return;

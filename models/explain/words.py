@@ -1,73 +1,15 @@
-"""A step in words: what it did, and the arithmetic of every lane."""
+"""A step in words: what it did, for a newcomer."""
 
 from collections.abc import Callable
 from itertools import islice
 
-from refimpl.kernels.simd.provenance import Byte, Lanes, Pair, Product, Terms
-from refimpl.kernels.simd.trace import Place, Step
+from refimpl.kernels.simd.provenance import LOADS, STORES, Item, Lanes, Pair
+from refimpl.kernels.simd.trace import Place, Register, Step
 from refimpl.models.explain.example import Element, Example
 from refimpl.models.explain.flow import Flow
+from refimpl.models.explain.sums import pair
 
 LIMITS = {True: "32767 is the most", False: "-32768 is the least"}
-
-
-def _factor(value: int) -> str:
-    return f"({value})" if value < 0 else str(value)
-
-
-def product(p: Product) -> str:
-    """255·127, 20·(-3)."""
-    return f"{p.a.value}·{_factor(p.w.value)}"
-
-
-def pair(p: Pair) -> str:
-    """255·127 + 255·127 = 64770 -> 32767; without the arrow where nothing was clipped."""
-    kept = f" -> {p.value}" if p.clipped else ""
-    return f"{product(p.first)} + {product(p.second)} = {p.exact}{kept}"
-
-
-def is_padding(term: Product | Pair, example: Example) -> bool:
-    """Whether no weight of the example is in it, or no activation."""
-    if isinstance(term, Pair):
-        return is_padding(term.first, example) and is_padding(term.second, example)
-    return any((byte.array, byte.at) not in example.names for byte in term)
-
-
-def total(terms: Terms, example: Example) -> str:
-    """A sum of terms, without padding: 10·10 + 11·(-11); (255·127 + 255·127 = 64770 -> 32767) + ...."""
-    shown = [f"({pair(t)})" if isinstance(t, Pair) else product(t) for t in terms if not is_padding(t, example)]
-    return " + ".join(shown) or "0"
-
-
-def lanes(step: Step, number: int, example: Example, flow: Flow) -> list[str]:
-    """How each 16- or 32-bit lane of the result came about; empty for bytes and stores."""
-    register = example.provenance.registers[number]
-    if register is None or any(isinstance(lane, Byte) for lane in register):
-        return []
-    results = flow.results[number]
-    per_dword = len(register) // 16
-    return [
-        f"{_result(results[i // per_dword])}{_lane(step, i, terms, example)}" if terms is not None else ""
-        for i, terms in enumerate(register)
-    ]
-
-
-def _result(element: Element | None) -> str:
-    return f"{element}: " if element else "padding: "
-
-
-def _lane(step: Step, i: int, terms: Terms, example: Example) -> str:
-    value = step.result[i]
-    if step.instruction == "vpmaddubsw":
-        return pair(terms[0])  # type: ignore[arg-type]
-    if step.instruction == "vpdpbusd":
-        return f"{step.operands[0].value[i]} + {total(terms[-4:], example)} = {value}"
-    if step.instruction == "vpaddd":
-        return f"{step.operands[0].value[i]} + {_factor(int(step.operands[1].value[i]))} = {value}"
-    if step.instruction == "vpmaddwd":
-        low, high = step.operands[0].value[2 * i : 2 * i + 2].tolist()
-        return f"{low}·1 + {_factor(high)}·1 = {value}"
-    return str(value)
 
 
 def why(step: Step, number: int, example: Example, flow: Flow) -> str:
@@ -81,8 +23,8 @@ def why(step: Step, number: int, example: Example, flow: Flow) -> str:
 
 def _elements(found: Lanes | list[Element | None], example: Example) -> str:
     """The elements in a register or a place, in order, each once."""
-    named = [example.names.get((x.array, x.at)) if isinstance(x, Byte) else x for x in found]
-    kept = list(dict.fromkeys(str(element) for element in named if element))
+    named = [example.names.get((x.array, x.at)) if isinstance(x, Item) else x for x in found]
+    kept = list(dict.fromkeys(str(element) for element in named if isinstance(element, Element)))
     more = f" … {len(kept) - 8} more" if len(kept) > 8 else ""
     return " ".join(islice(kept, 8)) + more
 
@@ -94,6 +36,10 @@ def _load(step: Step, number: int, example: Example, flow: Flow) -> str:
     what = {
         "vpbroadcastd": "Reads one dword, the four bytes {}, and repeats it in all 16 dwords, so that every dword of "
         "the other operand meets it",
+        "vpbroadcastd_pair": "Reads one dword, the pair of bf16 {}, and repeats it in all 16 dwords, so that every "
+        "dword of the other operand meets it",
+        "tileloadd": f"Tile {step.tile} becomes r{number}. Reads {{}}, each row of memory into one of the tile",
+        "vmovdqu8_load_low": "Reads 32 bytes, {}, into the lower half of a register",
         "vpexpandb": "Reads the next nonzero bytes, {}, and spreads them over the places that the bits of the mask "
         "name; a clear bit leaves 0",
     }.get(step.instruction, "Reads 64 bytes, {}")
@@ -101,8 +47,9 @@ def _load(step: Step, number: int, example: Example, flow: Flow) -> str:
 
 
 def _store(step: Step, number: int, example: Example, flow: Flow) -> str:
-    found = _elements(flow.results[step.operands[1].step], example)
-    return f"Writes r{step.operands[1].step} to {step.written}." + (f" Results in it: {found}." if found else "")
+    (register,) = (operand for operand in step.operands if isinstance(operand, Register))
+    found = _elements(flow.results[register.step], example)
+    return f"Writes r{register.step} to {step.written}." + (f" Results in it: {found}." if found else "")
 
 
 def _unpack(step: Step, number: int, example: Example, flow: Flow) -> str:
@@ -117,11 +64,61 @@ def _unpack(step: Step, number: int, example: Example, flow: Flow) -> str:
     )
 
 
+def _vinserti64x4(step: Step, number: int, example: Example, flow: Flow) -> str:
+    register, place = step.operands
+    found = _elements((example.provenance.registers[number] or [])[32:], example)
+    return f"Reads 32 bytes, {place}, into the upper half; the lower one is that of r{register.step}." + (
+        f" They are {found}." if found else ""
+    )
+
+
+def _vpermi2b(step: Step, number: int, example: Example, flow: Flow) -> str:
+    index, a, b = (f"r{register.step}" for register in step.operands)
+    found = _elements((example.provenance.registers[number] or [])[:4], example)
+    return (
+        f"Picks each byte from the 128 of {a} and {b}, as {index} says. Nothing is computed: values move, so that the "
+        "four k of one token become neighbours in a dword." + (f" The first dword is now {found}." if found else "")
+    )
+
+
 def _vpdpbusd(step: Step, number: int, example: Example, flow: Flow) -> str:
     acc, a, w = (f"r{register.step}" for register in step.operands)
     return (
         f"In each of 16 dwords: multiplies four bytes of {a} (unsigned) by four of {w} (signed), and adds the four "
         f"products to {acc}, all in 32 bits: exact."
+    )
+
+
+def _vdpbf16ps(step: Step, number: int, example: Example, flow: Flow) -> str:
+    acc, a, w = (f"r{register.step}" for register in step.operands)
+    return (
+        f"In each of 16 dwords: multiplies two bf16 of {a} by two of {w}, and adds the products to {acc}, in f32: "
+        "first that of the upper ones, of odd k, then that of the lower, each in a fused multiply-add that rounds "
+        "once. An arrow stands where f32 could not hold the exact sum."
+    )
+
+
+def _configuration(step: Step, number: int, example: Example, flow: Flow) -> str:
+    rows, colsb = (" ".join(map(str, sizes)) for sizes in step.operands)
+    return (
+        "No instruction: Python lays out 64 bytes for the next step to read. Byte 0 is the palette, 1; from byte 16 on "
+        f"stand the bytes of a row of tile 0 … 7, two bytes each: {colsb}; from byte 48 on their rows: {rows}."
+    )
+
+
+def _ldtilecfg(step: Step, number: int, example: Example, flow: Flow) -> str:
+    sizes = enumerate(zip(step.result.rows, step.result.colsb, strict=True))
+    used = "; ".join(f"tile {t} has {rows} rows of {colsb} bytes" for t, (rows, colsb) in sizes if rows)
+    return f"Sets the sizes of the tiles and clears them: {used}. The others are not in use."
+
+
+def _tdpbusd(step: Step, number: int, example: Example, flow: Flow) -> str:
+    acc, a, w = step.operands
+    start = f"r{acc.step}" if isinstance(acc, Register) else "0, what ldtilecfg left there"
+    return (
+        f"Tile {step.tile} becomes r{number}: {start}, plus the matrix product of r{a.step} and r{w.step}. A row of "
+        f"r{a.step} is a token (unsigned); its dword q meets row q of r{w.step}, in which every dword is another "
+        "channel (signed): four products of bytes each time, all added in 32 bits: exact."
     )
 
 
@@ -164,14 +161,20 @@ def _popcnt(step: Step, number: int, example: Example, flow: Flow) -> str:
 
 
 _SAY: dict[str, Callable[[Step, int, Example, Flow], str]] = {
-    **dict.fromkeys(("vmovdqu8_load", "vpbroadcastd", "vpexpandb"), _load),
-    **dict.fromkeys(("vmovdqu8_store", "vmovdqu32_store"), _store),
+    **dict.fromkeys(LOADS, _load),
+    **dict.fromkeys(STORES, _store),
     **dict.fromkeys(("vpunpcklbw", "vpunpckhbw", "vpunpcklwd", "vpunpckhwd"), _unpack),
+    **dict.fromkeys(("zero_s32", "zero_f32"), _zero),
+    "vinserti64x4": _vinserti64x4,
+    "vpermi2b": _vpermi2b,
     "vpdpbusd": _vpdpbusd,
+    "vdpbf16ps": _vdpbf16ps,
+    "configuration": _configuration,
+    "ldtilecfg": _ldtilecfg,
+    "tdpbusd": _tdpbusd,
     "vpmaddubsw": _vpmaddubsw,
     "vpmaddwd": _vpmaddwd,
     "vpaddd": _vpaddd,
-    "zero_s32": _zero,
     "ones_s16": lambda *_: "Thirty-two words of 1, to multiply by: the next instruction only adds neighbours.",
     "popcnt": _popcnt,
 }

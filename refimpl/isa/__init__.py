@@ -7,13 +7,23 @@ Intel's; the operation of each is the one in the Intel 64 and IA-32 Architecture
 from refimpl.isa.arithmetic import ones_s16, vpaddd, vpdpbusd, vpmaddubsw, vpmaddwd, zero_s32
 from refimpl.isa.expand import kmovq_load, popcnt, vpexpandb
 from refimpl.isa.interleave import vpord, vpunpckhbw, vpunpckhwd, vpunpcklbw, vpunpcklwd
-from refimpl.isa.memory import vmovdqu8_load, vmovdqu8_store, vmovdqu32_load, vmovdqu32_store, vpbroadcastd
+from refimpl.isa.memory import (
+    vinserti64x4,
+    vmovdqu8_load,
+    vmovdqu8_load_low,
+    vmovdqu8_store,
+    vmovdqu32_load,
+    vmovdqu32_store,
+    vpbroadcastd,
+)
 
 __all__ = [
     "kmovq_load",
     "ones_s16",
     "popcnt",
+    "vinserti64x4",
     "vmovdqu8_load",
+    "vmovdqu8_load_low",
     "vmovdqu8_store",
     "vmovdqu32_load",
     "vmovdqu32_store",

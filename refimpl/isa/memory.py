@@ -22,6 +22,18 @@ def vmovdqu8_load(array: np.ndarray, at: int) -> np.ndarray:
     return array[_inside(array, at, 64, np.uint8, np.int8)].copy()
 
 
+def vmovdqu8_load_low(array: np.ndarray, at: int) -> np.ndarray:
+    """32 consecutive bytes, u8 or s8, and zeros above: a load of 256 bits."""
+    low = array[_inside(array, at, 32, np.uint8, np.int8)]
+    return np.concatenate([low, np.zeros(32, low.dtype)])
+
+
+def vinserti64x4(register: np.ndarray, array: np.ndarray, at: int) -> np.ndarray:
+    """The lower 32 bytes of a register, and above them 32 consecutive bytes of memory; u8 or s8."""
+    check.same_dtype("register", register, array)
+    return np.concatenate([register[:32], array[_inside(array, at, 32, np.uint8, np.int8)]])
+
+
 def vmovdqu8_store(array: np.ndarray, at: int, register: np.ndarray) -> None:
     """64 consecutive bytes, u8 or s8."""
     check.same_dtype("register", register, array)

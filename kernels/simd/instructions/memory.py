@@ -9,7 +9,8 @@ from refimpl.kernels.simd.registers import Register, s8x64, s32x16, u8x64, vecto
 
 
 def load(*registers: Register, loaded: ir.Type | None = None, spread: list[int] | None = None):
-    """Typing of a load: the register whose dtype is the array's. ``spread`` repeats a short ``loaded`` vector."""
+    """Typing of a load: the register whose dtype is the array's. ``spread`` says which elements of a short ``loaded``
+    vector stand where; one beyond its end is 0."""
 
     def typing(array, at):
         register = next((r for r in registers if is_flat(array, r)), None)
@@ -20,7 +21,8 @@ def load(*registers: Register, loaded: ir.Type | None = None, spread: list[int] 
             value = builder.load(pointer(context, builder, signature.args[0], *args, loaded or register.llvm))
             value.align = 1
             if spread is not None:
-                value = builder.shuffle_vector(value, value, ir.Constant(vector(32, len(spread)), spread))
+                zeros = ir.Constant(value.type, [0] * value.type.count)
+                value = builder.shuffle_vector(value, zeros, ir.Constant(vector(32, len(spread)), spread))
             return value
 
         return register(array, types.intp), codegen
@@ -45,10 +47,30 @@ def store(*registers: Register):
     return typing
 
 
+def _insert(register, array, at):
+    """Typing of a load into the upper half."""
+    if register not in (u8x64, s8x64) or not is_flat(array, register):
+        return None
+
+    def codegen(context, builder, signature, args):
+        half = builder.load(pointer(context, builder, signature.args[1], *args[1:], vector(8, 32)))
+        half.align = 1
+        whole = builder.shuffle_vector(half, half, ir.Constant(vector(32, 64), 2 * list(range(32))))
+        return builder.shuffle_vector(args[0], whole, ir.Constant(vector(32, 64), [*range(32), *range(96, 128)]))
+
+    return register(register, array, types.intp), codegen
+
+
 vmovdqu8_load = Instruction(isa.vmovdqu8_load, arity=2, portable=load(u8x64, s8x64))
 vmovdqu8_store = Instruction(isa.vmovdqu8_store, arity=3, portable=store(u8x64, s8x64))
 vpbroadcastd = Instruction(
     isa.vpbroadcastd, arity=2, portable=load(u8x64, s8x64, loaded=vector(8, 4), spread=[0, 1, 2, 3] * 16)
 )
+vmovdqu8_load_low = Instruction(
+    isa.vmovdqu8_load_low,
+    arity=2,
+    portable=load(u8x64, s8x64, loaded=vector(8, 32), spread=[*range(32), *[32] * 32]),
+)
+vinserti64x4 = Instruction(isa.vinserti64x4, arity=3, portable=_insert)
 vmovdqu32_load = Instruction(isa.vmovdqu32_load, arity=2, portable=load(s32x16))
 vmovdqu32_store = Instruction(isa.vmovdqu32_store, arity=3, portable=store(s32x16))

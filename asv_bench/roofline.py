@@ -1,45 +1,19 @@
-"""What race.py measured, as a table in Markdown and as a roofline plot."""
+"""The roofline of a race, as a picture."""
 
 from pathlib import Path
 from typing import Any
 
-REFERENCE = "OpenVINO"
+from refimpl.kernels.ladder import LADDERS
+
 LABELLED = "3072x768"
+RUNGS = dict.fromkeys(rung.kernel.name for ladder in LADDERS.values() for rung in ladder)
 COLOURS = {
-    "gemm_u8s8s32_loops": "#8c8c8c",
-    "gemm_u8s8s32": "#1f5fbf",
-    "bsgemm_4x1_u8s8s32": "#e08a00",
-    "bsgemm_4x1_shared_u8s8s32": "#c0267e",
-    "bsgemm_4x1_shared32_u8s8s32": "#c0267e",
+    **dict(zip(RUNGS, ("#8c8c8c", "#1f5fbf", "#e08a00", "#c0267e", "#b0402a"), strict=False)),
     "OpenVINO": "#0f8a5f",
     "ONNX Runtime": "#6b4fc8",
     "NumPy f32": "#444444",
 }
 MARKERS = {1.0: "o", 0.2: "s", 0.1: "^"}
-
-
-def table(found: dict[str, Any]) -> str:
-    """One table for each number of tokens: best time, share of the peak, and how many times as fast as OpenVINO."""
-    parts = []
-    for tokens in dict.fromkeys(case["tokens"] for case in found["cases"]):
-        cases = [case for case in found["cases"] if case["tokens"] == tokens]
-        parts.append(f"| {tokens} tokens | density | " + " | ".join(case["shape"] for case in cases) + " |")
-        parts.append("|---|---|" + "---|" * len(cases))
-        for rows in zip(*(case["rows"] for case in cases), strict=True):
-            cells = [_cell(row, case) for row, case in zip(rows, cases, strict=True)]
-            name = f"`{rows[0]['name']}`" if "_" in rows[0]["name"] else rows[0]["name"]
-            parts.append(f"| {name} | {rows[0]['density']:g} | " + " | ".join(cells) + " |")
-        parts.append("")
-    peak = max(case["peak_macs_per_second"] for case in found["cases"])
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    parts.append(f"Out x in. On {found['cpu']}, whose peak was {peak / 1e9:.0f} GMAC/s; {versions}.")
-    return "\n".join(parts)
-
-
-def _cell(row: dict[str, Any], case: dict[str, Any]) -> str:
-    reference = [other["seconds"] for other in case["rows"] if other["name"] == REFERENCE]
-    times = f" · {reference[0] / row['seconds']:.2f}x" if reference else ""
-    return f"{1e6 * row['seconds']:.0f} µs · {row['share_of_peak']:.2f}{times}"
 
 
 def plot(found: dict[str, Any], path: Path) -> None:
@@ -93,10 +67,11 @@ def _points(panel: Any, case: dict[str, Any]) -> None:
     for i, row in enumerate(rows):
         at, colour = (row["macs_per_byte"], row["share_of_peak"]), COLOURS.get(row["name"], "#000000")
         alpha, size = (1.0, 46) if labelled else (0.25, 18)
-        panel.scatter(*at, size, colour, MARKERS.get(row["density"], "o"), alpha=alpha, linewidths=0, zorder=3)
+        marker = MARKERS.get(row["density"], "o")
+        panel.scatter(*at, size, colour, marker=marker, alpha=alpha, linewidths=0, zorder=3)
         if labelled:
             name = row["name"].removesuffix("_u8s8s32").replace("_u8s8s32_", "_")
-            text = f"{name}  {row['density']:g}" if row["name"] in COLOURS and "_" in row["name"] else name
+            text = f"{name}  {row['density']:g}" if "_" in row["name"] else name
             panel.annotate(
                 text, at, (1.015, 0.985 - i * 0.077), textcoords="axes fraction", fontsize=8.5, color=colour,
                 va="center", annotation_clip=False,
