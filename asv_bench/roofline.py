@@ -8,7 +8,7 @@ from refimpl.kernels.ladder import LADDERS
 LABELLED = "3072x768"
 RUNGS = dict.fromkeys(rung.kernel.name for ladder in LADDERS.values() for rung in ladder)
 COLOURS = {
-    **dict(zip(RUNGS, ("#8c8c8c", "#1f5fbf", "#e08a00", "#c0267e", "#b0402a"), strict=False)),
+    **dict(zip(RUNGS, ("#8c8c8c", "#1f5fbf", "#e08a00", "#c0267e", "#b0402a", "#7a8a00"), strict=False)),
     "OpenVINO": "#0f8a5f",
     "ONNX Runtime": "#6b4fc8",
     "NumPy f32": "#444444",
@@ -64,6 +64,7 @@ def _points(panel: Any, case: dict[str, Any]) -> None:
     """The points of a case; of the labelled one with names in a column on the right, from the fastest down."""
     labelled = case["shape"] == LABELLED
     rows = sorted(case["rows"], key=lambda row: -row["share_of_peak"])
+    step = min(0.077, 1 / len(rows))
     for i, row in enumerate(rows):
         at, colour = (row["macs_per_byte"], row["share_of_peak"]), COLOURS.get(row["name"], "#000000")
         alpha, size = (1.0, 46) if labelled else (0.25, 18)
@@ -73,7 +74,7 @@ def _points(panel: Any, case: dict[str, Any]) -> None:
             name = row["name"].removesuffix("_u8s8s32").replace("_u8s8s32_", "_")
             text = f"{name}  {row['density']:g}" if "_" in row["name"] else name
             panel.annotate(
-                text, at, (1.015, 0.985 - i * 0.077), textcoords="axes fraction", fontsize=8.5, color=colour,
+                text, at, (1.015, 0.985 - i * step), textcoords="axes fraction", fontsize=8.5, color=colour,
                 va="center", annotation_clip=False,
                 arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.55, "relpos": (0, 0.5)},
             )  # fmt: skip

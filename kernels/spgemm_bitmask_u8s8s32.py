@@ -7,7 +7,8 @@ Contract. Bits of ``refimpl.integer.gemm_u8s8s32`` for every M, N, K and every p
 The tile of the dense kernel, 6 tokens x 64 output channels, and its arithmetic: zeros are multiplied too. What is saved
 is memory traffic, so it pays where weights come from memory and are used for few tokens. Per step: 4 masks, 4
 ``vpexpandb`` from memory (each advances by the number of bits in its mask), 6 broadcasts, 24 vpdpbusd; an expanded
-register serves the six tokens. Beyond six tokens a tile of weights is expanded again, from a cache.
+register serves the six tokens. Beyond six tokens a tile of weights is expanded again, from a cache. Where a step's
+bytes begin depends on the masks, too late for memory: what will be read AHEAD bytes further on is asked for beforehand.
 """
 
 from collections.abc import Callable
@@ -23,8 +24,11 @@ from refimpl.kernels.layout import bitmask
 from refimpl.kernels.layout.bitmask import Bitmask
 from refimpl.kernels.record import Kernel
 from refimpl.kernels.simd.instructions.expand import kmovq_load, popcnt, vpexpandb
-from refimpl.kernels.simd.instructions.memory import vpbroadcastd
+from refimpl.kernels.simd.instructions.memory import prefetcht0, vpbroadcastd
 from refimpl.kernels.simd.threefold import kernel, part
+
+AHEAD = 2048
+MASK_BYTES = 8
 
 
 @part
@@ -35,6 +39,9 @@ def expand(values, at, masks, i):
     at1 = at + popcnt(mask0)
     at2 = at1 + popcnt(mask1)
     at3 = at2 + popcnt(mask2)
+    prefetcht0(masks, i + AHEAD // MASK_BYTES)
+    prefetcht0(values, at + AHEAD)
+    prefetcht0(values, at2 + AHEAD)
     w = (
         vpexpandb(values, at, mask0),
         vpexpandb(values, at1, mask1),

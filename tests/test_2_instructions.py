@@ -224,6 +224,14 @@ def test_store_and_zero():
     assert isa.zero_s32().dtype == np.int32
 
 
+def test_a_prefetch_changes_nothing():
+    memory = np.arange(64, dtype=np.uint8).view(np.int8)
+    assert isa.prefetcht0(memory, 10**6) is None
+    assert memory.tolist() == list(range(64))
+    with pytest.raises(TypeError, match="array has dtype int32; need int8 or uint64"):
+        isa.prefetcht0(S32, 0)
+
+
 def test_a_load_is_a_copy():
     memory = np.zeros(64, np.uint8)
     isa.vmovdqu8_load(memory, 0)[0] = 1

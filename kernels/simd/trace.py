@@ -45,7 +45,7 @@ class Register(NamedTuple):
 
 class Place(NamedTuple):
     """Elements of an array argument of the kernel: ``array[at] ... array[at + size - 1]``; of a tile, so many rows of
-    them, ``stride`` apart."""
+    them, ``stride`` apart; of a prefetch, none, at an index that may be outside."""
 
     array: str
     at: int
@@ -61,6 +61,8 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         """Both ends, included."""
+        if not self.size:
+            return f"{self.array}[{self.at}]"
         first = f"{self.array}[{self.at} … {self.at + self.size - 1}]"
         return f"{self.rows} rows, {self.stride} apart, from {first} on" if self.rows > 1 else first
 
@@ -199,7 +201,7 @@ class _Recorder:
                 before = tuple(self.tiles.get(t, 0) for t in reads)
             operands = (*before, *self._operands(rest, seen[len(seen) - len(rest) :]))
             places = [operand for operand in operands if isinstance(operand, Place)]
-            written = places[0] if places and result is None else None
+            written = places[0] if places and places[0].size and result is None else None
             self._keep(result, tile)
             self.steps.append(Step(instruction.__name__, meaning, operands, result, written, sites, tile))
             return returned
@@ -220,7 +222,10 @@ class _Recorder:
         rest = zip(arguments, seen, strict=True)
         for value, watched in rest:
             if isinstance(watched, _Watched):
-                next(rest)
+                at, _ = next(rest)
+                if not watched.touched:
+                    yield Place(self.arrays[id(value)], int(at), 0)
+                    continue
                 starts, sizes = zip(*watched.touched, strict=True)
                 stride = (starts[-1] - starts[0]) // max(len(starts) - 1, 1)
                 at, size, stride = (count // value.itemsize for count in (starts[0], sizes[0], stride))

@@ -81,6 +81,11 @@ def _vpermi2b(step: Step, number: int, example: Example, flow: Flow) -> str:
     )
 
 
+def _prefetcht0(step: Step, number: int, example: Example, flow: Flow) -> str:
+    (place,) = step.operands
+    return f"Asks for the cache line of {place}, which a later step may read, ahead of time. It changes no value."
+
+
 def _vpdpbusd(step: Step, number: int, example: Example, flow: Flow) -> str:
     acc, a, w = (f"r{register.step}" for register in step.operands)
     return (
@@ -165,6 +170,7 @@ _SAY: dict[str, Callable[[Step, int, Example, Flow], str]] = {
     **dict.fromkeys(STORES, _store),
     **dict.fromkeys(("vpunpcklbw", "vpunpckhbw", "vpunpcklwd", "vpunpckhwd"), _unpack),
     **dict.fromkeys(("zero_s32", "zero_f32"), _zero),
+    "prefetcht0": _prefetcht0,
     "vinserti64x4": _vinserti64x4,
     "vpermi2b": _vpermi2b,
     "vpdpbusd": _vpdpbusd,

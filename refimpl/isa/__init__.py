@@ -8,6 +8,7 @@ from refimpl.isa.arithmetic import ones_s16, vpaddd, vpdpbusd, vpmaddubsw, vpmad
 from refimpl.isa.expand import kmovq_load, popcnt, vpexpandb
 from refimpl.isa.interleave import vpord, vpunpckhbw, vpunpckhwd, vpunpcklbw, vpunpcklwd
 from refimpl.isa.memory import (
+    prefetcht0,
     vinserti64x4,
     vmovdqu8_load,
     vmovdqu8_load_low,
@@ -21,6 +22,7 @@ __all__ = [
     "kmovq_load",
     "ones_s16",
     "popcnt",
+    "prefetcht0",
     "vinserti64x4",
     "vmovdqu8_load",
     "vmovdqu8_load_low",

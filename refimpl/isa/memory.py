@@ -40,6 +40,12 @@ def vmovdqu8_store(array: np.ndarray, at: int, register: np.ndarray) -> None:
     array[_inside(array, at, 64, np.uint8, np.int8)] = register
 
 
+def prefetcht0(array: np.ndarray, at: int) -> None:
+    """Asks for the cache line of ``array[at]``, inside the array or not: changes no value and never faults."""
+    check.dtype("array", array, np.int8, np.uint64)
+    check.shape("array", array, ("N",))
+
+
 def vpbroadcastd(array: np.ndarray, at: int) -> np.ndarray:
     """Four consecutive bytes, repeated in all sixteen dwords."""
     return np.tile(array[_inside(array, at, 4, np.uint8, np.int8)], 16)

@@ -2,6 +2,7 @@
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 
 from refimpl import isa
 from refimpl.kernels.simd.lowering import Instruction, is_flat, pointer
@@ -47,6 +48,22 @@ def store(*registers: Register):
     return typing
 
 
+def _prefetch(array, at):
+    """Typing of llvm.prefetch: to read, into every level of the cache."""
+    if not isinstance(array, types.Array) or (array.ndim, array.layout) != (1, "C"):
+        return None
+
+    def codegen(context, builder, signature, args):
+        word = ir.IntType(32)
+        address = pointer(context, builder, signature.args[0], *args, ir.IntType(8))
+        function = ir.FunctionType(ir.VoidType(), [address.type, word, word, word])
+        prefetch = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+        builder.call(prefetch, [address, word(0), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), codegen
+
+
 def _insert(register, array, at):
     """Typing of a load into the upper half."""
     if register not in (u8x64, s8x64) or not is_flat(array, register):
@@ -74,3 +91,4 @@ vmovdqu8_load_low = Instruction(
 vinserti64x4 = Instruction(isa.vinserti64x4, arity=3, portable=_insert)
 vmovdqu32_load = Instruction(isa.vmovdqu32_load, arity=2, portable=load(s32x16))
 vmovdqu32_store = Instruction(isa.vmovdqu32_store, arity=3, portable=store(s32x16))
+prefetcht0 = Instruction(isa.prefetcht0, arity=2, portable=_prefetch)
