@@ -28,5 +28,5 @@ from refimpl.kernels.simd.instructions.arithmetic import vpdpbusd
 BSGEMM_4X1_PAIR_SATURATING = BSGEMM_4X1._replace(
     name="bsgemm_4x1_u8s8s32_pair_saturating",
     oracle=bsgemm_4x1_u8s8s32_pair_saturating,
-    source=exchange(BSGEMM_4X1.source, vpdpbusd, pair_dot, "bsgemm_4x1_pair_saturating", __name__),
+    source=exchange(BSGEMM_4X1.source, {vpdpbusd: pair_dot}, "bsgemm_4x1_pair_saturating", __name__),
 )

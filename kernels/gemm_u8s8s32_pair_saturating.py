@@ -18,5 +18,5 @@ from refimpl.kernels.simd.instructions.arithmetic import vpdpbusd
 GEMM_PAIR_SATURATING = GEMM._replace(
     name="gemm_u8s8s32_pair_saturating",
     oracle=gemm_u8s8s32_pair_saturating,
-    source=exchange(GEMM.source, vpdpbusd, pair_dot, "gemm_pair_saturating", __name__),
+    source=exchange(GEMM.source, {vpdpbusd: pair_dot}, "gemm_pair_saturating", __name__),
 )

@@ -55,7 +55,7 @@ DOTS = {
 
 
 def twin(kernel, dot, pack=None):
-    source = exchange(kernel.source, vpdpbusd, part(dot), "mutant", __name__)
+    source = exchange(kernel.source, {vpdpbusd: part(dot)}, "mutant", __name__)
     return lambda a, w: kernel.call(source.emulated, a, (pack or kernel.pack)(w))
 
 

@@ -224,8 +224,8 @@ def test_a_twin_leaves_its_kernel_alone():
 
 def test_exchange_rejects_what_is_never_called():
     with pytest.raises(ValueError, match="gemm does not call vpmaddwd"):
-        exchange(GEMM.source, vpmaddwd, pair_dot, "twin", __name__)
-    twice = exchange(GEMM_PAIR_SATURATING.source, pair_dot, vpdpbusd, "back_again", __name__)
+        exchange(GEMM.source, {vpmaddwd: pair_dot}, "twin", __name__)
+    twice = exchange(GEMM_PAIR_SATURATING.source, {pair_dot: vpdpbusd}, "back_again", __name__)
     a, w = operands(2, 5, 8, 1)
     equal(GEMM.call(twice.emulated, a, GEMM.pack(w)), gemm_u8s8s32(a, w))
 

@@ -42,6 +42,13 @@ def vpaddd(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return wrap_s32(a.astype(np.int64) + b.astype(np.int64))
 
 
+def vpsubd(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Subtract b from a, s32, wrapping."""
+    check.dtype("a", a, np.int32)
+    check.dtype("b", b, np.int32)
+    return wrap_s32(a.astype(np.int64) - b.astype(np.int64))
+
+
 def vpdpbusd(acc: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """acc + the dot product of each u8 quad with its s8 quad, s32, exact but for the final wrap (AVX-512 VNNI).
 

@@ -43,3 +43,9 @@ def vpord(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Bitwise or."""
     check.same_dtype("b", b, a)
     return a | b
+
+
+def vpxord(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Bitwise exclusive or."""
+    check.same_dtype("b", b, a)
+    return a ^ b

@@ -40,6 +40,12 @@ def vmovdqu8_store(array: np.ndarray, at: int, register: np.ndarray) -> None:
     array[_inside(array, at, 64, np.uint8, np.int8)] = register
 
 
+def vmovdqu8_store_low(array: np.ndarray, at: int, register: np.ndarray) -> None:
+    """32 consecutive bytes, the lower half of a register; u8 or s8."""
+    check.same_dtype("register", register, array)
+    array[_inside(array, at, 32, np.uint8, np.int8)] = register[:32]
+
+
 def prefetcht0(array: np.ndarray, at: int) -> None:
     """Asks for the cache line of ``array[at]``, inside the array or not: changes no value and never faults."""
     check.dtype("array", array, np.int8, np.uint64)

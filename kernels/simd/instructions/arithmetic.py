@@ -77,4 +77,9 @@ vpaddd = Instruction(
     arity=2,
     portable=on_registers(s32x16, (s32x16, s32x16), lambda builder, a, b: builder.add(a, b)),
 )
+vpsubd = Instruction(
+    isa.vpsubd,
+    arity=2,
+    portable=on_registers(s32x16, (s32x16, s32x16), lambda builder, a, b: builder.sub(a, b)),
+)
 ones_s16 = Instruction(isa.ones_s16, arity=0, portable=on_registers(s16x32, (), lambda builder: _splat(16, 1)))

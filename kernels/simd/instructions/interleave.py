@@ -24,8 +24,15 @@ vpunpcklwd = _unpack(isa.vpunpcklwd, 16, high=False)
 vpunpckhwd = _unpack(isa.vpunpckhwd, 16, high=True)
 
 
-def _vpord(a, b):
-    return on_registers(a, (a, a), lambda builder, x, y: builder.or_(x, y))(a, b) if a in (u8x64, s8x64) else None
+def _bitwise(operation: str):
+    """Typing of the LLVM operation of that name."""
+
+    def typing(a, b):
+        build = lambda builder, x, y: getattr(builder, operation)(x, y)  # noqa: E731
+        return on_registers(a, (a, a), build)(a, b) if a in (u8x64, s8x64) else None
+
+    return typing
 
 
-vpord = Instruction(isa.vpord, arity=2, portable=_vpord)
+vpord = Instruction(isa.vpord, arity=2, portable=_bitwise("or_"))
+vpxord = Instruction(isa.vpxord, arity=2, portable=_bitwise("xor"))

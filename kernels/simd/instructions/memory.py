@@ -31,16 +31,19 @@ def load(*registers: Register, loaded: ir.Type | None = None, spread: list[int] 
     return typing
 
 
-def store(*registers: Register):
-    """Typing of a store of one of the registers to an array of its dtype."""
+def store(*registers: Register, stored: ir.VectorType | None = None):
+    """Typing of a store of one of the registers to an array of its dtype; of its first elements, if ``stored`` is
+    shorter."""
 
     def typing(array, at, register):
         if register not in registers or not is_flat(array, register):
             return None
 
         def codegen(context, builder, signature, args):
-            stored = builder.store(args[2], pointer(context, builder, signature.args[0], *args[:2], register.llvm))
-            stored.align = 1
+            value, kind = args[2], stored or register.llvm
+            if stored is not None:
+                value = builder.shuffle_vector(value, value, ir.Constant(vector(32, kind.count), list(range(kind.count))))
+            builder.store(value, pointer(context, builder, signature.args[0], *args[:2], kind)).align = 1
             return context.get_dummy_value()
 
         return types.void(array, types.intp, register), codegen
@@ -88,6 +91,7 @@ vmovdqu8_load_low = Instruction(
     arity=2,
     portable=load(u8x64, s8x64, loaded=vector(8, 32), spread=[*range(32), *[32] * 32]),
 )
+vmovdqu8_store_low = Instruction(isa.vmovdqu8_store_low, arity=3, portable=store(u8x64, s8x64, stored=vector(8, 32)))
 vinserti64x4 = Instruction(isa.vinserti64x4, arity=3, portable=_insert)
 vmovdqu32_load = Instruction(isa.vmovdqu32_load, arity=2, portable=load(s32x16))
 vmovdqu32_store = Instruction(isa.vmovdqu32_store, arity=3, portable=store(s32x16))

@@ -1,0 +1,115 @@
+"""Self-attention in f32, from panel to panel.
+
+    scores[j, i]  = (sum_e q[e, i] k[e, j]) * f32(1 / sqrt E)            q, k, v: f32 rows
+    p[j, i]       = e[j, i] * (1 / sum_j e[j, i])                        e: ``exponentials``
+    context[c, i] = sum_j p[j, i] v[c, j]
+    out[c, i]     = quantize(context, step)                              u8 codes + 128
+
+Contract. Sums ascend from 0, each step one fused multiply-add. Errors within ``bounds.attention_scores``,
+``bounds.softmax`` and ``bounds.attention_context``; codes have the bits of ``refimpl.quant.quantize_activation``.
+Lanes are queries: no key of another text and no padding is ever looked at, so there is no mask.
+
+A task is one panel of queries of one head of one text.
+"""
+
+import numba
+import numpy as np
+
+from refimpl.kernels.encoder.exponentials import exponentials
+from refimpl.kernels.encoder.rows import (
+    divide,
+    fused,
+    load_row,
+    multiply,
+    place,
+    quantize,
+    spread,
+    store_codes,
+    store_row,
+    width,
+)
+from refimpl.kernels.simd.instructions.f32 import broadcast_f32, vbroadcastss, zero_f32
+from refimpl.kernels.simd.threefold import kernel, part
+
+ONE = np.float32(1)
+
+
+@part
+def step_of_four(acc, row, x, at0, at1, at2, at3):
+    """Add to four rows the products of one row with four numbers of x."""
+    return (
+        fused(row, spread(vbroadcastss(x, at0)), acc[0]),
+        fused(row, spread(vbroadcastss(x, at1)), acc[1]),
+        fused(row, spread(vbroadcastss(x, at2)), acc[2]),
+        fused(row, spread(vbroadcastss(x, at3)), acc[3]),
+    )
+
+
+@part
+def zero_rows():
+    """Four rows of zeros."""
+    return spread(zero_f32()), spread(zero_f32()), spread(zero_f32()), spread(zero_f32())
+
+
+@part
+def store_score(scores, at, acc, factor):
+    """Scaled."""
+    store_row(scores, at, multiply(acc, spread(factor)))
+
+
+@part
+def scores_of(x, queries, keys, e, groups, panel_size, scale, scores, lines):
+    """Scores of the queries at x[queries] with 4 ``groups`` keys, those of the first panel at x[keys]."""
+    w, factor = width(), broadcast_f32(scale)
+    for g in range(groups):
+        at, acc = keys + 4 * g // w * panel_size + place(4 * g % w), zero_rows()
+        for i in range(e):
+            k = at + i * w
+            acc = step_of_four(acc, load_row(x, queries + i * w), x, k, k + 1, k + 2, k + 3)
+        store_score(scores, lines + 4 * g * w, acc[0], factor)
+        store_score(scores, lines + (4 * g + 1) * w, acc[1], factor)
+        store_score(scores, lines + (4 * g + 2) * w, acc[2], factor)
+        store_score(scores, lines + (4 * g + 3) * w, acc[3], factor)
+
+
+@part
+def context_of(x, values, groups, panel_size, scores, lines):
+    """Four channels of the context, v's rows in the first panel at x[values]."""
+    w, acc = width(), zero_rows()
+    for g in range(groups):
+        at = values + 4 * g // w * panel_size + place(4 * g % w)
+        for i in range(4):
+            v = at + i
+            acc = step_of_four(acc, load_row(scores, lines + (4 * g + i) * w), x, v, v + w, v + 2 * w, v + 3 * w)
+    return acc
+
+
+@part
+def queries_of_head(x, first, n, p, h, d, e, factors, scores, lines, out):
+    """The panel p of queries of head h of the text of n tokens that begins with panel ``first``."""
+    w, groups, panel_size = width(), (n + 3) // 4, 3 * d * width()
+    text = first * panel_size
+    scores_of(x, text + p * panel_size + h * e * w, text + (d + h * e) * w, e, groups, panel_size, factors[0], scores, lines)
+    inverse = divide(spread(broadcast_f32(ONE)), exponentials(scores, lines, n, 4 * groups))
+    for j in range(4 * groups):
+        store_row(scores, lines + j * w, multiply(load_row(scores, lines + j * w), inverse))
+    for c in range(0, e, 4):
+        acc = context_of(x, text + (2 * d + h * e + c) * w, groups, panel_size, scores, lines)
+        at, step = ((first + p) * d + h * e + c) * w, spread(broadcast_f32(factors[1]))
+        store_codes(out, at, quantize(acc[0], step))
+        store_codes(out, at + w, quantize(acc[1], step))
+        store_codes(out, at + 2 * w, quantize(acc[2], step))
+        store_codes(out, at + 3 * w, quantize(acc[3], step))
+
+
+@kernel
+def attention_f32(x, first, lengths, heads, d, factors, most, scores, slots, workers, out):
+    """x: f32 (P 3 D W,), rows of q, k, v; first, lengths: s64 (texts,), panels and tokens; factors: f32 (2,), 1 / sqrt
+    E and step; out: u8 (P D W,). Scratch for texts of up to ``most`` tokens, a multiple of W, in ``slots``, a multiple
+    of ``workers``: scores f32 (slots most W,)."""
+    tasks = first.size * heads
+    for worker in numba.prange(workers):
+        for task in range(worker, tasks, workers):
+            text, h, lines = task // heads, task % heads, task % slots * most * width()
+            for p in range((lengths[text] + width() - 1) // width()):
+                queries_of_head(x, first[text], lengths[text], p, h, d, d // heads, factors, scores, lines, out)

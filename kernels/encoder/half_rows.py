@@ -1,0 +1,113 @@
+"""The parts of ``rows`` for a panel of 32 tokens: two registers, all in the order of the tokens."""
+
+from functools import cache
+
+from refimpl.kernels.bsgemm_4x1_half_u8s8s32 import QUAD_INDEX, dot_half, zero_half
+from refimpl.kernels.encoder import rows
+from refimpl.kernels.encoder.rows import lanewise
+from refimpl.kernels.simd.exchange import exchange
+from refimpl.kernels.simd.instructions.convert import broadcast_s32, vpmovusdb_store_first
+from refimpl.kernels.simd.instructions.f32 import vmovups_load, vmovups_store
+from refimpl.kernels.simd.instructions.interleave import vpxord
+from refimpl.kernels.simd.instructions.lookup import vpermi2b
+from refimpl.kernels.simd.instructions.memory import vinserti64x4, vmovdqu8_load, vmovdqu8_load_low, vmovdqu8_store, vmovdqu8_store_low, vmovdqu32_store
+from refimpl.kernels.simd.threefold import KernelSource, part
+
+
+@part
+def width():
+    return 32
+
+
+@part
+def place(token):
+    return token
+
+
+@part
+def start_row(value):
+    return broadcast_s32(value), broadcast_s32(value)
+
+
+@part
+def load_quad(x, at0, at1, at2, at3):
+    first = vinserti64x4(vmovdqu8_load_low(x, at0), x, at1)
+    second = vinserti64x4(vmovdqu8_load_low(x, at2), x, at3)
+    return (
+        vpermi2b(vmovdqu8_load(QUAD_INDEX, 0), first, second),
+        vpermi2b(vmovdqu8_load(QUAD_INDEX, 64), first, second),
+    )
+
+
+@part
+def save_quad(scratch, at, quad):
+    vmovdqu8_store(scratch, at, quad[0])
+    vmovdqu8_store(scratch, at + 64, quad[1])
+
+
+@part
+def saved_quad(scratch, at):
+    return vmovdqu8_load(scratch, at), vmovdqu8_load(scratch, at + 64)
+
+
+@part
+def load_row(x, at):
+    return vmovups_load(x, at), vmovups_load(x, at + 16)
+
+
+@part
+def store_row(out, at, row):
+    vmovups_store(out, at, row[0])
+    vmovups_store(out, at + 16, row[1])
+
+
+@part
+def store_codes(out, at, codes):
+    vpmovusdb_store_first(out, at, codes[0], 16)
+    vpmovusdb_store_first(out, at + 16, codes[1], 16)
+
+
+@part
+def store_sums(out, at, row):
+    vmovdqu32_store(out, at, row[0])
+    vmovdqu32_store(out, at + 16, row[1])
+
+
+@part
+def store_flipped(out, at, x, source, flip):
+    vmovdqu8_store_low(out, at, vpxord(vmovdqu8_load_low(x, source), flip))
+
+
+@part
+def spread(register):
+    return register, register
+
+
+def _one(a):
+    return apply(a[0]), apply(a[1])  # noqa: F821
+
+
+def _two(a, b):
+    return apply(a[0], b[0]), apply(a[1], b[1])  # noqa: F821
+
+
+def _three(a, b, c):
+    return apply(a[0], b[0], c[0]), apply(a[1], b[1], c[1])  # noqa: F821
+
+
+TWINS = {
+    rows.dot_row: dot_half,
+    rows.zero_row: zero_half,
+    **{
+        getattr(rows, twin.__name__): twin
+        for twin in (width, place, start_row, load_quad, save_quad, saved_quad, load_row, store_row,
+                     store_codes, store_sums, store_flipped, spread)
+    },
+    **{getattr(rows, name): lanewise(apply, _one, _two, _three) for name, apply in rows.LANEWISE.items()},
+}
+
+
+@cache
+def half(source: KernelSource) -> KernelSource:
+    """The twin of a kernel for panels of 32 tokens."""
+    return exchange(source, TWINS, f"{source.__name__}_half", source.emulated.__module__)

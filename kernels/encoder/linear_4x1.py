@@ -1,0 +1,102 @@
+"""INT8 linear layers in 4x1 blocks, from panel to panel, with what follows fused into the store.
+
+    acc[m, n] = sum_k (x[k, n] - 128) w[m, k]                  x: u8 codes (P, K, W), w: s8 in 4x1 blocks
+    y         = f32(acc) * scale[m] + bias[m]                  scale: the input's times the weight's
+    to_codes      out = quantize(y, step[m])                   u8 (P, M', W)
+    to_gelu_codes out = quantize(gelu(y), step[m])             u8
+    to_f32        out = y                                      f32
+    to_sum        out = y + out                                f32, in place of the residual
+
+Contract. Bits of ``bsgemm_4x1_u8s8s32``, ``refimpl.quant.rescale``, ``rowwise.gelu`` and ``rowwise.quantize`` one after
+the other, for every shape and pattern of zeros.
+
+The tile of ``bsgemm_4x1``: 4 output channels of a panel. Accumulators start from minus the compensation and leave the
+registers only as what the next step reads.
+"""
+
+import numba
+
+from refimpl.kernels.encoder.rows import (
+    add,
+    dot_row,
+    gelu,
+    load_quad,
+    load_row,
+    quantize,
+    rescale,
+    spread,
+    start_row,
+    store_codes,
+    store_row,
+    width,
+)
+from refimpl.kernels.simd.exchange import exchange
+from refimpl.kernels.simd.instructions.f32 import vbroadcastss
+from refimpl.kernels.simd.instructions.memory import vpbroadcastd
+from refimpl.kernels.simd.threefold import kernel, part
+
+
+@part
+def product(indptr, indices, values, start, x, base, row):
+    """The accumulators of block row ``row`` for the panel at x[base]."""
+    m = 4 * row
+    row0, row1, row2, row3 = start_row(start[m]), start_row(start[m + 1]), start_row(start[m + 2]), start_row(start[m + 3])
+    for g in range(indptr[row], indptr[row + 1]):
+        quad = load_quad(
+            x,
+            base + width() * indices[4 * g],
+            base + width() * indices[4 * g + 1],
+            base + width() * indices[4 * g + 2],
+            base + width() * indices[4 * g + 3],
+        )
+        row0 = dot_row(row0, quad, vpbroadcastd(values, 16 * g))
+        row1 = dot_row(row1, quad, vpbroadcastd(values, 16 * g + 4))
+        row2 = dot_row(row2, quad, vpbroadcastd(values, 16 * g + 8))
+        row3 = dot_row(row3, quad, vpbroadcastd(values, 16 * g + 12))
+    return row0, row1, row2, row3
+
+
+@part
+def layer(acc, scale, bias, m):
+    """The layer's output at channel m, f32."""
+    return rescale(acc, spread(vbroadcastss(scale, m)), spread(vbroadcastss(bias, m)))
+
+
+@part
+def store_layer_codes(out, at, acc, scale, bias, step, m):
+    store_codes(out, at, quantize(layer(acc, scale, bias, m), spread(vbroadcastss(step, m))))
+
+
+@part
+def store_gelu_codes(out, at, acc, scale, bias, step, m):
+    store_codes(out, at, quantize(gelu(layer(acc, scale, bias, m)), spread(vbroadcastss(step, m))))
+
+
+@part
+def store_layer(out, at, acc, scale, bias, step, m):
+    store_row(out, at, layer(acc, scale, bias, m))
+
+
+@part
+def store_sum(out, at, acc, scale, bias, step, m):
+    store_row(out, at, add(layer(acc, scale, bias, m), load_row(out, at)))
+
+
+@kernel
+def to_codes(indptr, indices, values, start, scale, bias, step, x, k, out):
+    """x: u8 (P K W,); start: s32 (M',), minus the compensation; scale, bias, step: f32 (M',); M' = 4 block rows; out:
+    (P M' W,); the others as in ``Bsr4x1``."""
+    block_rows = indptr.size - 1
+    for task in numba.prange(x.size // (width() * k) * block_rows):
+        panel, row = task // block_rows, task % block_rows
+        acc = product(indptr, indices, values, start, x, panel * k * width(), row)
+        m, at = 4 * row, 4 * width() * task
+        store_layer_codes(out, at, acc[0], scale, bias, step, m)
+        store_layer_codes(out, at + width(), acc[1], scale, bias, step, m + 1)
+        store_layer_codes(out, at + 2 * width(), acc[2], scale, bias, step, m + 2)
+        store_layer_codes(out, at + 3 * width(), acc[3], scale, bias, step, m + 3)
+
+
+to_gelu_codes = exchange(to_codes, {store_layer_codes: store_gelu_codes}, "to_gelu_codes", __name__)
+to_f32 = exchange(to_codes, {store_layer_codes: store_layer}, "to_f32", __name__)
+to_sum = exchange(to_codes, {store_layer_codes: store_sum}, "to_sum", __name__)

@@ -1,0 +1,229 @@
+"""The plan: which kernels run a batch, in order, on which tensors.
+
+A tensor is named after what it holds. A step that works in place names its result anew, with the tensor that it
+overwrites, so that every value has a name and the memory planner knows what lives where.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refimpl.kernels.encoder import attention_f32, attention_u8s8, embed, half_rows, layernorm, linear_4x1
+from refimpl.kernels.simd.threefold import KernelSource
+from refimpl.models.runtime.memory import Arena, Life, plan_memory
+from refimpl.models.runtime.weights import LayerWeights, LinearWeights, NormWeights, Weights
+
+WIDE, HALF = 64, 32
+ORDER = {WIDE: embed.WIDE_ORDER, HALF: embed.HALF_ORDER}
+
+
+class Shape(NamedTuple):
+    """width: tokens in a panel; panels; texts; most: panels of the longest text; rows: of the result; threads."""
+
+    width: int
+    panels: int
+    texts: int
+    most: int
+    rows: int
+    threads: int
+
+
+class Tensor(NamedTuple):
+    """size: elements; over: the tensor that it overwrites, or ""."""
+
+    dtype: type
+    size: int
+    over: str = ""
+
+
+Arrays = dict[str, np.ndarray]
+
+
+class Step(NamedTuple):
+    """One kernel call.
+
+    name: of the result's tap or part. reads: tensors; writes: name -> tensor made; scratch: name -> tensor needed only
+    during the step. arguments: (arrays by name) -> the kernel's arguments. macs: multiply-accumulates for one token.
+    """
+
+    name: str
+    kernel: KernelSource
+    reads: tuple[str, ...]
+    writes: dict[str, Tensor]
+    arguments: Callable[[Arrays], tuple[Any, ...]]
+    scratch: dict[str, Tensor] = {}  # noqa: RUF012
+    fused: str = ""
+
+
+class Plan(NamedTuple):
+    """inputs: filled by the session before the first step."""
+
+    shape: Shape
+    inputs: dict[str, Tensor]
+    steps: tuple[Step, ...]
+    arena: Arena
+
+
+TOKENS, TEXTS = ("ids", "places", "types"), ("first", "lengths")
+
+
+def make_plan(weights: Weights, shape: Shape, slots: int | None = None) -> Plan:
+    """slots: parts of the attention's scratch memory; by default one a thread."""
+    tokens = shape.width * shape.panels
+    inputs = {name: Tensor(np.int64, tokens) for name in TOKENS}
+    inputs |= {name: Tensor(np.int64, shape.texts) for name in TEXTS} | {"sources": Tensor(np.int64, shape.rows)}
+    builder = _Builder(weights, shape, slots or shape.threads)
+    steps = tuple(builder.steps())
+    return Plan(shape, inputs, steps, plan_memory(lives(inputs, steps)))
+
+
+def lives(inputs: dict[str, Tensor], steps: Iterable[Step]) -> dict[str, Life]:
+    """When each tensor lives; one that overwrites another prolongs its life."""
+    found = {name: Life(tensor.size * np.dtype(tensor.dtype).itemsize, 0, 0) for name, tensor in inputs.items()}
+    root = {name: name for name in inputs}
+    for i, step in enumerate(steps):
+        for name, tensor in (step.writes | step.scratch).items():
+            root[name] = root[tensor.over] if tensor.over else name
+            if not tensor.over:
+                found[name] = Life(tensor.size * np.dtype(tensor.dtype).itemsize, i, i)
+        for name in (*step.reads, *step.writes):
+            found[root[name]] = found[root[name]]._replace(last=i)
+    return found
+
+
+def roots(plan: Plan) -> dict[str, str]:
+    """Tensor -> the one whose memory it has."""
+    found = {name: name for name in plan.inputs}
+    for step in plan.steps:
+        for name, tensor in (step.writes | step.scratch).items():
+            found[name] = found[tensor.over] if tensor.over else name
+    return found
+
+
+class _Builder:
+    def __init__(self, weights: Weights, shape: Shape, slots: int):
+        self.weights, self.shape, self.slots = weights, shape, slots
+        config = weights.config
+        self.d, self.f, self.heads = config.hidden, config.feed_forward, config.heads
+        self.tokens = shape.width * shape.panels
+
+    def version(self, source: KernelSource) -> KernelSource:
+        """For the width of the panels."""
+        return source if self.shape.width == WIDE else half_rows.half(source)
+
+    def steps(self) -> Iterable[Step]:
+        yield self.embedding()
+        yield self.norm("embeddings", "embedding_sum", self.weights.norm)
+        x = "embeddings"
+        for i, layer in enumerate(self.weights.layers):
+            yield from self.layer(f"layer.{i}.", layer, x)
+            x = f"layer.{i}.output_norm"
+        yield self.unpacking(x)
+
+    def layer(self, prefix: str, p: LayerWeights, x: str) -> Iterable[Step]:
+        integer = self.weights.integer_attention
+        attended, hidden = prefix + "attention_norm", prefix + "output.codes"
+        to_qkv = linear_4x1.to_codes if integer else linear_4x1.to_f32
+        yield self.linear(prefix + "qkv", to_qkv, p.qkv, x + ".codes", np.uint8 if integer else np.float32)
+        yield self.attention(prefix + "attention_output.codes", prefix + "qkv", p.factors)
+        yield self.sum(prefix + "attention_sum", p.attention_output, prefix + "attention_output.codes", x)
+        yield self.norm(attended, prefix + "attention_sum", p.attention_norm)
+        yield self.linear(hidden, linear_4x1.to_gelu_codes, p.intermediate, attended + ".codes", np.uint8)
+        yield self.sum(prefix + "output_sum", p.output, hidden, attended)
+        yield self.norm(prefix + "output_norm", prefix + "output_sum", p.output_norm)
+
+    def embedding(self) -> Step:
+        w, lanes = self.weights, ORDER[self.shape.width]
+        return Step(
+            "embedding_sum",
+            embed.embed,
+            TOKENS,
+            {"embedding_sum": Tensor(np.float32, self.tokens * self.d)},
+            lambda a: (
+                *(a[name] for name in TOKENS), w.word, w.scale, w.position, w.token_type, lanes, self.d,
+                a["embedding_sum"],
+            ),
+            fused="word + position + token type, to panels",
+        )  # fmt: skip
+
+    def norm(self, name: str, x: str, p: NormWeights) -> Step:
+        codes = name + ".codes"
+        weight, bias, eps = p.norm.weight, p.norm.bias, np.float32(p.norm.eps)
+        return Step(
+            name,
+            self.version(layernorm.layernorm_codes),
+            (x,),
+            {name: Tensor(np.float32, self.tokens * self.d, over=x), codes: Tensor(np.uint8, self.tokens * self.d)},
+            lambda a: (a[x], self.d, np.float32(self.d), weight, bias, eps, p.step, a[name], a[codes]),
+            fused="layer norm + quantize",
+        )
+
+    def linear(self, name: str, kernel: KernelSource, p: LinearWeights, x: str, dtype: type) -> Step:
+        fused = {linear_4x1.to_codes: "quantize", linear_4x1.to_gelu_codes: "GELU + quantize"}.get(kernel, "")
+        return Step(
+            name,
+            self.version(kernel),
+            (x,),
+            {name: Tensor(dtype, self.tokens * p.start.size)},
+            lambda a: _linear_arguments(p, a[x], a[name]),
+            fused=" + ".join(("product", "scale", "bias", *filter(None, [fused]))),
+        )
+
+    def sum(self, name: str, p: LinearWeights, x: str, residual: str) -> Step:
+        return Step(
+            name,
+            self.version(linear_4x1.to_sum),
+            (x, residual),
+            {name: Tensor(np.float32, self.tokens * p.start.size, over=residual)},
+            lambda a: _linear_arguments(p, a[x], a[name]),
+            fused="product + scale + bias + residual",
+        )
+
+    def attention(self, name: str, qkv: str, factors: np.ndarray) -> Step:
+        shape, d = self.shape, self.d
+        e, most, slots = d // self.heads, shape.most * shape.width, self.slots
+        scratch = {"scores": Tensor(np.float32, slots * most * shape.width)}
+        if self.weights.integer_attention:
+            scratch |= {
+                "bytes": Tensor(np.uint8, slots * (e + 2 * most) * shape.width),
+                "small": Tensor(np.int8, slots * 2 * e * most),
+                "sums": Tensor(np.int32, slots * most),
+            }
+        scratch = {f"{name}.{part}": tensor for part, tensor in scratch.items()}
+
+        def arguments(a: Arrays) -> tuple[Any, ...]:
+            scores = a[f"{name}.scores"]
+            given = (a[qkv], a["first"], a["lengths"], self.heads, d, factors, most)
+            if not self.weights.integer_attention:
+                return (*given, scores, slots, shape.threads, a[name])
+            small = a[f"{name}.small"]
+            parts = a[f"{name}.bytes"], small.view(np.uint8), small, a[f"{name}.sums"], scores
+            return (*given, *parts, slots, shape.threads, a[name])
+
+        kernel = attention_u8s8.attention_u8s8 if self.weights.integer_attention else attention_f32.attention_f32
+        return Step(
+            name,
+            self.version(kernel),
+            (qkv, "first", "lengths"),
+            {name: Tensor(np.uint8, self.tokens * d)},
+            arguments,
+            scratch,
+            "scores + softmax + context + quantize, all heads",
+        )
+
+    def unpacking(self, x: str) -> Step:
+        places = np.argsort(ORDER[self.shape.width])
+        return Step(
+            "hidden",
+            embed.unpack,
+            (x, "sources"),
+            {"hidden": Tensor(np.float32, self.shape.rows * self.d)},
+            lambda a: (a[x], a["sources"], places, self.d, a["hidden"]),
+            fused="panels to tokens",
+        )
+
+
+def _linear_arguments(p: LinearWeights, x: np.ndarray, out: np.ndarray) -> tuple[Any, ...]:
+    w = p.weight
+    return w.indptr, w.indices, w.values, p.start, p.scale, p.bias, p.step, x, w.shape[1], out

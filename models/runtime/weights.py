@@ -1,0 +1,157 @@
+"""A packed model's parameters as the kernels of an encoder read them; read-only, so any number of sessions share them.
+
+q, k and v become one product of 3 D output channels. Scales are folded: the input's times the weight's, once, and each
+layer's accumulators start from minus their compensation.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refimpl.kernels.layout import aligned
+from refimpl.kernels.layout.bsr4x1 import ROWS, Bsr4x1
+from refimpl.models.bert import Model
+from refimpl.models.compress import Packed, PackedLinear
+from refimpl.models.config import Config
+from refimpl.nn import EncoderLayer, Norm
+from refimpl.quant.attention import context_multiplier, scores_multiplier
+from refimpl.quant.linear import QuantizedTable
+
+
+class LinearWeights(NamedTuple):
+    """weight: M' = 4 block rows; start: s32 (M',), minus the compensation; scale, bias: f32 (M',); step: f32 (M',), of
+    the codes that the layer writes, 1 where it writes none; input_scale: f32 ()."""
+
+    weight: Bsr4x1
+    start: np.ndarray
+    scale: np.ndarray
+    bias: np.ndarray
+    step: np.ndarray
+    input_scale: np.ndarray
+
+
+class NormWeights(NamedTuple):
+    """norm; step: f32, of the codes that the next layer reads, 1 where none does."""
+
+    norm: Norm
+    step: np.float32
+
+
+class LayerWeights(NamedTuple):
+    """One encoder layer. factors: f32, what the attention kernel multiplies by: scores, context (if INT8), step."""
+
+    qkv: LinearWeights
+    factors: np.ndarray
+    attention_output: LinearWeights
+    attention_norm: NormWeights
+    intermediate: LinearWeights
+    output: LinearWeights
+    output_norm: NormWeights
+
+
+class Weights(NamedTuple):
+    """word, scale: s8 (V D,), f32 (V,); position: f32 (S D,); token_type: f32 (C D,), or (0,) for none."""
+
+    model: Model
+    word: np.ndarray
+    scale: np.ndarray
+    position: np.ndarray
+    token_type: np.ndarray
+    norm: NormWeights
+    layers: tuple[LayerWeights, ...]
+    integer_attention: bool
+
+    @property
+    def config(self) -> Config:
+        """The model's."""
+        return self.model.config
+
+
+def prepare(packed: Packed) -> Weights:
+    """Raises ValueError for a model that the kernels cannot run: 4 does not divide the numbers of a head, a layer's q,
+    k and v read their input with different scales, or only some layers have INT8 attention."""
+    model = packed.model
+    config, table = model.config, model.embeddings.word
+    if config.hidden % (ROWS * config.heads):
+        raise ValueError(f"a head has {config.hidden / config.heads:g} numbers; need a multiple of {ROWS}")
+    if not isinstance(table, QuantizedTable):
+        raise TypeError(f"the word table is {type(table).__name__}; need QuantizedTable")
+    integer = [getattr(layer, "attention_scales", None) is not None for layer in model.layers]
+    if any(integer) != all(integer):
+        raise ValueError("only some layers have attention scales; need all or none")
+    layers = tuple(_layer(layer, config.heads, name=f"layer.{i}") for i, layer in enumerate(model.layers))
+    steps = [layer.qkv.input_scale[()] for layer in layers[1:]] + [np.float32(1)]
+    layers = tuple(
+        layer._replace(output_norm=NormWeights(layer.output_norm.norm, step))
+        for layer, step in zip(layers, steps, strict=True)
+    )
+    types = model.embeddings.token_type
+    return Weights(
+        model,
+        _flat(table.codes),
+        _flat(table.scale),
+        _flat(model.embeddings.position),
+        _flat(np.zeros(0, np.float32) if types is None else types),
+        NormWeights(model.embeddings.norm, layers[0].qkv.input_scale[()] if layers else np.float32(1)),
+        layers,
+        any(integer),
+    )
+
+
+def _layer(p: EncoderLayer, heads: int, name: str) -> LayerWeights:
+    inputs = {float(part.input_scale) for part in (p.q, p.k, p.v)}
+    if len(inputs) > 1:
+        raise ValueError(f"{name}: q, k and v read their input with the scales {sorted(inputs)}; need one for all")
+    d, scales = p.q.weight.shape[0], getattr(p, "attention_scales", None)
+    step = np.ones(3 * d, np.float32) if scales is None else np.repeat([scales.q, scales.k, scales.v], d)
+    context_step = p.attention_output.input_scale[()]
+    if scales is None:
+        factors = [np.float32(1 / (d // heads) ** 0.5), context_step]
+    else:
+        factors = [scores_multiplier(scales.q, scales.k, d // heads), context_multiplier(scales.v), context_step]
+    return LayerWeights(
+        _linear(_join(p.q, p.k, p.v), step),
+        np.array(factors, np.float32),
+        _linear(p.attention_output),
+        NormWeights(p.attention_norm, p.intermediate.input_scale[()]),
+        _linear(p.intermediate, np.full(p.intermediate.weight.shape[0], p.output.input_scale)),
+        _linear(p.output),
+        NormWeights(p.output_norm, np.float32(1)),
+    )
+
+
+def _join(*parts: PackedLinear) -> PackedLinear:
+    """One layer with the output channels of all; 4 divides those of each."""
+    weights = [part.weight for part in parts]
+    ends = np.cumsum([0, *(weight.indptr[-1] for weight in weights)])
+    indptr = np.concatenate([[0], *(weight.indptr[1:] + end for weight, end in zip(weights, ends, strict=False))])
+    joined = Bsr4x1(
+        (sum(weight.shape[0] for weight in weights), weights[0].shape[1]),
+        indptr.astype(np.int32),
+        np.concatenate([weight.indices for weight in weights]),
+        np.concatenate([weight.values for weight in weights]),
+    )
+    rest = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("weight_scale", "bias", "compensation")}
+    return parts[0]._replace(weight=joined, **rest)
+
+
+def _linear(p: PackedLinear, step: np.ndarray | None = None) -> LinearWeights:
+    m = p.weight.shape[0]
+    padding = (0, -m % ROWS)
+    step = np.ones(m, np.float32) if step is None else step.astype(np.float32)
+    weight = p.weight._replace(**{name: _flat(getattr(p.weight, name)) for name in ("indptr", "indices", "values")})
+    return LinearWeights(
+        weight,
+        _flat(np.pad(-p.compensation, padding)),
+        _flat(np.pad(p.input_scale * p.weight_scale, padding)),
+        _flat(np.pad(p.bias, padding)),
+        _flat(np.pad(step, padding, constant_values=1)),
+        p.input_scale,
+    )
+
+
+def _flat(array: np.ndarray) -> np.ndarray:
+    """A flat copy on a cache line."""
+    copy: Any = aligned.empty((array.size,), array.dtype)
+    copy[...] = array.reshape(-1)
+    return copy
