@@ -1,10 +1,14 @@
-"""The sum of the three embeddings, from ids into f32 panels; and f32 panels back into rows of tokens.
+"""The sum of the three embeddings, and the way of f32 rows of tokens into panels and back.
 
-    x[m, n] = (f32(codes[id n, m]) * scale[id n] + position[place of n, m]) + token_type[type of n, m]
+    rows[n, m]      = (f32(codes[id n, m]) * scale[id n] + position[place n, m]) + token_type[type n, m]
+    panels[p, m, i] = rows[W p + lanes[i], m]
 
-Contract. Bits of ``refimpl.quant.quantized_embedding`` and the additions, left to right, of ``models.bert.embed``. No
-instruction of its own: a panel turns tokens into lanes, which is a transpose, and the compiler's loops do that well.
-The order of the lanes is that of ``rows``.
+Contract. Bits of ``refimpl.quant.quantized_embedding`` and the additions, left to right, of ``models.bert.embed``; the
+others move bits. The order of the lanes is that of ``rows``.
+
+Plain loops, since the compiler does these well, with unsigned indices: a signed one may be negative, which costs
+NumPy's rule for those at every element. A transpose goes by squares of BLOCK x BLOCK, whose lines fit the first-level
+cache.
 """
 
 import numba
@@ -12,41 +16,49 @@ import numpy as np
 
 from refimpl.kernels.simd.threefold import kernel
 
-HALF_ORDER = np.arange(32)
-WIDE_ORDER = np.arange(64).reshape(4, 4, 4).swapaxes(0, 1).reshape(-1)
+HALF_ORDER = np.arange(32, dtype=np.uint64)
+WIDE_ORDER = np.arange(64, dtype=np.uint64).reshape(4, 4, 4).swapaxes(0, 1).reshape(-1)
 """Position 16 j + 4 l + i of a wide row is token 16 l + 4 j + i."""
 
-
-BLOCK = 64
-"""Channels at a time: their rows stay in a first-level cache while lane after lane is filled."""
+BLOCK = np.uint64(16)
 
 
 @kernel
-def embed(ids, places, types, codes, scale, position, token_type, lanes, d, out):
-    """ids, places, types: s64 (P W,), padding has any in range; codes: s8 (V d,); scale: f32 (V,); position: f32
-    (S d,); token_type: f32 (C d,), or (0,) for none; lanes: s64 (W,); out: f32 (P d W,)."""
-    w, blocks = lanes.size, (d + BLOCK - 1) // BLOCK
-    for task in numba.prange(ids.size // w * blocks):
-        panel, start = task // blocks, task % blocks * BLOCK
-        for i in range(w):
-            n = panel * w + lanes[i]
-            word, place, kind, factor = ids[n] * d, places[n] * d, types[n] * d, scale[ids[n]]
+def embed(ids, places, types, codes, scale, position, token_type, d, out):
+    """ids, places, types: u64 (N,); codes: s8 (V d,); scale: f32 (V,); position: f32 (S d,); token_type: f32 (C d,), or
+    (0,) for none; d: u64; out: f32 (N d,)."""
+    for n in numba.prange(ids.size):
+        word, place, kind, to = ids[n] * d, places[n] * d, types[n] * d, np.uint64(n) * d
+        factor = scale[ids[n]]
+        for m in range(d):
+            out[to + m] = np.float32(codes[word + m]) * factor + position[place + m]
+        if token_type.size:
+            for m in range(d):
+                out[to + m] += token_type[kind + m]
+
+
+@kernel
+def to_panels(x, lanes, d, out):
+    """x: f32 (P W d,), rows; lanes: u64 (W,), the token at each position of a row of a panel; d: u64; out: f32 (P d W,)."""
+    w = np.uint64(lanes.size)
+    blocks = (d + BLOCK - np.uint64(1)) // BLOCK
+    for task in numba.prange(np.uint64(x.size) // (w * d) * blocks):
+        panel, start = np.uint64(task) // blocks, np.uint64(task) % blocks * BLOCK
+        for i in range(np.uint64(0), w, BLOCK):
             for m in range(start, min(start + BLOCK, d)):
-                total = np.float32(codes[word + m]) * factor + position[place + m]
-                if token_type.size:
-                    total += token_type[kind + m]
-                out[(panel * d + m) * w + i] = total
+                for j in range(i, i + BLOCK):
+                    out[(panel * d + m) * w + j] = x[(panel * w + lanes[j]) * d + m]
 
 
 @kernel
-def unpack(x, sources, places, d, out):
-    """x: f32 (P d W,); sources: s64 (R,), the token that each row of out wants, below 0 for zeros; places: s64 (W,),
-    where in a row of a panel each token is; out: f32 (R d,)."""
-    w, blocks = places.size, (d + BLOCK - 1) // BLOCK
-    for block in numba.prange(blocks):
-        start, stop = block * BLOCK, min((block + 1) * BLOCK, d)
+def to_rows(x, sources, places, d, out):
+    """x: f32 (P d W,); sources: s64 (R,), the token that each row of out wants, below 0 for zeros; places: u64 (W,),
+    where in a row of a panel each token is; d: u64; out: f32 (R d,)."""
+    w = np.uint64(places.size)
+    for block in numba.prange((d + BLOCK - np.uint64(1)) // BLOCK):
+        start = np.uint64(block) * BLOCK
         for row in range(sources.size):
-            n = sources[row]
+            n, to = np.uint64(max(sources[row], 0)), np.uint64(row) * d
             at = n // w * d * w + places[n % w]
-            for m in range(start, stop):
-                out[row * d + m] = x[at + m * w] if n >= 0 else np.float32(0)
+            for m in range(start, min(start + BLOCK, d)):
+                out[to + m] = x[at + m * w] if sources[row] >= 0 else np.float32(0)

@@ -32,8 +32,11 @@ from refimpl.kernels.encoder.rows import (
 )
 from refimpl.kernels.simd.exchange import exchange
 from refimpl.kernels.simd.instructions.f32 import vbroadcastss
-from refimpl.kernels.simd.instructions.memory import vpbroadcastd
+from refimpl.kernels.simd.instructions.memory import prefetcht0, vpbroadcastd
 from refimpl.kernels.simd.threefold import kernel, part
+
+AHEAD = 2048
+"""Bytes: weights that come from memory are asked for this much before their turn."""
 
 
 @part
@@ -49,6 +52,8 @@ def product(indptr, indices, values, start, x, base, row):
             base + width() * indices[4 * g + 2],
             base + width() * indices[4 * g + 3],
         )
+        prefetcht0(indices, 4 * g + AHEAD // 4)
+        prefetcht0(values, 16 * g + AHEAD)
         row0 = dot_row(row0, quad, vpbroadcastd(values, 16 * g))
         row1 = dot_row(row1, quad, vpbroadcastd(values, 16 * g + 4))
         row2 = dot_row(row2, quad, vpbroadcastd(values, 16 * g + 8))

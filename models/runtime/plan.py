@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refimpl.kernels.encoder import attention_f32, attention_u8s8, embed, half_rows, layernorm, linear_4x1
+from refimpl.kernels.encoder import (
+    attention_f32,
+    attention_u8s8,
+    embed,
+    half_rows,
+    layernorm,
+    linear_4x1,
+    linear_dense,
+)
+from refimpl.kernels.layout.bsr4x1 import Bsr4x1
 from refimpl.kernels.simd.threefold import KernelSource
 from refimpl.models.runtime.memory import Arena, Life, plan_memory
 from refimpl.models.runtime.weights import LayerWeights, LinearWeights, NormWeights, Weights
@@ -44,7 +53,7 @@ class Step(NamedTuple):
     """One kernel call.
 
     name: of the result's tap or part. reads: tensors; writes: name -> tensor made; scratch: name -> tensor needed only
-    during the step. arguments: (arrays by name) -> the kernel's arguments. macs: multiply-accumulates for one token.
+    during the step. arguments: (arrays by name) -> the kernel's arguments. fused: what it does, in words.
     """
 
     name: str
@@ -54,6 +63,23 @@ class Step(NamedTuple):
     arguments: Callable[[Arrays], tuple[Any, ...]]
     scratch: dict[str, Tensor] = {}  # noqa: RUF012
     fused: str = ""
+
+
+class Store(NamedTuple):
+    """What a linear layer does with its accumulators: the kernels that end so, the dtype that they store, in words."""
+
+    sparse: KernelSource
+    dense: KernelSource
+    dtype: type
+    fused: str
+
+
+CODES = Store(linear_4x1.to_codes, linear_dense.dense_to_codes, np.uint8, "product + scale + bias + quantize")
+GELU_CODES = Store(
+    linear_4x1.to_gelu_codes, linear_dense.dense_to_gelu_codes, np.uint8, "product + scale + bias + GELU + quantize"
+)
+FLOATS = Store(linear_4x1.to_f32, linear_dense.dense_to_f32, np.float32, "product + scale + bias")
+SUM = Store(linear_4x1.to_sum, linear_dense.dense_to_sum, np.float32, "product + scale + bias + residual")
 
 
 class Plan(NamedTuple):
@@ -71,7 +97,7 @@ TOKENS, TEXTS = ("ids", "places", "types"), ("first", "lengths")
 def make_plan(weights: Weights, shape: Shape, slots: int | None = None) -> Plan:
     """slots: parts of the attention's scratch memory; by default one a thread."""
     tokens = shape.width * shape.panels
-    inputs = {name: Tensor(np.int64, tokens) for name in TOKENS}
+    inputs = {name: Tensor(np.uint64, tokens) for name in TOKENS}
     inputs |= {name: Tensor(np.int64, shape.texts) for name in TEXTS} | {"sources": Tensor(np.int64, shape.rows)}
     builder = _Builder(weights, shape, slots or shape.threads)
     steps = tuple(builder.steps())
@@ -113,7 +139,7 @@ class _Builder:
         return source if self.shape.width == WIDE else half_rows.half(source)
 
     def steps(self) -> Iterable[Step]:
-        yield self.embedding()
+        yield from self.embedding()
         yield self.norm("embeddings", "embedding_sum", self.weights.norm)
         x = "embeddings"
         for i, layer in enumerate(self.weights.layers):
@@ -124,28 +150,35 @@ class _Builder:
     def layer(self, prefix: str, p: LayerWeights, x: str) -> Iterable[Step]:
         integer = self.weights.integer_attention
         attended, hidden = prefix + "attention_norm", prefix + "output.codes"
-        to_qkv = linear_4x1.to_codes if integer else linear_4x1.to_f32
-        yield self.linear(prefix + "qkv", to_qkv, p.qkv, x + ".codes", np.uint8 if integer else np.float32)
+        yield self.linear(prefix + "qkv", CODES if integer else FLOATS, p.qkv, x + ".codes")
         yield self.attention(prefix + "attention_output.codes", prefix + "qkv", p.factors)
-        yield self.sum(prefix + "attention_sum", p.attention_output, prefix + "attention_output.codes", x)
+        yield self.linear(prefix + "attention_sum", SUM, p.attention_output, prefix + "attention_output.codes", x)
         yield self.norm(attended, prefix + "attention_sum", p.attention_norm)
-        yield self.linear(hidden, linear_4x1.to_gelu_codes, p.intermediate, attended + ".codes", np.uint8)
-        yield self.sum(prefix + "output_sum", p.output, hidden, attended)
+        yield self.linear(hidden, GELU_CODES, p.intermediate, attended + ".codes")
+        yield self.linear(prefix + "output_sum", SUM, p.output, hidden, attended)
         yield self.norm(prefix + "output_norm", prefix + "output_sum", p.output_norm)
 
-    def embedding(self) -> Step:
-        w, lanes = self.weights, ORDER[self.shape.width]
-        return Step(
-            "embedding_sum",
+    def embedding(self) -> Iterable[Step]:
+        w, lanes, size = self.weights, ORDER[self.shape.width], self.tokens * self.d
+        d = np.uint64(self.d)
+        yield Step(
+            "embedding_rows",
             embed.embed,
             TOKENS,
-            {"embedding_sum": Tensor(np.float32, self.tokens * self.d)},
+            {"embedding_rows": Tensor(np.float32, size)},
             lambda a: (
-                *(a[name] for name in TOKENS), w.word, w.scale, w.position, w.token_type, lanes, self.d,
-                a["embedding_sum"],
+                *(a[name] for name in TOKENS), w.word, w.scale, w.position, w.token_type, d, a["embedding_rows"],
             ),
-            fused="word + position + token type, to panels",
+            fused="word + position + token type",
         )  # fmt: skip
+        yield Step(
+            "embedding_sum",
+            embed.to_panels,
+            ("embedding_rows",),
+            {"embedding_sum": Tensor(np.float32, size)},
+            lambda a: (a["embedding_rows"], lanes, d, a["embedding_sum"]),
+            fused="tokens to panels",
+        )
 
     def norm(self, name: str, x: str, p: NormWeights) -> Step:
         codes = name + ".codes"
@@ -159,26 +192,22 @@ class _Builder:
             fused="layer norm + quantize",
         )
 
-    def linear(self, name: str, kernel: KernelSource, p: LinearWeights, x: str, dtype: type) -> Step:
-        fused = {linear_4x1.to_codes: "quantize", linear_4x1.to_gelu_codes: "GELU + quantize"}.get(kernel, "")
-        return Step(
-            name,
-            self.version(kernel),
-            (x,),
-            {name: Tensor(dtype, self.tokens * p.start.size)},
-            lambda a: _linear_arguments(p, a[x], a[name]),
-            fused=" + ".join(("product", "scale", "bias", *filter(None, [fused]))),
-        )
+    def linear(self, name: str, store: Store, p: LinearWeights, x: str, residual: str = "") -> Step:
+        tensor = Tensor(store.dtype, self.tokens * p.start.size, over=residual)
+        reads = (x, residual) if residual else (x,)
+        w = p.weight
+        if isinstance(w, Bsr4x1):
+            kernel, scratch = store.sparse, {}
+        else:
+            kernel, scratch = store.dense, {name + ".quads": Tensor(np.uint8, self.tokens * w.shape[1])}
 
-    def sum(self, name: str, p: LinearWeights, x: str, residual: str) -> Step:
-        return Step(
-            name,
-            self.version(linear_4x1.to_sum),
-            (x, residual),
-            {name: Tensor(np.float32, self.tokens * p.start.size, over=residual)},
-            lambda a: _linear_arguments(p, a[x], a[name]),
-            fused="product + scale + bias + residual",
-        )
+        def arguments(a: Arrays) -> tuple[Any, ...]:
+            rest = p.start, p.scale, p.bias, p.step, a[x], w.shape[1]
+            if isinstance(w, Bsr4x1):
+                return (w.indptr, w.indices, w.values, *rest, a[name])
+            return (w.values, *rest, a[name + ".quads"], a[name])
+
+        return Step(name, self.version(kernel), reads, {name: tensor}, arguments, scratch, store.fused)
 
     def attention(self, name: str, qkv: str, factors: np.ndarray) -> Step:
         shape, d = self.shape, self.d
@@ -213,17 +242,12 @@ class _Builder:
         )
 
     def unpacking(self, x: str) -> Step:
-        places = np.argsort(ORDER[self.shape.width])
+        places, d = np.argsort(ORDER[self.shape.width]).astype(np.uint64), np.uint64(self.d)
         return Step(
             "hidden",
-            embed.unpack,
+            embed.to_rows,
             (x, "sources"),
             {"hidden": Tensor(np.float32, self.shape.rows * self.d)},
-            lambda a: (a[x], a["sources"], places, self.d, a["hidden"]),
+            lambda a: (a[x], a["sources"], places, d, a["hidden"]),
             fused="panels to tokens",
         )
-
-
-def _linear_arguments(p: LinearWeights, x: np.ndarray, out: np.ndarray) -> tuple[Any, ...]:
-    w = p.weight
-    return w.indptr, w.indices, w.values, p.start, p.scale, p.bias, p.step, x, w.shape[1], out

@@ -4,12 +4,14 @@ q, k and v become one product of 3 D output channels. Scales are folded: the inp
 layer's accumulators start from minus their compensation.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from refimpl.kernels.layout import aligned
+from refimpl.kernels.layout import aligned, bsr4x1, vnni4_rows
 from refimpl.kernels.layout.bsr4x1 import ROWS, Bsr4x1
+from refimpl.kernels.layout.vnni4 import Vnni4
 from refimpl.models.bert import Model
 from refimpl.models.compress import Packed, PackedLinear
 from refimpl.models.config import Config
@@ -18,11 +20,15 @@ from refimpl.quant.attention import context_multiplier, scores_multiplier
 from refimpl.quant.linear import QuantizedTable
 
 
+DENSE_FROM = 0.75
+"""Live blocks are multiplied at about 3/4 of the speed of dense weights."""
+
+
 class LinearWeights(NamedTuple):
-    """weight: M' = 4 block rows; start: s32 (M',), minus the compensation; scale, bias: f32 (M',); step: f32 (M',), of
+    """weight: 4x1 blocks, M' = 4 block rows, or dense (``vnni4_rows``), M' = M, a multiple of 6; start: s32 (M',), minus the compensation; scale, bias: f32 (M',); step: f32 (M',), of
     the codes that the layer writes, 1 where it writes none; input_scale: f32 ()."""
 
-    weight: Bsr4x1
+    weight: Bsr4x1 | Vnni4
     start: np.ndarray
     scale: np.ndarray
     bias: np.ndarray
@@ -67,7 +73,27 @@ class Weights(NamedTuple):
         return self.model.config
 
 
-def prepare(packed: Packed) -> Weights:
+Form = Callable[[Bsr4x1], Bsr4x1 | Vnni4]
+"""Brings the weight of a layer into the form that its kernel reads."""
+
+
+def sparse(weight: Bsr4x1) -> Bsr4x1:
+    """4x1 blocks, whatever the density."""
+    return weight
+
+
+def dense(weight: Bsr4x1) -> Bsr4x1 | Vnni4:
+    """Dense, where the tile of the dense kernel divides the output channels."""
+    return weight if weight.shape[0] % vnni4_rows.TILE else vnni4_rows.pack(bsr4x1.unpack(weight))
+
+
+def by_density(weight: Bsr4x1) -> Bsr4x1 | Vnni4:
+    """The form whose kernel is faster: 4x1 blocks below a density of DENSE_FROM."""
+    m, k = weight.shape
+    return dense(weight) if weight.indices.size >= DENSE_FROM * -(-m // ROWS) * k else sparse(weight)
+
+
+def prepare(packed: Packed, form: Form = by_density) -> Weights:
     """Raises ValueError for a model that the kernels cannot run: 4 does not divide the numbers of a head, a layer's q,
     k and v read their input with different scales, or only some layers have INT8 attention."""
     model = packed.model
@@ -79,7 +105,7 @@ def prepare(packed: Packed) -> Weights:
     integer = [getattr(layer, "attention_scales", None) is not None for layer in model.layers]
     if any(integer) != all(integer):
         raise ValueError("only some layers have attention scales; need all or none")
-    layers = tuple(_layer(layer, config.heads, name=f"layer.{i}") for i, layer in enumerate(model.layers))
+    layers = tuple(_layer(layer, config.heads, form, f"layer.{i}") for i, layer in enumerate(model.layers))
     steps = [layer.qkv.input_scale[()] for layer in layers[1:]] + [np.float32(1)]
     layers = tuple(
         layer._replace(output_norm=NormWeights(layer.output_norm.norm, step))
@@ -98,7 +124,7 @@ def prepare(packed: Packed) -> Weights:
     )
 
 
-def _layer(p: EncoderLayer, heads: int, name: str) -> LayerWeights:
+def _layer(p: EncoderLayer, heads: int, form: Form, name: str) -> LayerWeights:
     inputs = {float(part.input_scale) for part in (p.q, p.k, p.v)}
     if len(inputs) > 1:
         raise ValueError(f"{name}: q, k and v read their input with the scales {sorted(inputs)}; need one for all")
@@ -110,12 +136,12 @@ def _layer(p: EncoderLayer, heads: int, name: str) -> LayerWeights:
     else:
         factors = [scores_multiplier(scales.q, scales.k, d // heads), context_multiplier(scales.v), context_step]
     return LayerWeights(
-        _linear(_join(p.q, p.k, p.v), step),
+        _linear(_join(p.q, p.k, p.v), form, step),
         np.array(factors, np.float32),
-        _linear(p.attention_output),
+        _linear(p.attention_output, form),
         NormWeights(p.attention_norm, p.intermediate.input_scale[()]),
-        _linear(p.intermediate, np.full(p.intermediate.weight.shape[0], p.output.input_scale)),
-        _linear(p.output),
+        _linear(p.intermediate, form, np.full(p.intermediate.weight.shape[0], p.output.input_scale)),
+        _linear(p.output, form),
         NormWeights(p.output_norm, np.float32(1)),
     )
 
@@ -135,11 +161,13 @@ def _join(*parts: PackedLinear) -> PackedLinear:
     return parts[0]._replace(weight=joined, **rest)
 
 
-def _linear(p: PackedLinear, step: np.ndarray | None = None) -> LinearWeights:
+def _linear(p: PackedLinear, form: Form, step: np.ndarray | None = None) -> LinearWeights:
     m = p.weight.shape[0]
-    padding = (0, -m % ROWS)
     step = np.ones(m, np.float32) if step is None else step.astype(np.float32)
-    weight = p.weight._replace(**{name: _flat(getattr(p.weight, name)) for name in ("indptr", "indices", "values")})
+    weight, padding = form(p.weight), (0, 0)
+    if isinstance(weight, Bsr4x1):
+        padding = (0, -m % ROWS)
+        weight = weight._replace(**{name: _flat(getattr(weight, name)) for name in ("indptr", "indices", "values")})
     return LinearWeights(
         weight,
         _flat(np.pad(-p.compensation, padding)),

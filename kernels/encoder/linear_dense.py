@@ -1,0 +1,67 @@
+"""INT8 linear layers with dense weights, from panel to panel: the contract and the stores of ``linear_4x1``.
+
+A tile is 6 output channels of a panel: 24 accumulators. First every panel's rows are interleaved, once for all tiles;
+then a step of a tile takes the dwords of four input channels: 4 loads, 6 broadcasts, 24 vpdpbusd.
+"""
+
+import numba
+
+from refimpl.kernels.encoder.linear_4x1 import store_gelu_codes, store_layer, store_layer_codes, store_sum
+from refimpl.kernels.encoder.rows import dot_row, load_quad, save_quad, saved_quad, start_row, width
+from refimpl.kernels.simd.exchange import exchange
+from refimpl.kernels.simd.instructions.memory import prefetcht0, vpbroadcastd
+from refimpl.kernels.simd.threefold import kernel, part
+
+AHEAD = 4096
+"""Bytes: weights that come from memory are asked for this much before their turn."""
+
+
+@part
+def product(values, at, steps, start, m, quads, base):
+    """Accumulators of channels m ... m + 5, whose weights begin at values[at], for the panel at quads[base]."""
+    row0, row1, row2 = start_row(start[m]), start_row(start[m + 1]), start_row(start[m + 2])
+    row3, row4, row5 = start_row(start[m + 3]), start_row(start[m + 4]), start_row(start[m + 5])
+    for s in range(steps):
+        quad, here = saved_quad(quads, base + 4 * s * width()), at + 24 * s
+        prefetcht0(values, here + AHEAD)
+        row0 = dot_row(row0, quad, vpbroadcastd(values, here))
+        row1 = dot_row(row1, quad, vpbroadcastd(values, here + 4))
+        row2 = dot_row(row2, quad, vpbroadcastd(values, here + 8))
+        row3 = dot_row(row3, quad, vpbroadcastd(values, here + 12))
+        row4 = dot_row(row4, quad, vpbroadcastd(values, here + 16))
+        row5 = dot_row(row5, quad, vpbroadcastd(values, here + 20))
+    return row0, row1, row2, row3, row4, row5
+
+
+@part
+def interleave_rows(x, quads, at, steps):
+    """A panel's rows as dwords of four; quads[at] has the same size."""
+    w = width()
+    for s in range(steps):
+        row = at + 4 * s * w
+        save_quad(quads, row, load_quad(x, row, row + w, row + 2 * w, row + 3 * w))
+
+
+@kernel
+def dense_to_codes(values, start, scale, bias, step, x, k, quads, out):
+    """x: u8 (P k W,), k a multiple of 4; values: of ``vnni4_rows``; start: s32 (M',), minus the compensation; scale,
+    bias, step: f32 (M',), M' a multiple of 6; quads: u8, scratch of the size of x; out: (P M' W,)."""
+    w, steps, tiles = width(), k // 4, start.size // 6
+    for panel in numba.prange(x.size // (w * k)):
+        interleave_rows(x, quads, panel * k * w, steps)
+    for task in numba.prange(x.size // (w * k) * tiles):
+        panel, m, at = task // tiles, 6 * (task % tiles), 6 * w * task
+        acc = product(values, m * k, steps, start, m, quads, panel * k * w)
+        store_layer_codes(out, at, acc[0], scale, bias, step, m)
+        store_layer_codes(out, at + w, acc[1], scale, bias, step, m + 1)
+        store_layer_codes(out, at + 2 * w, acc[2], scale, bias, step, m + 2)
+        store_layer_codes(out, at + 3 * w, acc[3], scale, bias, step, m + 3)
+        store_layer_codes(out, at + 4 * w, acc[4], scale, bias, step, m + 4)
+        store_layer_codes(out, at + 5 * w, acc[5], scale, bias, step, m + 5)
+
+
+dense_to_gelu_codes = exchange(
+    dense_to_codes, {store_layer_codes: store_gelu_codes}, "dense_to_gelu_codes", __name__
+)
+dense_to_f32 = exchange(dense_to_codes, {store_layer_codes: store_layer}, "dense_to_f32", __name__)
+dense_to_sum = exchange(dense_to_codes, {store_layer_codes: store_sum}, "dense_to_sum", __name__)
