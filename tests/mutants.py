@@ -432,6 +432,8 @@ INSTRUCTIONS = [
             "each byte four times": lambda memory, at: np.tile(memory[at : at + 4].repeat(4), 4),
         },
     ),
+    Suite(instructions.check_vpsubd, isa.vpsubd, {"adds": isa.vpaddd, "operands swapped": swapped(isa.vpsubd)}),
+    Suite(instructions.check_vpxord, isa.vpxord, {"or": isa.vpord, "and": lambda a, b: a & b}),
     Suite(
         instructions.check_vmovdqu8_load_low,
         isa.vmovdqu8_load_low,

@@ -145,6 +145,17 @@ def check_vmovdqu8_load(function):
             same_bytes(function(memory.view(dtype), at), memory[at : at + 64].tolist(), dtype)
 
 
+def check_vpsubd(function):
+    a = np.array([0, 1, -1, -(2**31), 2**31 - 1, 5, 7, -9] * 2, np.int32)
+    want = [(int(x) - int(y) + 2**31) % 2**32 - 2**31 for x, y in zip(a, a[::-1], strict=True)]
+    assert function(a, a[::-1].copy()).tolist() == want
+
+
+def check_vpxord(function):
+    a, b = (np.random.default_rng(i).integers(0, 256, 64, dtype=np.uint8) for i in (1, 2))
+    same_bytes(function(a, b), [x ^ y for x, y in zip(a.tolist(), b.tolist(), strict=True)], np.uint8)
+
+
 def check_vmovdqu8_load_low(function):
     memory = np.random.default_rng(0).integers(0, 256, 35, dtype=np.uint8)
     for at in range(4):
@@ -218,6 +229,9 @@ def test_narrower_registers_and_stacks():
 
 def test_store_and_zero():
     memory = np.zeros(18, np.int32)
+    half = np.zeros(33, np.uint8)
+    isa.vmovdqu8_store_low(half, 1, np.arange(64, dtype=np.uint8))
+    assert half.tolist() == [0, *range(32)]
     isa.vmovdqu32_store(memory, 2, np.arange(16, dtype=np.int32))
     assert memory.tolist() == [0, 0, *range(16)]
     assert isa.zero_s32().tolist() == [0] * 16
@@ -228,8 +242,8 @@ def test_a_prefetch_changes_nothing():
     memory = np.arange(64, dtype=np.uint8).view(np.int8)
     assert isa.prefetcht0(memory, 10**6) is None
     assert memory.tolist() == list(range(64))
-    with pytest.raises(TypeError, match="array has dtype int32; need int8 or uint64"):
-        isa.prefetcht0(S32, 0)
+    with pytest.raises(TypeError, match="array has dtype float32; need int8 or int32 or uint64"):
+        isa.prefetcht0(np.zeros(4, np.float32), 0)
 
 
 def test_a_load_is_a_copy():

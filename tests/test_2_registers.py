@@ -20,13 +20,23 @@ from refimpl import isa
 from refimpl.integer.narrow import wrap_s32
 from refimpl.kernels import cpu
 from refimpl.kernels.simd.instructions import arithmetic, interleave, memory
-from refimpl.kernels.simd.instructions.arithmetic import ones_s16, vpaddd, vpdpbusd, vpmaddubsw, vpmaddwd, zero_s32
-from refimpl.kernels.simd.instructions.interleave import vpord, vpunpckhbw, vpunpckhwd, vpunpcklbw, vpunpcklwd
+from refimpl.kernels.simd.instructions.arithmetic import (
+    ones_s16,
+    vpaddd,
+    vpdpbusd,
+    vpmaddubsw,
+    vpmaddwd,
+    vpsubd,
+    zero_s32,
+)
+from refimpl.kernels.simd.instructions.interleave import vpord, vpunpckhbw, vpunpckhwd, vpunpcklbw, vpunpcklwd, vpxord
 from refimpl.kernels.simd.instructions.memory import (
+    prefetcht0,
     vinserti64x4,
     vmovdqu8_load,
     vmovdqu8_load_low,
     vmovdqu8_store,
+    vmovdqu8_store_low,
     vmovdqu32_load,
     vmovdqu32_store,
     vpbroadcastd,
@@ -121,6 +131,17 @@ def loads_s8(memory, at, hot, out):
 
 
 @kernel
+def differences(a, b, out):
+    prefetcht0(a, 1000)
+    vmovdqu32_store(out, 0, vpsubd(vmovdqu32_load(a, 0), vmovdqu32_load(b, 0)))
+
+
+@kernel
+def half_stores(a, b, flipped):
+    vmovdqu8_store_low(flipped, 3, vpxord(vmovdqu8_load(a, 0), vmovdqu8_load(b, 0)))
+
+
+@kernel
 def stores_zero(out, at):
     vmovdqu32_store(out, at, zero_s32())
 
@@ -187,6 +208,23 @@ def test_loads(target, dtype):
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_differences(target):
+    a, b = (np.random.default_rng(i).integers(-(2**31), 2**31, 16).astype(np.int32) for i in (1, 2))
+    out = np.zeros(16, np.int32)
+    execution(differences, target)(a, b, out)
+    equal(out, isa.vpsubd(a, b))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8], ids=["u8", "s8"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_half_store_touches_32_bytes(target, dtype):
+    a, b = (np.random.default_rng(i).integers(0, 256, 64, np.uint8).view(dtype) for i in (1, 2))
+    out = np.full(40, 77, dtype)
+    execution(half_stores, target)(a, b, out)
+    equal(out, np.concatenate([np.full(3, 77, dtype), (a ^ b)[:32], np.full(5, 77, dtype)]))
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_store_touches_sixteen_elements(target):
     for at in (0, 1, 7, 16, 24):
         out = np.arange(1, 41, dtype=np.int32)
@@ -244,7 +282,16 @@ def test_every_instruction_is_tested():
         for callee in source.calls.values():
             yield from (callee,) if isinstance(callee, Instruction) else called(callee)
 
-    sources = [dots, pairs, stores_zero, copies, ors, *(source for case in BY_TYPE.values() for source in case[:2])]
+    sources = [
+        dots,
+        pairs,
+        differences,
+        half_stores,
+        stores_zero,
+        copies,
+        ors,
+        *(source for case in BY_TYPE.values() for source in case[:2]),
+    ]
     tested = {instruction for source in sources for instruction in called(source)}
     modules = (arithmetic, interleave, memory)
     assert tested == {value for module in modules for value in vars(module).values() if isinstance(value, Instruction)}

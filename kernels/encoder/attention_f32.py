@@ -89,7 +89,9 @@ def queries_of_head(x, first, n, p, h, d, e, factors, scores, lines, out):
     """The panel p of queries of head h of the text of n tokens that begins with panel ``first``."""
     w, groups, panel_size = width(), (n + 3) // 4, 3 * d * width()
     text = first * panel_size
-    scores_of(x, text + p * panel_size + h * e * w, text + (d + h * e) * w, e, groups, panel_size, factors[0], scores, lines)
+    scores_of(
+        x, text + p * panel_size + h * e * w, text + (d + h * e) * w, e, groups, panel_size, factors[0], scores, lines
+    )
     inverse = divide(spread(broadcast_f32(ONE)), exponentials(scores, lines, n, 4 * groups))
     for j in range(4 * groups):
         store_row(scores, lines + j * w, multiply(load_row(scores, lines + j * w), inverse))

@@ -39,7 +39,8 @@ def embed(ids, places, types, codes, scale, position, token_type, d, out):
 
 @kernel
 def to_panels(x, lanes, d, out):
-    """x: f32 (P W d,), rows; lanes: u64 (W,), the token at each position of a row of a panel; d: u64; out: f32 (P d W,)."""
+    """x: f32 (P W d,), rows; lanes: u64 (W,), which token is at each position of a row of a panel; d: u64; out: f32
+    (P d W,)."""
     w = np.uint64(lanes.size)
     blocks = (d + BLOCK - np.uint64(1)) // BLOCK
     for task in numba.prange(np.uint64(x.size) // (w * d) * blocks):

@@ -10,27 +10,38 @@ from refimpl.kernels.simd.instructions.convert import broadcast_s32, vpmovusdb_s
 from refimpl.kernels.simd.instructions.f32 import vmovups_load, vmovups_store
 from refimpl.kernels.simd.instructions.interleave import vpxord
 from refimpl.kernels.simd.instructions.lookup import vpermi2b
-from refimpl.kernels.simd.instructions.memory import vinserti64x4, vmovdqu8_load, vmovdqu8_load_low, vmovdqu8_store, vmovdqu8_store_low, vmovdqu32_store
+from refimpl.kernels.simd.instructions.memory import (
+    vinserti64x4,
+    vmovdqu8_load,
+    vmovdqu8_load_low,
+    vmovdqu8_store,
+    vmovdqu8_store_low,
+    vmovdqu32_store,
+)
 from refimpl.kernels.simd.threefold import KernelSource, part
 
 
 @part
 def width():
+    """Tokens in a panel."""
     return 32
 
 
 @part
 def place(token):
+    """Where token 0, 4, ... of a panel is in an s32 or f32 row."""
     return token
 
 
 @part
 def start_row(value):
+    """Accumulators that all start from one s32."""
     return broadcast_s32(value), broadcast_s32(value)
 
 
 @part
 def load_quad(x, at0, at1, at2, at3):
+    """Four u8 rows -> the dwords (k0, k1, k2, k3) of all tokens."""
     first = vinserti64x4(vmovdqu8_load_low(x, at0), x, at1)
     second = vinserti64x4(vmovdqu8_load_low(x, at2), x, at3)
     return (
@@ -41,45 +52,53 @@ def load_quad(x, at0, at1, at2, at3):
 
 @part
 def save_quad(scratch, at, quad):
+    """Keep interleaved rows: 128 bytes."""
     vmovdqu8_store(scratch, at, quad[0])
     vmovdqu8_store(scratch, at + 64, quad[1])
 
 
 @part
 def saved_quad(scratch, at):
+    """What ``save_quad`` kept."""
     return vmovdqu8_load(scratch, at), vmovdqu8_load(scratch, at + 64)
 
 
 @part
 def load_row(x, at):
+    """An f32 row."""
     return vmovups_load(x, at), vmovups_load(x, at + 16)
 
 
 @part
 def store_row(out, at, row):
+    """An f32 row."""
     vmovups_store(out, at, row[0])
     vmovups_store(out, at + 16, row[1])
 
 
 @part
 def store_codes(out, at, codes):
+    """An s32 row of codes, as u8."""
     vpmovusdb_store_first(out, at, codes[0], 16)
     vpmovusdb_store_first(out, at + 16, codes[1], 16)
 
 
 @part
 def store_sums(out, at, row):
+    """An s32 row."""
     vmovdqu32_store(out, at, row[0])
     vmovdqu32_store(out, at + 16, row[1])
 
 
 @part
 def store_flipped(out, at, x, source, flip):
+    """A row of codes from x[source], with the bits in ``flip`` flipped."""
     vmovdqu8_store_low(out, at, vpxord(vmovdqu8_load_low(x, source), flip))
 
 
 @part
 def spread(register):
+    """The same register for all tokens."""
     return register, register
 
 
@@ -100,8 +119,20 @@ TWINS = {
     rows.zero_row: zero_half,
     **{
         getattr(rows, twin.__name__): twin
-        for twin in (width, place, start_row, load_quad, save_quad, saved_quad, load_row, store_row,
-                     store_codes, store_sums, store_flipped, spread)
+        for twin in (
+            width,
+            place,
+            start_row,
+            load_quad,
+            save_quad,
+            saved_quad,
+            load_row,
+            store_row,
+            store_codes,
+            store_sums,
+            store_flipped,
+            spread,
+        )
     },
     **{getattr(rows, name): lanewise(apply, _one, _two, _three) for name, apply in rows.LANEWISE.items()},
 }

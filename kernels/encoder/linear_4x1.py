@@ -43,7 +43,12 @@ AHEAD = 2048
 def product(indptr, indices, values, start, x, base, row):
     """The accumulators of block row ``row`` for the panel at x[base]."""
     m = 4 * row
-    row0, row1, row2, row3 = start_row(start[m]), start_row(start[m + 1]), start_row(start[m + 2]), start_row(start[m + 3])
+    row0, row1, row2, row3 = (
+        start_row(start[m]),
+        start_row(start[m + 1]),
+        start_row(start[m + 2]),
+        start_row(start[m + 3]),
+    )
     for g in range(indptr[row], indptr[row + 1]):
         quad = load_quad(
             x,
@@ -69,21 +74,25 @@ def layer(acc, scale, bias, m):
 
 @part
 def store_layer_codes(out, at, acc, scale, bias, step, m):
+    """Channel m as codes."""
     store_codes(out, at, quantize(layer(acc, scale, bias, m), spread(vbroadcastss(step, m))))
 
 
 @part
 def store_gelu_codes(out, at, acc, scale, bias, step, m):
+    """GELU of channel m as codes."""
     store_codes(out, at, quantize(gelu(layer(acc, scale, bias, m)), spread(vbroadcastss(step, m))))
 
 
 @part
 def store_layer(out, at, acc, scale, bias, step, m):
+    """Channel m in f32."""
     store_row(out, at, layer(acc, scale, bias, m))
 
 
 @part
 def store_sum(out, at, acc, scale, bias, step, m):
+    """Channel m in f32, added to what is there."""
     store_row(out, at, add(layer(acc, scale, bias, m), load_row(out, at)))
 
 

@@ -60,8 +60,6 @@ def dense_to_codes(values, start, scale, bias, step, x, k, quads, out):
         store_layer_codes(out, at + 5 * w, acc[5], scale, bias, step, m + 5)
 
 
-dense_to_gelu_codes = exchange(
-    dense_to_codes, {store_layer_codes: store_gelu_codes}, "dense_to_gelu_codes", __name__
-)
+dense_to_gelu_codes = exchange(dense_to_codes, {store_layer_codes: store_gelu_codes}, "dense_to_gelu_codes", __name__)
 dense_to_f32 = exchange(dense_to_codes, {store_layer_codes: store_layer}, "dense_to_f32", __name__)
 dense_to_sum = exchange(dense_to_codes, {store_layer_codes: store_sum}, "dense_to_sum", __name__)

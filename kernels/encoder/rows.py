@@ -9,6 +9,7 @@ first of them is at ``place``.
 
 import inspect
 from types import FunctionType
+from typing import Any
 
 from refimpl.kernels import epilogue
 from refimpl.kernels.bsgemm_4x1_u8s8s32 import dot_row, interleave, zero_row
@@ -123,7 +124,7 @@ def _three(a, b, c):
     )
 
 
-def lanewise(apply: Threefold, *forms: FunctionType) -> Part:
+def lanewise(apply: Threefold, *forms: Any) -> Part:
     """``apply`` on the registers of one to three rows, by the form with as many operands."""
     form = forms[len(inspect.signature(apply.emulated).parameters) - 1]
     return Part(FunctionType(form.__code__, form.__globals__ | {"apply": apply}, f"{apply.__name__}_row"))
@@ -149,6 +150,21 @@ LANEWISE = {
 }
 """Functions of rows by what they do to each register."""
 
-dot, minus, flipped, add, subtract, multiply, divide, larger, fused, root, to_f32, to_s32, exp, gelu, quantize, rescale = (
-    lanewise(apply, _one, _two, _three) for apply in LANEWISE.values()
-)
+(
+    dot,
+    minus,
+    flipped,
+    add,
+    subtract,
+    multiply,
+    divide,
+    larger,
+    fused,
+    root,
+    to_f32,
+    to_s32,
+    exp,
+    gelu,
+    quantize,
+    rescale,
+) = (lanewise(apply, _one, _two, _three) for apply in LANEWISE.values())

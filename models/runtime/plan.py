@@ -4,7 +4,7 @@ A tensor is named after what it holds. A step that works in place names its resu
 overwrites, so that every value has a name and the memory planner knows what lives where.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,17 +104,22 @@ def make_plan(weights: Weights, shape: Shape, slots: int | None = None) -> Plan:
     return Plan(shape, inputs, steps, plan_memory(lives(inputs, steps)))
 
 
-def lives(inputs: dict[str, Tensor], steps: Iterable[Step]) -> dict[str, Life]:
-    """When each tensor lives; one that overwrites another prolongs its life."""
-    found = {name: Life(tensor.size * np.dtype(tensor.dtype).itemsize, 0, 0) for name, tensor in inputs.items()}
+def lives(inputs: dict[str, Tensor], steps: Sequence[Step]) -> dict[str, Life]:
+    """When each tensor lives; one that overwrites another prolongs its life. Inputs live throughout: a plan may run
+    again on what it was given."""
+
+    def life(tensor: Tensor, first: int, last: int) -> Life:
+        return Life(tensor.size * np.dtype(tensor.dtype).itemsize, first, last)
+
+    found = {name: life(tensor, 0, len(steps) - 1) for name, tensor in inputs.items()}
     root = {name: name for name in inputs}
     for i, step in enumerate(steps):
         for name, tensor in (step.writes | step.scratch).items():
             root[name] = root[tensor.over] if tensor.over else name
             if not tensor.over:
-                found[name] = Life(tensor.size * np.dtype(tensor.dtype).itemsize, i, i)
+                found[name] = life(tensor, i, i)
         for name in (*step.reads, *step.writes):
-            found[root[name]] = found[root[name]]._replace(last=i)
+            found[root[name]] = found[root[name]]._replace(last=max(i, found[root[name]].last))
     return found
 
 

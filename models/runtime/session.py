@@ -15,15 +15,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
 from refimpl import check
+from refimpl.kernels import execution
 from refimpl.kernels.layout import aligned
-from refimpl.kernels.simd.threefold import NATIVE, PORTABLE, config
 from refimpl.models.compress import Packed
 from refimpl.models.runtime import plan as plans
-from refimpl.models.runtime.plan import HALF, WIDE, Arrays, Plan, Shape
+from refimpl.models.runtime.plan import HALF, WIDE, Arrays, Plan, Shape, Step
 from refimpl.models.runtime.weights import Weights, prepare
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.nn import NO_TAP, REFERENCE
@@ -44,8 +43,7 @@ class Session:
 
     def __init__(self, model: Packed | Weights, tokenizer: Tokenizer | None = None, threads: int = 1):
         """Raises ValueError for a model that the kernels cannot run, or for more threads than numba has."""
-        if not 1 <= threads <= config.NUMBA_NUM_THREADS:
-            raise ValueError(f"threads is {threads}; need 1 to {config.NUMBA_NUM_THREADS}")
+        execution.check_threads(threads)
         self.weights = model if isinstance(model, Weights) else prepare(model)
         self.tokenizer = model.tokenizer if isinstance(model, Packed) else tokenizer
         self.threads = threads
@@ -63,11 +61,11 @@ class Session:
         """
         mask = np.ones_like(ids) if mask is None else mask
         types = np.zeros_like(ids) if types is None else types
-        self._check(ids, mask, types)
+        self.check(ids, mask, types)
         with self._lock:
-            ready = self._ready(self.shape(mask))
+            ready = self.ready(self.shape(mask))
             fill(ready, ids, mask, types)
-            self._run(ready)
+            self.run(ready)
             hidden = ready.arrays["hidden"].reshape(*ids.shape, -1)
             return np.asarray(self.weights.model.head(hidden, mask, REFERENCE, NO_TAP))
 
@@ -84,7 +82,8 @@ class Session:
         panels = -(-counts // width)
         return Shape(width, int(panels.sum()), len(counts), int(panels.max()), mask.size, self.threads)
 
-    def _check(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> None:
+    def check(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> None:
+        """Raises what ``__call__`` raises for arrays that do not fit."""
         config, words = self.weights.config, self.weights.scale.size
         for name, array in (("ids", ids), ("mask", mask), ("types", types)):
             if not isinstance(array, np.ndarray) or array.dtype.kind not in ("iu" if name != "mask" else "biu"):
@@ -95,12 +94,15 @@ class Session:
         if ids.shape[1] > config.positions:
             raise ValueError(f"ids has {ids.shape[1]} tokens; the model has {config.positions} positions")
         for name, array, count in (("ids", ids, words), ("types", types, max(config.token_types, 1))):
-            if array.min() < 0 or array.max() >= count:
-                raise ValueError(f"{name} has the element {array.max() if array.min() >= 0 else array.min()}; need 0 to {count - 1}")
-        if not np.all(np.any(mask, axis=1)):
-            raise ValueError(f"mask has no token in text {int(np.flatnonzero(~np.any(mask, axis=1))[0])}; need one")
+            outside = array[(array < 0) | (array >= count)]
+            if outside.size:
+                raise ValueError(f"{name} has the element {outside[0]}; need 0 to {count - 1}")
+        empty = np.flatnonzero(~np.any(mask, axis=1))
+        if empty.size:
+            raise ValueError(f"mask has no token in text {empty[0]}; need at least one")
 
-    def _ready(self, shape: Shape) -> Ready:
+    def ready(self, shape: Shape) -> Ready:
+        """The plan for a shape, made or kept, with its memory."""
         if shape in self._plans:
             self._plans.move_to_end(shape)
             return self._plans[shape]
@@ -113,13 +115,16 @@ class Session:
         self._plans[shape] = bind(plan, self._arena)
         return self._plans[shape]
 
-    def _run(self, ready: Ready) -> None:
+    def run(self, ready: Ready, look: Callable[[Step, Ready], None] | None = None) -> None:
+        """All steps; after each, ``look`` is told."""
         if self.threads > 1:
             if os.getpid() != self._process:
                 raise RuntimeError("the process was forked after this session was made; make another with threads=1")
-            numba.set_num_threads(self.threads)
-        for execution, arguments in ready.calls:
-            execution(*arguments)
+            execution.use_threads(self.threads)
+        for step, (run, arguments) in zip(ready.plan.steps, ready.calls, strict=True):
+            run(*arguments)
+            if look is not None:
+                look(step, ready)
 
 
 def choose_width(counts: np.ndarray) -> int:
@@ -144,8 +149,8 @@ def bind(plan: Plan, arena: np.ndarray) -> Ready:
     parallel = plan.shape.threads > 1
     calls = []
     for step in plan.steps:
-        target = NATIVE if step.kernel.runs_natively() else PORTABLE
-        calls.append((step.kernel.compiled(target, parallel=parallel), step.arguments(arrays)))
+        run = step.kernel.compiled(execution.fastest(step.kernel), parallel=parallel)
+        calls.append((run, step.arguments(arrays)))
     return Ready(plan, arrays, calls)
 
 
@@ -159,7 +164,11 @@ def fill(ready: Ready, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> 
     for text in range(len(ids)):
         places = np.flatnonzero(mask[text])
         here = slice(panel * width, panel * width + places.size)
-        arrays["ids"][here], arrays["types"][here], arrays["places"][here] = ids[text, places], types[text, places], places
+        arrays["ids"][here], arrays["types"][here], arrays["places"][here] = (
+            ids[text, places],
+            types[text, places],
+            places,
+        )
         arrays["sources"][text * tokens + places] = np.arange(here.start, here.stop)
         arrays["first"][text], arrays["lengths"][text] = panel, places.size
         panel += -(-places.size // width)

@@ -42,7 +42,9 @@ def store(*registers: Register, stored: ir.VectorType | None = None):
         def codegen(context, builder, signature, args):
             value, kind = args[2], stored or register.llvm
             if stored is not None:
-                value = builder.shuffle_vector(value, value, ir.Constant(vector(32, kind.count), list(range(kind.count))))
+                value = builder.shuffle_vector(
+                    value, value, ir.Constant(vector(32, kind.count), list(range(kind.count)))
+                )
             builder.store(value, pointer(context, builder, signature.args[0], *args[:2], kind)).align = 1
             return context.get_dummy_value()
 

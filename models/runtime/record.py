@@ -1,0 +1,67 @@
+"""What a session computes on its way, by tap name: for the judge, and for whoever looks for the first difference.
+
+Of the taps of ``models.bert.forward`` those that the plan has: sums that are fused into a product are not there, nor,
+with INT8 attention, q, k and v in f32, of which only the codes exist ("layer.0.q_codes").
+"""
+
+import numpy as np
+
+from refimpl.models.runtime.plan import ORDER, Step
+from refimpl.models.runtime.session import Ready, Session, fill
+from refimpl.nn import REFERENCE, Recorder
+
+QKV = "qkv"
+
+
+def record(session: Session, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
+    """Tap -> f32 or u8 (B, T, channels), 0 where a token is padding. The arguments are those of the session."""
+    taps: dict[str, np.ndarray] = {}
+
+    def look(step: Step, ready: Ready) -> None:
+        for name in step.writes:
+            value = _tokens(ready, name).reshape(*ids.shape, -1)
+            for tap, part in _named(name, value, session):
+                taps[tap] = part
+
+    session.check(ids, mask, types)
+    ready = session.ready(session.shape(mask))
+    fill(ready, ids, mask, types)
+    session.run(ready, look)
+    hidden = ready.arrays["hidden"].reshape(*ids.shape, -1).copy()
+    head = Recorder()
+    taps["output"] = session.weights.model.head(hidden, mask, REFERENCE, head)
+    return taps | head.values
+
+
+def _tokens(ready: Ready, name: str) -> np.ndarray:
+    """A tensor of panels as rows of tokens (R, channels); tensors of rows as they are."""
+    array, shape = ready.arrays[name], ready.plan.shape
+    if name in ("embedding_rows", "hidden"):
+        rows = array.reshape(shape.panels * shape.width if name != "hidden" else shape.rows, -1)
+        return rows.copy() if name == "hidden" else _pick(rows, ready)
+    panels = array.reshape(shape.panels, -1, shape.width)
+    if array.dtype == np.float32:
+        panels = panels[:, :, np.argsort(ORDER[shape.width])]
+    return _pick(panels.swapaxes(1, 2).reshape(shape.panels * shape.width, -1), ready)
+
+
+def _pick(rows: np.ndarray, ready: Ready) -> np.ndarray:
+    sources = ready.arrays["sources"]
+    return np.where(sources[:, None] < 0, rows.dtype.type(0), rows[sources])
+
+
+def _named(name: str, value: np.ndarray, session: Session) -> list[tuple[str, np.ndarray]]:
+    """The taps that a tensor holds."""
+    prefix, _, last = name.rpartition(".")
+    if last == QKV:
+        suffix = "_codes" if session.weights.integer_attention else ""
+        return [(f"{prefix}.{part}{suffix}", x) for part, x in zip("qkv", np.split(value, 3, -1), strict=True)]
+    if last == "codes" and prefix.endswith(("embeddings", "output_norm")):
+        layer = int(prefix.split(".")[1]) + 1 if "." in prefix else 0
+        return (
+            [(f"layer.{layer}.{part}.codes", value) for part in "qkv"] if layer < session.weights.config.layers else []
+        )
+    if last == "codes" and prefix.endswith("attention_norm"):
+        return [(prefix.replace("attention_norm", "intermediate") + ".codes", value)]
+    fused = name in ("embedding_rows", "hidden") or last in ("attention_sum", "output_sum")
+    return [] if fused else [(name, value)]

@@ -1,0 +1,271 @@
+"""Rung 5: the kernels of the encoder, on panels of 64 and of 32 tokens. Oracles: refimpl; integers are equal.
+
+Emulated, portable and native must agree on every byte, and no token may depend on its place in a panel.
+"""
+
+import numpy as np
+import pytest
+from test_1_arithmetic import equal, rng
+from test_2_registers import NEEDS_JIT, TARGETS, execution
+from test_5_kernels import operands
+
+from refimpl import bounds
+from refimpl.integer.gemm import gemm_u8s8s32
+from refimpl.kernels.encoder import attention_f32, attention_u8s8, embed, half_rows, layernorm, linear_4x1, linear_dense
+from refimpl.kernels.encoder import rows as wide_rows
+from refimpl.kernels.layout import bsr4x1, panels, vnni4, vnni4_rows
+from refimpl.nn.attention import attention_context, attention_scores
+from refimpl.nn.gelu import gelu
+from refimpl.nn.layernorm import layernorm as layernorm_oracle
+from refimpl.nn.params import Norm
+from refimpl.nn.softmax import softmax
+from refimpl.quant import attention as quantized
+from refimpl.quant.linear import compensation, rescale
+from refimpl.quant.symmetric import quantize_activation
+
+WIDTHS = {64: lambda source: source, 32: half_rows.half}
+STEP = np.array(0.05, np.float32)
+on_targets = pytest.mark.parametrize("target", TARGETS)
+on_widths = pytest.mark.parametrize("width", WIDTHS)
+
+
+def flat(rows, width):
+    """u8 (N, K) -> panels, flat."""
+    return panels.pack_to(rows, width).reshape(-1)
+
+
+def lanes(width):
+    return {64: embed.WIDE_ORDER, 32: embed.HALF_ORDER}[width]
+
+
+def flat_f32(rows, width):
+    """f32 (N, D) -> panels in the order of the lanes, flat; padding is 0."""
+    padded = np.zeros((-(-len(rows) // width) * width, rows.shape[1]), np.float32)
+    padded[: len(rows)] = rows
+    out = np.zeros(padded.size, np.float32)
+    embed.to_panels.emulated(padded.reshape(-1), lanes(width), np.uint64(rows.shape[1]), out)
+    return out
+
+
+def rows_of(flat_panels, width, d, tokens):
+    """Back from u8 or f32 panels."""
+    array = flat_panels.reshape(-1, d, width)
+    if array.dtype == np.float32:
+        array = array[:, :, np.argsort(lanes(width))]
+    return panels.unpack(array, tokens)
+
+
+# --- linear layers ---------------------------------------------------------------------------------------------------
+
+SHAPES = [(1, 12, 8, 1), (33, 12, 20, 0.5), (70, 24, 12, 0.3)]
+SPARSE = {
+    "codes": linear_4x1.to_codes,
+    "gelu": linear_4x1.to_gelu_codes,
+    "f32": linear_4x1.to_f32,
+    "sum": linear_4x1.to_sum,
+}
+DENSE = {
+    "codes": linear_dense.dense_to_codes,
+    "gelu": linear_dense.dense_to_gelu_codes,
+    "f32": linear_dense.dense_to_f32,
+    "sum": linear_dense.dense_to_sum,
+}
+
+
+def run_linear(version, kind, form, width, a, w, scale, bias, residual):
+    """(N, M): codes or f32."""
+    m, k = w.shape
+    x, start, step = flat(a, width), -compensation(w), np.full(m, STEP)
+    out = (
+        flat_f32(residual, width)
+        if kind == "sum"
+        else np.zeros(x.size // k * m, np.float32 if kind == "f32" else np.uint8)
+    )
+    if form is SPARSE:
+        packed = bsr4x1.pack(w)
+        version(packed.indptr, packed.indices, packed.values, start, scale, bias, step, x, k, out)
+    else:
+        version(vnni4_rows.pack(w).values, start, scale, bias, step, x, k, np.zeros_like(x), out)
+    return rows_of(out, width, m, len(a))
+
+
+@on_targets
+@on_widths
+@pytest.mark.parametrize("form", [SPARSE, DENSE], ids=["4x1", "dense"])
+@pytest.mark.parametrize("kind", SPARSE)
+def test_linear(target, width, form, kind):
+    for n, m, k, density in SHAPES:
+        a, w = operands(n, m, k, density)
+        scale = rng(3).uniform(1e-4, 2e-4, m).astype(np.float32)
+        bias, residual = rng(4).normal(0, 1, m).astype(np.float32), rng(5).normal(0, 1, (n, m)).astype(np.float32)
+        version = execution(WIDTHS[width](form[kind]), target)
+        got = run_linear(version, kind, form, width, a, w, scale, bias, residual)
+        y = rescale(gemm_u8s8s32(a, w) - compensation(w), np.array(1, np.float32), scale, bias)
+        if kind == "gelu":
+            exact = gelu(y.astype(np.float64)) / STEP
+            room = 0.5 + bounds.gelu(y) / STEP + 1e-5  # the quotient's own rounding, below 2**-23 of 128
+            assert (np.abs(got.astype(int) - 128 - exact.clip(-128, 127)) <= room).all()
+        else:
+            want = y + residual if kind == "sum" else y
+            equal(got, quantize_activation(y, STEP) if kind == "codes" else want)
+
+
+@NEEDS_JIT
+@on_widths
+def test_the_executions_of_gelu_agree(width):
+    n, m, k, density = SHAPES[2]
+    a, w = operands(n, m, k, density)
+    rest = np.full(m, 2e-4, np.float32), rng(4).normal(0, 1, m).astype(np.float32), np.zeros((n, m), np.float32)
+    found = [
+        run_linear(execution(WIDTHS[width](SPARSE["gelu"]), target), "gelu", SPARSE, width, a, w, *rest)
+        for target in [t.values[0] if hasattr(t, "values") else t for t in TARGETS]
+        if target_runs(target, SPARSE["gelu"])
+    ]
+    for other in found[1:]:
+        equal(other, found[0])
+
+
+def target_runs(target, source):
+    return target != "native" or source.runs_natively()
+
+
+def test_rows_layout():
+    for shape in ((6, 4), (7, 5), (1, 1), (12, 9)):
+        w = rng(0).integers(-127, 128, shape).astype(np.int8)
+        packed = vnni4_rows.pack(w)
+        tiles = packed.values.reshape(-(-shape[0] // 6), -(-shape[1] // 4), 6, 4)
+        for m, k in np.ndindex(*shape):
+            assert tiles[m // 6, k // 4, m % 6, k % 4] == w[m, k]
+        assert np.count_nonzero(tiles) == np.count_nonzero(w)
+    with pytest.raises(TypeError, match="w has dtype float32; need int8"):
+        vnni4_rows.pack(np.zeros((6, 4), np.float32))
+    assert isinstance(packed, vnni4.Vnni4)
+
+
+# --- attention -------------------------------------------------------------------------------------------------------
+
+D, HEADS = 16, 2
+
+
+def heads(rows):
+    """(N, D) -> (1, H, N, E)."""
+    return rows.reshape(1, len(rows), HEADS, -1).transpose(0, 2, 1, 3)
+
+
+def laid_out(texts, width):
+    """Where texts of so many tokens begin, panels in all, and the most tokens of one, up to whole panels."""
+    counts = np.array(texts, np.int64)
+    each = -(-counts // width)
+    return np.cumsum(each) - each, counts, int(each.sum()), int(each.max()) * width
+
+
+TEXTS = [3, 33, 1, 70]
+
+
+def run_integer(version, width, q, k, v, factors):
+    """Codes of each text, texts laid one after the other."""
+    first, lengths, count, most = laid_out(TEXTS, width)
+    x, e, slots = np.full((count * width, 3 * D), 77, np.uint8), D // HEADS, 1
+    for text, (start, n) in enumerate(zip(first * width, lengths, strict=True)):
+        x[start : start + n] = np.concatenate([q[text], k[text], v[text]], 1)
+    out, small = np.zeros(count * width * D, np.uint8), np.zeros(slots * 2 * e * most, np.int8)
+    version(
+        flat(x, width), first, lengths, HEADS, D, factors, most, np.zeros(slots * (e + 2 * most) * width, np.uint8),
+        small.view(np.uint8), small, np.zeros(slots * most, np.int32), np.zeros(slots * most * width, np.float32),
+        slots, 1, out,
+    )  # fmt: skip
+    rows = rows_of(out, width, D, count * width)
+    return [rows[start : start + n] for start, n in zip(first * width, lengths, strict=True)]
+
+
+@on_targets
+@on_widths
+def test_integer_attention(target, width):
+    q, k, v = (
+        [rng(1 + i + 9 * t).integers(0, 256, (n, D)).astype(np.uint8) for t, n in enumerate(TEXTS)] for i in range(3)
+    )
+    scale = np.array(0.01, np.float32)
+    factors = quantized.scores_multiplier(scale, scale, D // HEADS), quantized.context_multiplier(scale), STEP[()]
+    version = execution(WIDTHS[width](attention_u8s8.attention_u8s8), target)
+    got = run_integer(version, width, q, k, v, np.array(factors, np.float32))
+    for text, n in enumerate(TEXTS):
+        ks, vs = ((heads(x[text]).astype(np.int16) - 128).astype(np.int8) for x in (k, v))
+        mask = np.ones((1, n), np.int64)
+        scores = quantized.scaled_scores(quantized.integer_scores(heads(q[text]), ks), factors[0], mask)
+        near = 255 * softmax(scores.astype(np.float64))
+        room = 255 * bounds.softmax(scores) + 3 * bounds.F32 * near
+        assert (np.abs(near % 1 - 0.5) > room).all()  # none so near to a tie that a right kernel may round it otherwise
+        context = quantized.scaled_context(quantized.integer_context(np.rint(near).astype(np.uint8), vs), factors[1])
+        equal(got[text], quantize_activation(context.transpose(0, 2, 1, 3).reshape(n, D), STEP))
+
+
+@on_targets
+@on_widths
+def test_f32_attention(target, width):
+    x = [rng(t).normal(0, 1, (n, 3 * D)).astype(np.float32) for t, n in enumerate(TEXTS)]
+    first, lengths, count, most = laid_out(TEXTS, width)
+    together = np.zeros((count * width, 3 * D), np.float32)
+    for text, start in enumerate(first * width):
+        together[start : start + len(x[text])] = x[text]
+    out = np.zeros(count * width * D, np.uint8)
+    factors = np.array([1 / np.sqrt(D // HEADS), STEP], np.float32)
+    version = execution(WIDTHS[width](attention_f32.attention_f32), target)
+    scratch = np.zeros(most * width, np.float32)
+    version(flat_f32(together, width), first, lengths, HEADS, D, factors, most, scratch, 1, 1, out)
+    codes = rows_of(out, width, D, count * width)
+    for text, n in enumerate(TEXTS):
+        q, k, v = (heads(x[text][:, i * D : (i + 1) * D]) for i in range(3))
+        wide = [y.astype(np.float64) for y in (q, k, v)]
+        scores = attention_scores(wide[0], wide[1], np.ones((1, n), np.int64))
+        probs = softmax(scores)
+        exact = attention_context(probs, wide[2]).transpose(0, 2, 1, 3).reshape(n, D) / STEP
+        got = codes[first[text] * width :][:n].astype(int) - 128
+        # scores within 1e-5 move probabilities by a factor of 1 + 2e-5, and the context of |v| < 5 by 1e-4
+        assert (np.abs(got - exact) <= 0.5 + 1e-3).all()
+
+
+# --- the rest --------------------------------------------------------------------------------------------------------
+
+
+@on_targets
+@on_widths
+def test_layernorm(target, width):
+    for n, d in ((1, 8), (35, 24), (70, 12)):
+        x = rng(n).normal(3, 2, (n, d)).astype(np.float32)
+        weight, bias = rng(1).normal(1, 0.1, d).astype(np.float32), rng(2).normal(0, 0.1, d).astype(np.float32)
+        flat_x = flat_f32(x, width)
+        y, codes = np.zeros_like(flat_x), np.zeros(flat_x.size, np.uint8)
+        version = execution(WIDTHS[width](layernorm.layernorm_codes), target)
+        version(flat_x, d, np.float32(d), weight, bias, np.float32(1e-12), STEP[()], y, codes)
+        got = rows_of(y, width, d, n)
+        wide = x.astype(np.float64)
+        norm = layernorm_oracle(wide, Norm(weight.astype(np.float64), bias.astype(np.float64), 1e-12))
+        assert (np.abs(got - norm) <= bounds.layernorm(x, weight, 1e-12, bias)).all()
+        equal(rows_of(codes, width, d, n), quantize_activation(got, STEP))
+
+
+@on_targets
+@on_widths
+def test_embeddings_and_the_way_back(target, width):
+    d, n = 20, 2 * width
+    ids, places, types = (rng(i).integers(0, high, n).astype(np.uint64) for i, high in enumerate((50, 30, 2)))
+    codes, scale = rng(3).integers(-127, 128, (50, d)).astype(np.int8), rng(4).uniform(0.1, 1, 50).astype(np.float32)
+    position, kinds = (rng(5).normal(0, 1, (size, d)).astype(np.float32) for size in (30, 2))
+    out, laid = np.zeros(n * d, np.float32), np.zeros(n * d, np.float32)
+    for token_type in (kinds, np.zeros((0, d), np.float32)):
+        given = codes.reshape(-1), scale, position.reshape(-1), token_type.reshape(-1)
+        execution(embed.embed, target)(ids, places, types, *given, np.uint64(d), out)
+        want = codes[ids].astype(np.float32) * scale[ids][:, None] + position[places]
+        want = want + token_type[types] if token_type.size else want
+        equal(out.reshape(n, d), want)
+    execution(embed.to_panels, target)(out, lanes(width), np.uint64(d), laid)
+    equal(laid.reshape(2, d, width), want.reshape(2, width, d)[:, lanes(width)].transpose(0, 2, 1))
+    sources, back = np.array([n - 1, -1, 0, width, 5]), np.ones(5 * d, np.float32)
+    execution(embed.to_rows, target)(laid, sources, np.argsort(lanes(width)).astype(np.uint64), np.uint64(d), back)
+    equal(back.reshape(5, d), np.where(sources[:, None] < 0, np.float32(0), want[sources]))
+
+
+def test_every_part_has_a_twin():
+    parts = {name for name in vars(wide_rows) if isinstance(vars(wide_rows)[name], type(wide_rows.width))}
+    named = {name for name in parts if not name.startswith(("interleave", "pack_tokens"))}
+    assert {getattr(wide_rows, name) for name in named} <= set(half_rows.TWINS)

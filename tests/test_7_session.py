@@ -1,0 +1,274 @@
+"""Rung 7: the engine. Oracles: the judge, operator by operator; the reference's own steps, to the bit; itself, alone.
+
+What a session computes is judged from its own intermediate values, so nothing hides behind drift.
+"""
+
+import os
+import threading
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_1_arithmetic import equal
+from test_2_registers import NEEDS_JIT
+from test_5_kernels import need_threads
+from tiny import ONE_OF_EACH_HEAD, batch, masked, quantized, rows
+
+from refimpl.kernels.layout.vnni4 import Vnni4
+from refimpl.models import compress
+from refimpl.models.bert import Batch
+from refimpl.models.embedded import embedded_model
+from refimpl.models.judge import judge
+from refimpl.models.runtime.memory import Life, plan_memory
+from refimpl.models.runtime.plan import HALF, WIDE, make_plan
+from refimpl.models.runtime.record import record
+from refimpl.models.runtime.session import PLANS, Session, choose_width
+from refimpl.models.runtime.weights import dense, observe_attention, prepare, sparse
+from refimpl.models.terminal import read_texts
+from refimpl.quant import quantize_activation
+
+pytestmark = NEEDS_JIT
+NAME = ONE_OF_EACH_HEAD[0]
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    """The embedded model, quantized, and packed; its texts, one a batch."""
+    loaded = compress.load(embedded_model())
+    texts = compress.encode_each(loaded.tokenizer, read_texts(None)[:6])
+    pruned = compress.prune(loaded, 0.2)
+    made = compress.quantize(compress.calibrate(pruned, texts))
+    return made, compress.pack(made), texts, pruned
+
+
+def judged(model, session, one):
+    """Every tap within its bound; its values and the findings."""
+    taps = record(session, *one)
+    equal(taps["output"], session(*one))
+    findings = judge(model, one, taps)
+    assert {tap: found for tap, found in findings.items() if found.outside} == {}
+    assert findings.keys() == taps.keys()
+    return taps, findings
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_HEAD)
+@pytest.mark.parametrize("form", [sparse, dense])
+def test_small_models_are_within_the_bounds(name, form):
+    packed = compress.pack(quantized(name))
+    session = Session(prepare(packed, form))
+    for one in rows(name):
+        judged(quantized(name).model, session, one)
+
+
+def test_a_real_model_is_within_the_bounds(minilm):
+    made, packed, texts, _ = minilm
+    session = Session(packed)
+    for one in texts[:2]:
+        taps, findings = judged(made.model, session, one)
+        assert len(taps) == 6 * 11 + 4
+        assert max(found.different for tap, found in findings.items() if tap.endswith((".q.codes", "te.codes"))) == 0
+
+
+def test_integer_attention_of_a_real_model(minilm):
+    """Codes of q, k and v are the reference's; the output is near that of f32 attention."""
+    made, packed, texts, pruned = minilm
+    session = Session(prepare(packed, attention=observe_attention(pruned, texts)))
+    scales = observe_attention(pruned, texts)
+    taps = record(session, *texts[0])
+    for i, layer in enumerate(made.model.layers):
+        for name in "qkv":
+            p, codes = getattr(layer, name), taps[f"layer.{i}.{name}.codes"]
+            acc = (codes.astype(np.int64) - 128) @ p.codes.T.astype(np.int64)
+            y = acc.astype(np.int32).astype(np.float32) * (p.input_scale * p.weight_scale) + p.bias
+            equal(taps[f"layer.{i}.{name}_codes"], quantize_activation(y, getattr(scales[i], name)))
+    plain, coded = Session(packed)(*texts[0]), session(*texts[0])
+    assert (plain * coded).sum() > 0.98
+
+
+@pytest.mark.parametrize("form", [sparse, dense])
+def test_a_batch_is_its_texts(minilm, form):
+    _, packed, texts, _ = minilm
+    session = Session(prepare(packed, form))
+    longest = max(one.ids.shape[1] for one in texts)
+    together = Batch(
+        *(
+            np.concatenate([np.pad(x, ((0, 0), (0, longest - x.shape[1]))) for x in part])
+            for part in zip(*texts, strict=True)
+        )
+    )
+    output = session(*together)
+    for i, one in enumerate(texts):
+        equal(output[i : i + 1], session(*one))
+
+
+def test_two_threads_give_the_same_bits(minilm):
+    need_threads(2)
+    _, packed, texts, _ = minilm
+    weights = prepare(packed)
+    one, two = Session(weights), Session(weights, threads=2)
+    for text in texts[:3]:
+        equal(one(*text), two(*text))
+
+
+def test_masked_tokens_are_as_if_not_there():
+    """A mask that is no prefix: the tokens keep their places, and what is masked comes back as zeros."""
+    session = Session(compress.pack(quantized(NAME)))
+    one = rows(NAME)[0]
+    mask = one.mask.copy()
+    mask[0, 1] = 0
+    ids = one.ids.copy()
+    ids[0, 1] = (ids[0, 1] + 1) % session.weights.scale.size
+    equal(session(one.ids, mask, one.types), session(ids, mask, one.types))
+    assert not record(session, one.ids, mask, one.types)["embeddings"][0, 1].any()
+
+
+def test_a_session_outlives_mistakes():
+    session = Session(compress.pack(quantized(NAME)))
+    whole = batch(NAME)
+    before = session(*whole)
+    words, positions = session.weights.scale.size, session.weights.config.positions
+    long = np.zeros((1, positions + 1), np.int64)
+    for error, message, given_ in (
+        (TypeError, "ids is float64; need an array of integers", (whole.ids.astype(float), whole.mask)),
+        (TypeError, "ids is list; need an array of integers", ([[1]], whole.mask)),
+        (ValueError, r"mask has shape \(3, 1\); need", (whole.ids, whole.mask[:, :1])),
+        (ValueError, r"ids has shape \(0, 4\); need at least one text", (np.zeros((0, 4), int), np.zeros((0, 4), int))),
+        (
+            ValueError,
+            f"ids has the element {words}; need 0 to {words - 1}",
+            (np.full((1, 2), words), np.ones((1, 2), int)),
+        ),
+        (ValueError, "ids has the element -1; need 0", (np.full((1, 2), -1), np.ones((1, 2), int))),
+        (ValueError, "mask has no token in text 1", (whole.ids, whole.mask * np.array([[1], [0], [1]]))),
+        (ValueError, f"ids has {positions + 1} tokens; the model has {positions} positions", (long, long + 1)),
+    ):
+        with pytest.raises(error, match=message):
+            session(*given_)
+    with pytest.raises(ValueError, match="threads is 0; need 1 to"):
+        Session(session.weights, threads=0)
+    with pytest.raises(ValueError, match="the session has no tokenizer"):
+        Session(session.weights).run_texts(["a"])
+    equal(session(*whole), before)
+
+
+def test_models_that_do_not_fit():
+    packed = compress.pack(quantized(NAME))
+    layer = packed.model.layers[0]
+    other = layer._replace(k=layer.k._replace(input_scale=layer.k.input_scale * np.float32(2)))
+    with pytest.raises(ValueError, match=r"layer.0: q, k and v read their input with the scales"):
+        prepare(replace(packed, model=replace(packed.model, layers=(other, *packed.model.layers[1:]))))
+    with pytest.raises(ValueError, match="attention has scales for 1 layers; need"):
+        prepare(packed, attention=observe_attention(masked(NAME), rows(NAME))[:1])
+    with pytest.raises(ValueError, match="batches is empty"):
+        observe_attention(masked(NAME), [])
+
+
+def test_threads_may_share_a_session():
+    session, texts = Session(compress.pack(quantized(NAME))), rows(NAME)
+    want, wrong = [session(*one) for one in texts], []
+
+    def work(i):
+        for _ in range(20):
+            if not np.array_equal(session(*texts[i]), want[i]):
+                wrong.append(i)
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(len(texts))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert wrong == []
+
+
+def test_a_forked_process_is_told(monkeypatch):
+    need_threads(2)
+    session = Session(compress.pack(quantized(NAME)), threads=2)
+    monkeypatch.setattr(os, "getpid", lambda: session._process + 1)
+    with pytest.raises(RuntimeError, match="forked after this session was made"):
+        session(*batch(NAME))
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_warm_run_allocates_only_its_result(minilm):
+    _, packed, texts, _ = minilm
+    session, one = Session(packed), texts[0]
+    ready = session.ready(session.shape(one.mask))
+    for _ in range(3):
+        session(*one)
+    tracemalloc.start()
+    session.run(ready)
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    session.run(ready)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak - before < 2048  # frames of Python; the smallest tensor is larger
+    assert min(array.nbytes for name, array in ready.arrays.items() if name.endswith("norm")) > 2048
+
+
+def test_sessions_share_weights_and_bound_their_plans(minilm):
+    _, packed, texts, _ = minilm
+    first = Session(packed)
+    second = Session(first.weights)
+    assert all(a is b for a, b in zip(first.weights, second.weights, strict=True))
+    equal(first(*texts[0]), second(*texts[0]))
+    for tokens in range(2 + PLANS + 3, 2, -1):
+        second(np.full((1, tokens), 5))
+    assert len(second._plans) == PLANS
+    weights = sum(
+        w.values.nbytes + w.indices.nbytes
+        for layer in first.weights.layers
+        for w in (layer.qkv.weight, layer.output.weight, layer.intermediate.weight)
+    )
+    assert second._arena.nbytes < weights / 10
+
+
+LIVES = st.dictionaries(
+    st.text("abcdef", min_size=1, max_size=3),
+    st.builds(
+        lambda size, first, more: Life(size, first, first + more),
+        st.integers(0, 500),
+        st.integers(0, 9),
+        st.integers(0, 5),
+    ),
+    max_size=12,
+)
+
+
+@given(LIVES)
+def test_tensors_that_live_at_once_never_overlap(lives):
+    arena = plan_memory(lives)
+    for a, x in lives.items():
+        assert arena.offsets[a] % 64 == 0
+        assert arena.offsets[a] + x.size <= arena.peak
+        for b, y in lives.items():
+            if a < b and x.meets(y) and x.size and y.size:
+                apart = arena.offsets[a] + x.size <= arena.offsets[b] or arena.offsets[b] + y.size <= arena.offsets[a]
+                assert apart
+    assert arena.bound <= arena.peak <= max(arena.total, 0)
+
+
+def test_the_plan_of_a_real_model_is_near_the_bound(minilm):
+    _, packed, texts, _ = minilm
+    session = Session(packed)
+    plan = make_plan(session.weights, session.shape(texts[0].mask))
+    assert plan.arena.peak <= 1.05 * plan.arena.bound
+    assert plan.arena.total > 5 * plan.arena.peak
+
+
+def test_width_of_the_panels():
+    widths = {n: choose_width(np.array([n])) for n in (1, 32, 33, 64, 65, 96, 97, 128)}
+    assert widths == {1: HALF, 32: HALF, 33: WIDE, 64: WIDE, 65: HALF, 96: HALF, 97: WIDE, 128: WIDE}
+    assert choose_width(np.array([32] * 8)) == HALF
+
+
+def test_dense_form_needs_whole_tiles(minilm):
+    _, packed, _, _ = minilm
+    weight = packed.model.layers[0].q.weight
+    assert isinstance(dense(weight), Vnni4)
+    assert sparse(weight) is weight
