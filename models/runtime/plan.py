@@ -1,10 +1,6 @@
-"""The plan: which kernels run a batch, in order, on which tensors.
+"""The plan: which kernels run a batch, in order, on which tensors."""
 
-A tensor is named after what it holds. A step that works in place names its result anew, with the tensor that it
-overwrites, so that every value has a name and the memory planner knows what lives where.
-"""
-
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,49 +16,12 @@ from refimpl.kernels.encoder import (
 )
 from refimpl.kernels.layout.bsr4x1 import Bsr4x1
 from refimpl.kernels.simd.threefold import KernelSource
-from refimpl.models.runtime.memory import Arena, Life, plan_memory
+from refimpl.models.runtime.memory import plan_memory
+from refimpl.models.runtime.steps import Arrays, Plan, Shape, Step, Tensor, lives
 from refimpl.models.runtime.weights import LayerWeights, LinearWeights, NormWeights, Weights
 
 WIDE, HALF = 64, 32
 ORDER = {WIDE: embed.WIDE_ORDER, HALF: embed.HALF_ORDER}
-
-
-class Shape(NamedTuple):
-    """width: tokens in a panel; panels; texts; most: panels of the longest text; rows: of the result; threads."""
-
-    width: int
-    panels: int
-    texts: int
-    most: int
-    rows: int
-    threads: int
-
-
-class Tensor(NamedTuple):
-    """size: elements; over: the tensor that it overwrites, or ""."""
-
-    dtype: type
-    size: int
-    over: str = ""
-
-
-Arrays = dict[str, np.ndarray]
-
-
-class Step(NamedTuple):
-    """One kernel call.
-
-    name: of the result's tap or part. reads: tensors; writes: name -> tensor made; scratch: name -> tensor needed only
-    during the step. arguments: (arrays by name) -> the kernel's arguments. fused: what it does, in words.
-    """
-
-    name: str
-    kernel: KernelSource
-    reads: tuple[str, ...]
-    writes: dict[str, Tensor]
-    arguments: Callable[[Arrays], tuple[Any, ...]]
-    scratch: dict[str, Tensor] = {}  # noqa: RUF012
-    fused: str = ""
 
 
 class Store(NamedTuple):
@@ -82,15 +41,6 @@ FLOATS = Store(linear_4x1.to_f32, linear_dense.dense_to_f32, np.float32, "produc
 SUM = Store(linear_4x1.to_sum, linear_dense.dense_to_sum, np.float32, "product + scale + bias + residual")
 
 
-class Plan(NamedTuple):
-    """inputs: filled by the session before the first step."""
-
-    shape: Shape
-    inputs: dict[str, Tensor]
-    steps: tuple[Step, ...]
-    arena: Arena
-
-
 TOKENS, TEXTS = ("ids", "places", "types"), ("first", "lengths")
 
 
@@ -102,34 +52,6 @@ def make_plan(weights: Weights, shape: Shape, slots: int | None = None) -> Plan:
     builder = _Builder(weights, shape, slots or shape.threads)
     steps = tuple(builder.steps())
     return Plan(shape, inputs, steps, plan_memory(lives(inputs, steps)))
-
-
-def lives(inputs: dict[str, Tensor], steps: Sequence[Step]) -> dict[str, Life]:
-    """When each tensor lives; one that overwrites another prolongs its life. Inputs live throughout: a plan may run
-    again on what it was given."""
-
-    def life(tensor: Tensor, first: int, last: int) -> Life:
-        return Life(tensor.size * np.dtype(tensor.dtype).itemsize, first, last)
-
-    found = {name: life(tensor, 0, len(steps) - 1) for name, tensor in inputs.items()}
-    root = {name: name for name in inputs}
-    for i, step in enumerate(steps):
-        for name, tensor in (step.writes | step.scratch).items():
-            root[name] = root[tensor.over] if tensor.over else name
-            if not tensor.over:
-                found[name] = life(tensor, i, i)
-        for name in (*step.reads, *step.writes):
-            found[root[name]] = found[root[name]]._replace(last=max(i, found[root[name]].last))
-    return found
-
-
-def roots(plan: Plan) -> dict[str, str]:
-    """Tensor -> the one whose memory it has."""
-    found = {name: name for name in plan.inputs}
-    for step in plan.steps:
-        for name, tensor in (step.writes | step.scratch).items():
-            found[name] = found[tensor.over] if tensor.over else name
-    return found
 
 
 class _Builder:

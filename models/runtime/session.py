@@ -22,7 +22,8 @@ from refimpl.kernels import execution
 from refimpl.kernels.layout import aligned
 from refimpl.models.compress import Packed
 from refimpl.models.runtime import plan as plans
-from refimpl.models.runtime.plan import HALF, WIDE, Arrays, Plan, Shape, Step
+from refimpl.models.runtime.plan import HALF, WIDE
+from refimpl.models.runtime.steps import Arrays, Plan, Shape, Step, roots
 from refimpl.models.runtime.weights import Weights, prepare
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.nn import NO_TAP, REFERENCE
@@ -139,7 +140,7 @@ def choose_width(counts: np.ndarray) -> int:
 def bind(plan: Plan, arena: np.ndarray) -> Ready:
     """The plan's tensors as views of the arena, and each step's arguments."""
     arrays: Arrays = {}
-    root = plans.roots(plan)
+    root = roots(plan)
     tensors = dict(plan.inputs)
     for step in plan.steps:
         tensors |= step.writes | step.scratch

@@ -1,0 +1,88 @@
+"""What a plan is made of: tensors, steps, and when each tensor lives.
+
+A tensor is named after what it holds. A step that works in place names its result anew, with the tensor that it
+overwrites, so that every value has a name and the memory planner knows what lives where.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refimpl.kernels.simd.threefold import KernelSource
+from refimpl.models.runtime.memory import Arena, Life
+
+
+class Shape(NamedTuple):
+    """width: tokens in a panel; panels; texts; most: panels of the longest text; rows: of the result; threads."""
+
+    width: int
+    panels: int
+    texts: int
+    most: int
+    rows: int
+    threads: int
+
+
+class Tensor(NamedTuple):
+    """size: elements; over: the tensor that it overwrites, or ""."""
+
+    dtype: type
+    size: int
+    over: str = ""
+
+
+Arrays = dict[str, np.ndarray]
+
+
+class Step(NamedTuple):
+    """One kernel call.
+
+    name: of the result's tap or part. reads: tensors; writes: name -> tensor made; scratch: name -> tensor needed only
+    during the step. arguments: (arrays by name) -> the kernel's arguments. fused: what it does, in words.
+    """
+
+    name: str
+    kernel: KernelSource
+    reads: tuple[str, ...]
+    writes: dict[str, Tensor]
+    arguments: Callable[[Arrays], tuple[Any, ...]]
+    scratch: dict[str, Tensor] = {}  # noqa: RUF012
+    fused: str = ""
+
+
+class Plan(NamedTuple):
+    """inputs: filled by the session before the first step."""
+
+    shape: Shape
+    inputs: dict[str, Tensor]
+    steps: tuple[Step, ...]
+    arena: Arena
+
+
+def lives(inputs: dict[str, Tensor], steps: Sequence[Step]) -> dict[str, Life]:
+    """When each tensor lives; one that overwrites another prolongs its life. Inputs live throughout: a plan may run
+    again on what it was given."""
+
+    def life(tensor: Tensor, first: int, last: int) -> Life:
+        return Life(tensor.size * np.dtype(tensor.dtype).itemsize, first, last)
+
+    found = {name: life(tensor, 0, len(steps) - 1) for name, tensor in inputs.items()}
+    root = {name: name for name in inputs}
+    for i, step in enumerate(steps):
+        for name, tensor in (step.writes | step.scratch).items():
+            root[name] = root[tensor.over] if tensor.over else name
+            if not tensor.over:
+                found[name] = life(tensor, i, i)
+        for name in (*step.reads, *step.writes):
+            found[root[name]] = found[root[name]]._replace(last=max(i, found[root[name]].last))
+    return found
+
+
+def roots(plan: Plan) -> dict[str, str]:
+    """Tensor -> the one whose memory it has."""
+    found = {name: name for name in plan.inputs}
+    for step in plan.steps:
+        for name, tensor in (step.writes | step.scratch).items():
+            found[name] = found[tensor.over] if tensor.over else name
+    return found
