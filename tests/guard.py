@@ -35,11 +35,21 @@ def copy(x, at_end):
     return guarded.reshape(x.shape)
 
 
+def overlap(x, y):
+    """Whether x is an array in the memory of the array y."""
+    return isinstance(x, np.ndarray) and x.size > 0 and np.shares_memory(x, y)
+
+
 def execution(compiled, at_end):
-    """What a kernel's ``call`` takes: runs on guarded copies of all arrays, and copies back what may be written."""
+    """What a kernel's ``call`` takes: runs on guarded copies of all arrays, and copies back what may be written. Of
+    two arguments that are the same memory, so are the copies."""
 
     def run(*args):
-        copies = [copy(x, at_end) if isinstance(x, np.ndarray) else x for x in args]
+        copies = []
+        for x in args:
+            same = [c for y, c in zip(args, copies, strict=False) if isinstance(y, np.ndarray) and overlap(x, y)]
+            guarded = same[0].view(x.dtype) if same else copy(x, at_end) if isinstance(x, np.ndarray) else x
+            copies.append(guarded)
         compiled(*copies)
         for x, guarded in zip(args, copies, strict=True):
             if isinstance(x, np.ndarray) and x.flags.writeable:

@@ -94,11 +94,14 @@ def run_linear(version, kind, form, width, a, w, scale, bias, residual):
 @pytest.mark.parametrize("form", [SPARSE, DENSE], ids=["4x1", "dense"])
 @pytest.mark.parametrize("kind", SPARSE)
 def test_linear(target, width, form, kind):
+    check_linear(execution(WIDTHS[width](form[kind]), target), width, form, kind)
+
+
+def check_linear(version, width, form, kind):
     for n, m, k, density in SHAPES:
         a, w = operands(n, m, k, density)
         scale = rng(3).uniform(1e-4, 2e-4, m).astype(np.float32)
         bias, residual = rng(4).normal(0, 1, m).astype(np.float32), rng(5).normal(0, 1, (n, m)).astype(np.float32)
-        version = execution(WIDTHS[width](form[kind]), target)
         got = run_linear(version, kind, form, width, a, w, scale, bias, residual)
         y = rescale(gemm_u8s8s32(a, w) - compensation(w), np.array(1, np.float32), scale, bias)
         if kind == "gelu":
@@ -181,12 +184,15 @@ def run_integer(version, width, q, k, v, factors):
 @on_targets
 @on_widths
 def test_integer_attention(target, width):
+    check_integer_attention(execution(WIDTHS[width](attention_u8s8.attention_u8s8), target), width)
+
+
+def check_integer_attention(version, width):
     q, k, v = (
         [rng(1 + i + 9 * t).integers(0, 256, (n, D)).astype(np.uint8) for t, n in enumerate(TEXTS)] for i in range(3)
     )
     scale = np.array(0.01, np.float32)
     factors = quantized.scores_multiplier(scale, scale, D // HEADS), quantized.context_multiplier(scale), STEP[()]
-    version = execution(WIDTHS[width](attention_u8s8.attention_u8s8), target)
     got = run_integer(version, width, q, k, v, np.array(factors, np.float32))
     for text, n in enumerate(TEXTS):
         ks, vs = ((heads(x[text]).astype(np.int16) - 128).astype(np.int8) for x in (k, v))
@@ -202,6 +208,10 @@ def test_integer_attention(target, width):
 @on_targets
 @on_widths
 def test_f32_attention(target, width):
+    check_f32_attention(execution(WIDTHS[width](attention_f32.attention_f32), target), width)
+
+
+def check_f32_attention(version, width):
     x = [rng(t).normal(0, 1, (n, 3 * D)).astype(np.float32) for t, n in enumerate(TEXTS)]
     first, lengths, count, most = laid_out(TEXTS, width)
     together = np.zeros((count * width, 3 * D), np.float32)
@@ -209,7 +219,6 @@ def test_f32_attention(target, width):
         together[start : start + len(x[text])] = x[text]
     out = np.zeros(count * width * D, np.uint8)
     factors = np.array([1 / np.sqrt(D // HEADS), STEP], np.float32)
-    version = execution(WIDTHS[width](attention_f32.attention_f32), target)
     scratch = np.zeros(most * width, np.float32)
     version(flat_f32(together, width), first, lengths, HEADS, D, factors, most, scratch, 1, 1, out)
     codes = rows_of(out, width, D, count * width)
@@ -230,12 +239,15 @@ def test_f32_attention(target, width):
 @on_targets
 @on_widths
 def test_layernorm(target, width):
+    check_layernorm(execution(WIDTHS[width](layernorm.layernorm_codes), target), width)
+
+
+def check_layernorm(version, width):
     for n, d in ((1, 8), (35, 24), (70, 12)):
         x = rng(n).normal(3, 2, (n, d)).astype(np.float32)
         weight, bias = rng(1).normal(1, 0.1, d).astype(np.float32), rng(2).normal(0, 0.1, d).astype(np.float32)
         flat_x = flat_f32(x, width)
         y, codes = np.zeros_like(flat_x), np.zeros(flat_x.size, np.uint8)
-        version = execution(WIDTHS[width](layernorm.layernorm_codes), target)
         version(flat_x, d, np.float32(d), weight, bias, np.float32(1e-12), STEP[()], y, codes)
         got = rows_of(y, width, d, n)
         wide = x.astype(np.float64)

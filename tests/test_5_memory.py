@@ -9,11 +9,13 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import guard
 import numpy as np
 import pytest
+import test_5_encoder as encoding
 from test_1_arithmetic import equal, rng
 from test_2_bf16 import same_bits
 from test_2_registers import NEEDS_JIT
@@ -134,6 +136,23 @@ def check_yardstick(execution, steps):
     equal(out, np.full(256, 4 + 4 * steps, np.int32))
 
 
+def encoder():
+    """The kernels on panels, which their checks give shapes of their own."""
+    for width, version in encoding.WIDTHS.items():
+        for form, kind in product((encoding.SPARSE, encoding.DENSE), encoding.SPARSE):
+            yield version(form[kind]), on_width(encoding.check_linear, width, form, kind), [width]
+        for source, check in (
+            (encoding.attention_u8s8.attention_u8s8, encoding.check_integer_attention),
+            (encoding.attention_f32.attention_f32, encoding.check_f32_attention),
+            (encoding.layernorm.layernorm_codes, encoding.check_layernorm),
+        ):
+            yield version(source), on_width(check, width), [width]
+
+
+def on_width(check, *rest):
+    return lambda execution, _: check(execution, *rest)
+
+
 def of(check, record):
     return lambda execution, shape: check(record, execution, shape)
 
@@ -141,6 +160,7 @@ def of(check, record):
 FAMILIES = {
     "products": [(record.source, of(check_product, record), PRODUCTS) for record in KERNELS.values()],
     "rows": [(record.source, of(check_rows, record), ROWS) for record in ROW_KERNELS],
+    "encoder": list(encoder()),
     "others": [
         (GEMM_BF16.source, check_bf16, PRODUCTS),
         (linear_gelu_4x1.linear_gelu_4x1, check_linear_gelu, PRODUCTS),
