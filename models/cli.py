@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from refimpl import __version__
+from refimpl.models.bench import commands as bench_commands
 from refimpl.models.explain import commands as explain_commands
 from refimpl.models.terminal import console, print_json, read_texts, say, sentence, show_warnings
 
@@ -156,6 +157,7 @@ def info(model: ModelPath = None, as_json: AsJson = False) -> None:
 
 app.command()(explain_commands.explain)
 app.command()(explain_commands.asm)
+app.command()(bench_commands.bench)
 
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]

@@ -24,6 +24,7 @@ from refimpl.models.tokenizer import SPECIAL, VOCABULARY, Tokenizer, wordpiece
 from refimpl.nn import Embeddings, EncoderLayer, Linear, Norm
 
 NAME = "synthetic DistilBERT"
+POSITIONS = 512
 WEIGHT, BIAS, POSITION = 0.04, 0.1, 0.02
 """Standard deviations; words are as large as weights."""
 OUTLIERS_IN = 128
@@ -43,7 +44,7 @@ def synthetic(
     heads: int = 12,
     feed_forward: int = 3072,
     vocabulary: int = 30522,
-    positions: int = 512,
+    positions: int = POSITIONS,
 ) -> Quantized:
     """A question-answering model of random weights, pruned in 4x1 blocks to ``density``, calibrated and quantized.
 

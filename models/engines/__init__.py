@@ -1,10 +1,17 @@
 """Other engines, driven to be compared with: each runs an ONNX file and returns the values at our taps.
 
-An engine is a module here with ``open_session(path, taps, threads)`` and ``signed_product(codes, w)``. It is imported
-when it is asked for, since the engine is an optional dependency.
+An engine is a module here with ``open_session(path, taps, threads)`` and ``signed_product(codes, w)``, and with
+``settings()`` and ``open_fast(path, shape, threads, setting)`` to be timed. It is imported when it is asked for, since
+the engine is an optional dependency.
+
+Both engines report their use over the network from threads of their own, started as they are imported. OpenVINO's
+forks the process, which can hang for ever if NumPy multiplies matrices meanwhile; and any of them would disturb a
+measurement. So neither reports anything here.
 """
 
 import json
+import os
+import sys
 from collections.abc import Callable
 from importlib import import_module, metadata
 from importlib.util import find_spec
@@ -16,6 +23,9 @@ import onnx
 
 from refimpl.models.bert import Batch
 from refimpl.models.export import INPUTS, TAPS
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # to its importer: not installed
 
 NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 """Package -> what people call it."""
@@ -41,6 +51,20 @@ def version(engine: str) -> str:
 def open_session(engine: str, path: Path, taps: list[str], threads: int = 1) -> Session:
     """Load an exported file in an engine, with the given taps (and always "output") as outputs."""
     return _module(engine).open_session(path, taps, threads)
+
+
+Run = Callable[[Batch], np.ndarray]
+"""A loaded model that is only timed: its output, overwritten by the next run."""
+
+
+def settings(engine: str) -> tuple[str, ...]:
+    """The names of the settings that may be an engine's fastest on this CPU."""
+    return _module(engine).settings()
+
+
+def open_fast(engine: str, path: Path, shape: tuple[int, int], threads: int, setting: str) -> Run:
+    """Load an exported file for batches of one shape (B, T), as fast as the engine can run it with that setting."""
+    return _module(engine).open_fast(path, shape, threads, setting)
 
 
 def signed_product(engine: str, codes: np.ndarray, w: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from refimpl.models.bert import Batch
-from refimpl.models.engines import Session, feeds, tap_tensors
+from refimpl.models.engines import Run, Session, feeds, tap_tensors
 from refimpl.models.export import IR_VERSION, OPSET
 from refimpl.quant import ZERO_POINT
 
@@ -45,6 +45,36 @@ def open_session(path: Path, taps: list[str], threads: int = 1) -> Session:
         return dict(zip(tensors, values, strict=True))
 
     return Session(run, fused)
+
+
+def settings() -> tuple[str, ...]:
+    """See ``engines.settings``. One: its own choice of everything but threads."""
+    return ("default",)
+
+
+def open_fast(path: Path, shape: tuple[int, int], threads: int, setting: str) -> Run:
+    """See ``engines.open_fast``. Inputs and output are bound to buffers. The graph's sizes stay free: given fixed
+    ones, ONNX Runtime folds the shapes into other nodes and no longer finds the integer layers."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    buffers = {node.name: np.zeros(shape, np.int64) for node in session.get_inputs()}
+    result = session.run(["output"], buffers)[0]
+    binding = session.io_binding()
+    for name, buffer in buffers.items():
+        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(buffer))
+    binding.bind_output("output", "cpu", 0, result.dtype.type, list(result.shape), result.ctypes.data)
+
+    def run(batch: Batch) -> np.ndarray:
+        for name, values in feeds(batch, list(buffers)).items():
+            np.copyto(buffers[name], values)
+        session.run_with_iobinding(binding)
+        return result
+
+    return run
 
 
 def signed_product(codes: np.ndarray, w: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import openvino as ov
 from openvino import opset13 as opset
 
 from refimpl.models.bert import Batch
-from refimpl.models.engines import Session, feeds, tap_tensors
+from refimpl.models.engines import Run, Session, feeds, tap_tensors
 from refimpl.quant import compensation
 
 MATMULS = ("FullyConnected", "MatMul")
@@ -38,6 +38,32 @@ def open_session(path: Path, taps: list[str], threads: int = 1) -> Session:
         return {tap: by_name[tensor].copy() for tap, tensor in tensors.items()}
 
     return Session(run, count_integer_layers(compiled))
+
+
+def settings() -> tuple[str, ...]:
+    """See ``engines.settings``: the precision of what is not integer."""
+    return ("f32", "bf16") if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else ("f32",)
+
+
+def open_fast(path: Path, shape: tuple[int, int], threads: int, setting: str) -> Run:
+    """See ``engines.open_fast``. All sizes are fixed before compilation; inputs are bound to buffers; one stream."""
+    core = ov.Core()
+    model = core.read_model(path)
+    model.reshape({port.get_any_name(): list(shape) for port in model.inputs})
+    hints = {"INFERENCE_PRECISION_HINT": setting, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    compiled = core.compile_model(model, "CPU", hints)
+    request = compiled.create_infer_request()
+    buffers = {port.get_any_name(): np.zeros(shape, np.int64) for port in compiled.inputs}
+    for name, buffer in buffers.items():
+        request.set_tensor(name, ov.Tensor(buffer, shared_memory=True))
+
+    def run(batch: Batch) -> np.ndarray:
+        for name, values in feeds(batch, list(buffers)).items():
+            np.copyto(buffers[name], values)
+        request.infer()
+        return request.get_output_tensor(0).data
+
+    return run
 
 
 def count_integer_layers(compiled: ov.CompiledModel) -> int:

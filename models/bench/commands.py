@@ -1,0 +1,157 @@
+"""The command ``bench``."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from refimpl.models.bench.plan import BATCHES, LONG, SCENARIOS, TOKENS, Budget, make_plan
+from refimpl.models.terminal import console, print_json, read_texts, say
+
+if TYPE_CHECKING:
+    from refimpl.models.bench.plan import Plan
+    from refimpl.models.bench.report import Report
+    from refimpl.models.compress import Dense, Packed
+
+DENSITY = 0.2
+LONGEST = 3600.0
+
+ModelPath = Annotated[
+    Path | None,
+    typer.Argument(
+        help="A Hugging Face directory or a packed file; if left out, random weights in DistilBERT's shape."
+    ),
+]
+Scenarios = Annotated[
+    list[str] | None, typer.Option("--scenario", help=f"{', '.join(SCENARIOS)}; repeatable; all if left out.")
+]
+Tokens = Annotated[
+    list[int] | None,
+    typer.Option(
+        help=f"Length of the texts; repeatable; {TOKENS[0]} to {TOKENS[-1]} if left out, and {LONG} for latency."
+    ),
+]
+Batches = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--batch", help=f"Batch size, but for latency; repeatable; {BATCHES[0]} to {BATCHES[-1]} if left out."
+    ),
+]
+Density = Annotated[float | None, typer.Option(help=f"Share of the 4x1 blocks to keep; {DENSITY} if left out.")]
+Threads = Annotated[int, typer.Option(help="Threads of every engine.")]
+Engines = Annotated[
+    list[str] | None,
+    typer.Option("--engine", metavar="MODULE:FUNCTION", help="Another engine: see refimpl.models.bench.contestants."),
+]
+Seconds = Annotated[float, typer.Option(help="Time to measure a case, all engines together.")]
+Limit = Annotated[float, typer.Option(help="Milliseconds that a batch may take in the production scenario.")]
+Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw the paper's Figure 2.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of tables.")]
+
+
+def bench(
+    model: ModelPath = None,
+    scenario: Scenarios = None,
+    tokens: Tokens = None,
+    batch: Batches = None,
+    density: Density = None,
+    threads: Threads = 1,
+    engine: Engines = None,
+    seconds: Seconds = 1.0,
+    limit: Limit = 10.0,
+    plot: Plot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Race our engine against every engine installed: latency, throughput, and throughput under a time limit."""
+    from refimpl.models.bench.contestants import load_engine
+    from refimpl.models.bench.plot import check_plot
+    from refimpl.models.bench.plot import plot as draw
+    from refimpl.models.bench.show import show
+    from refimpl.models.bench.synthetic import NAME, POSITIONS
+
+    _check(threads, seconds, limit)
+    if plot is not None:
+        check_plot(plot)
+    for name in engine or []:
+        load_engine(name)
+    loaded = _load(model, density)
+    positions = POSITIONS if loaded is None else loaded.model.config.positions
+    plan = make_plan(scenario or [], tokens or [], batch or [], positions, Budget(threads, seconds, limit / 1e3))
+    packed = _packed(loaded, DENSITY if density is None else density)
+    report = _race(packed, NAME if model is None else str(model), plan, engine or [])
+    if plot is not None:
+        draw(report, plot)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        show(report, console())
+    raise typer.Exit(0 if report.passed else 1)
+
+
+def _check(threads: int, seconds: float, limit: float) -> None:
+    most = os.cpu_count() or 1
+    if not 1 <= threads <= most:
+        raise ValueError(f"--threads is {threads}; need 1 to {most}, the CPUs of this machine")
+    if not 0 < seconds <= LONGEST:
+        raise ValueError(f"--seconds is {seconds:g}; need more than 0 and at most {LONGEST:g}")
+    if not 0 < limit <= LONGEST * 1e3:
+        raise ValueError(f"--limit is {limit:g}; need more than 0 and at most {LONGEST * 1e3:g} milliseconds")
+
+
+def _load(path: Path | None, density: float | None) -> "Dense | Packed | None":
+    """The user's model; None if there is none. ValueError for a density that cannot be."""
+    from refimpl import check
+    from refimpl.models import compress, packed_file
+
+    check.fraction("--density", DENSITY if density is None else density)
+    if path is None:
+        return None
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; need a Hugging Face directory or a packed file")
+    if path.is_dir():
+        return compress.load(path)
+    if density is not None:
+        raise ValueError(f"{path} is packed already, so that --density cannot change it; leave it out")
+    return packed_file.load(path)
+
+
+def _packed(loaded: "Dense | Packed | None", density: float) -> "Packed":
+    from refimpl.models import compress
+    from refimpl.models.bench.synthetic import synthetic
+
+    if loaded is None:
+        return compress.pack(synthetic(density))
+    return compress.compress(loaded, read_texts(None), density) if isinstance(loaded, compress.Dense) else loaded
+
+
+def _race(packed: "Packed", name: str, plan: "Plan", added: list[str]) -> "Report":
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from refimpl.models import compress
+    from refimpl.models.bench.contestants import contestants
+    from refimpl.models.bench.report import Report, density_of, not_installed
+    from refimpl.models.bench.standings import run
+    from refimpl.models.bench.variants import export_variants
+
+    for engine in not_installed():
+        say("note:", f"{engine} is not installed and is left out: python -m pip install 'refimpl[engines]'", "yellow")
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Progress(*columns, *times, console=Console(stderr=True), transient=True) as progress,
+    ):
+        task = progress.add_task("export", total=len(plan.cases()), completed=-1)
+        variants = export_variants(compress.unpack(packed), Path(folder))
+        results = run(
+            plan,
+            contestants(packed, variants, plan.budget.threads, added),
+            variants,
+            lambda case: progress.update(
+                task, description=f"{case.tokens} tokens, batch {case.batch}".ljust(22), advance=1
+            ),
+        )
+        return Report(name, packed.model.config, density_of(packed.model), plan, list(results))
