@@ -140,9 +140,10 @@ def _race(packed: "Packed", name: str, plan: "Plan", added: list[str]) -> "Repor
         say("note:", f"{engine} is not installed and is left out: python -m pip install 'refimpl[engines]'", "yellow")
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    screen = Console(stderr=True)
     with (
         tempfile.TemporaryDirectory() as folder,
-        Progress(*columns, *times, console=Console(stderr=True), transient=True) as progress,
+        Progress(*columns, *times, console=screen, transient=True, disable=not screen.is_terminal) as progress,
     ):
         task = progress.add_task("export", total=len(plan.cases()), completed=-1)
         variants = export_variants(compress.unpack(packed), Path(folder))

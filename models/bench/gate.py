@@ -18,8 +18,9 @@ from typing import NamedTuple
 import numpy as np
 
 BLURS, TIE = 3, 2
-FLOOR, CEILING = 1e-3, 0.5
-"""The limit is at least what six layers of bf16 or of other orders of f32 sums may do, and never half the output."""
+FLOOR, CEILING = 2**-5, 0.5
+"""The limit is at least 16 roundings to bf16, 2**-9 each, which is how an engine may keep what is not integer; and at
+most half the output."""
 AXES = {"classification": -1, "question_answering": 1, "masked_lm": -1}
 """Head -> along which axis it decides."""
 

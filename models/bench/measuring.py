@@ -42,7 +42,10 @@ def in_turns(runs: Mapping[Name, Callable[[], object]], seconds: float, threads:
 def turn(run: Callable[[], object]) -> list[float]:
     """Samples of about TURN seconds."""
     first = timed(run)
-    begin, samples = time.perf_counter(), [first] if first > LONG else []
+    if first > LONG:
+        return [first]
+    samples: list[float] = []
+    begin = time.perf_counter()
     while not samples or time.perf_counter() - begin < TURN:
         samples.append(timed(run))
     return samples
