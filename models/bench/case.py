@@ -5,6 +5,7 @@ timed with the rest, and the best median counts.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,6 @@ from refimpl.models.bench.gate import Agreement, agree, limit_of
 from refimpl.models.bench.measuring import LONG, Samples, in_turns, timed
 from refimpl.models.bench.plan import Budget, Case
 from refimpl.models.bench.variants import Inputs
-from refimpl.models.bert import Batch
 from refimpl.models.engines import Run
 
 NEAR = 1.15
@@ -37,7 +37,7 @@ class Result(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """A candidate that was right. once: one run on the first batch; seconds: of it, roughly."""
+    """A candidate that was right. once: one run; seconds: of it, roughly."""
 
     setting: str
     once: Callable[[], object]
@@ -52,18 +52,21 @@ def measure(found: Sequence[Contestant], case: Case, inputs: Inputs, head: str, 
     times = in_turns(runs, budget.seconds, budget.threads)
     results = []
     for i, (readies, refused) in judged.items():
-        name, precision, _ = found[i]
-        notes = tuple(note for _, note in refused)
-        if readies:
-            best = min(range(len(readies)), key=lambda j: times[i, j].median)
-            _, samples = readies[best], times[i, best]
-            results.append(
-                Result(name, precision, case, TIMED, readies[best].setting, samples, readies[best].agreement, notes)
+        timed_here = [(times[i, j], ready) for j, ready in enumerate(readies)]
+        samples, best = min(timed_here, key=lambda pair: pair[0].median, default=(None, None))
+        wrong = next((agreement for agreement, _ in refused if agreement is not None), None)
+        results.append(
+            Result(
+                name=found[i].name,
+                precision=found[i].precision,
+                case=case,
+                status=TIMED if best else WRONG if wrong else FAILED,
+                setting=best.setting if best else "",
+                samples=samples,
+                agreement=best.agreement if best else wrong,
+                notes=tuple(note for _, note in refused),
             )
-        else:
-            agreement = next((agreement for agreement, _ in refused if agreement is not None), None)
-            status = FAILED if agreement is None else WRONG
-            results.append(Result(name, precision, case, status, agreement=agreement, notes=notes))
+        )
     return results
 
 
@@ -84,7 +87,7 @@ def prepare(contestant: Contestant, case: Case, inputs: Inputs, head: str) -> tu
             continue
         if agreement.right:
             tries = TRIES if len(contestant.candidates) > 1 else 0
-            right.append(_try(candidate, run, agreement, inputs.batches(case.batch)[0][0], tries))
+            right.append(_try(candidate.setting, _once(run, inputs, case), agreement, tries))
         else:
             refused.append((agreement, f"{label}: {describe(agreement)}"))
     near = NEAR * min((ready.seconds for ready in right), default=0.0)
@@ -93,12 +96,9 @@ def prepare(contestant: Contestant, case: Case, inputs: Inputs, head: str) -> tu
 
 def describe(agreement: Agreement) -> str:
     """In words."""
-    decided = (
-        f"{agreement.same} of {agreement.of} decisions are the reference's, {agreement.tied} tied; "
-        if agreement.of
-        else ""
-    )
-    return f"{decided}distance {agreement.distance:.3f}, at most {agreement.limit:.3f} allowed"
+    far = f"distance {agreement.distance:.3f}, at most {agreement.limit:.3f} allowed"
+    decided = f"{agreement.same} of {agreement.of} decisions are the reference's, {agreement.tied} tied"
+    return f"{decided}; {far}" if agreement.of else far
 
 
 def judge(run: Run, candidate: Candidate, case: Case, inputs: Inputs, head: str) -> Agreement:
@@ -114,11 +114,14 @@ def judge(run: Run, candidate: Candidate, case: Case, inputs: Inputs, head: str)
     return agree(head, np.concatenate(outputs), expected, limit_of(inputs.blur))
 
 
-def _try(candidate: Candidate, run: Run, agreement: Agreement, batch: Batch, tries: int) -> Ready:
-    def once() -> object:
-        return run(batch)
+def _once(run: Run, inputs: Inputs, case: Case) -> Callable[[], object]:
+    """A run on one batch after the other, so that remembering an answer does not help."""
+    batches = cycle([batch for batch, _ in inputs.batches(case.batch)])
+    return lambda: run(next(batches))
 
+
+def _try(setting: str, once: Callable[[], object], agreement: Agreement, tries: int) -> Ready:
     taken: list[float] = []
     while len(taken) < tries and sum(taken) < LONG:
         taken.append(timed(once))
-    return Ready(candidate.setting, once, min(taken, default=0.0), agreement)
+    return Ready(setting, once, min(taken, default=0.0), agreement)

@@ -82,14 +82,12 @@ def load_engine(name: str) -> Callable[..., Any]:
     module, _, function = name.partition(":")
     if not module or not function:
         raise ValueError(f"--engine is {name!r}; need module:function")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     try:
         made = getattr(importlib.import_module(module), function, None)
     except Exception as error:  # whatever the user's module raises
         raise ValueError(f"--engine {name}: cannot import {module}: {error}") from None
-    finally:
-        sys.path.remove(here)
     if not callable(made):
         raise ValueError(f"--engine {name}: {module} has no function {function}")
     return made
