@@ -8,7 +8,8 @@ To add an engine: ``refimpl bench --engine module:function``, the module on Pyth
             return ...                               f32, the graph's "output"
         return run
 
-It is called once for each shape, and what it returns is judged by ``gate`` before it is timed.
+It is called once for each shape, and what it returns is judged by ``gate`` before it is timed. Its threads must not
+spin between runs: others take turns with it.
 """
 
 import importlib
