@@ -2,6 +2,7 @@
 takes turns; what counts is picked from the times; and the command says it all, in tables, JSON, a plot or one line."""
 
 import importlib.util
+import itertools
 import json
 import os
 import subprocess
@@ -339,6 +340,19 @@ def test_the_fastest_candidate_that_is_right_counts(files, clock):
     assert (found.status, found.setting) == (TIMED, "quicker")
     assert found.samples.median == pytest.approx(0.095)
     assert [note.split(":")[0] for note in found.notes] == ["wrong"]
+
+
+def test_timed_runs_go_through_different_texts(files):
+    """An engine that remembers the last answer gains nothing."""
+    seen = []
+
+    def remember(inputs):
+        open_ = scripted(inputs, files[0])
+        return lambda shape: lambda batch: seen.append(batch.ids[0].tobytes()) or open_(shape)(batch)
+
+    race(files, Case(1, 8), ("engine", {"": remember}))
+    assert len(seen) > 2 * variants.TEXTS
+    assert all(first != second for first, second in itertools.pairwise(seen))
 
 
 def test_near_candidates_are_both_timed(files, clock):
