@@ -72,4 +72,4 @@ def _draw(axes: Any, names: list[Key], bars: dict[int, dict[Key, float]]) -> Non
         axes.bar_label(drawn, [f"{height:.1f}" if height else "" for height in heights], fontsize=6)
     axes.set_xticks(range(len(bars)), [str(tokens) for tokens in bars])
     if names:
-        axes.legend(fontsize=8, frameon=False)
+        axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
