@@ -31,7 +31,9 @@ def _elements(found: Lanes | list[Element | None], example: Example) -> str:
 
 def _load(step: Step, number: int, example: Example, flow: Flow) -> str:
     found = _elements(example.provenance.registers[number] or [], example)
-    rest = "; the rest is padding" if None in flow.slots[number] else ""
+    lanes = example.provenance.registers[number] or []
+    unnamed = any(isinstance(x, Item) and (x.array, x.at) not in example.names for x in lanes)
+    rest = "; the rest is padding, or pruned" if unnamed else ""
     place = next(operand for operand in step.operands if isinstance(operand, Place))
     what = {
         "vpbroadcastd": "Reads one dword, the four bytes {}, and repeats it in all 16 dwords, so that every dword of "
@@ -161,6 +163,14 @@ def _zero(step: Step, number: int, example: Example, flow: Flow) -> str:
     return "Sixteen accumulators start at 0." + (f" They will become: {found}." if found else "")
 
 
+def _kmovq_load(step: Step, number: int, example: Example, flow: Flow) -> str:
+    (place,) = (operand for operand in step.operands if isinstance(operand, Place))
+    return (
+        f"Reads the mask {place}: {int(step.result):#b}. Bit j, lowest first, says whether byte j of the register "
+        "has a weight of its own; where it is clear, the weight is 0 and not stored."
+    )
+
+
 def _popcnt(step: Step, number: int, example: Example, flow: Flow) -> str:
     return f"Counts the set bits of the mask: {step.result} weights are stored for this register."
 
@@ -182,5 +192,6 @@ _SAY: dict[str, Callable[[Step, int, Example, Flow], str]] = {
     "vpmaddwd": _vpmaddwd,
     "vpaddd": _vpaddd,
     "ones_s16": lambda *_: "Thirty-two words of 1, to multiply by: the next instruction only adds neighbours.",
+    "kmovq_load": _kmovq_load,
     "popcnt": _popcnt,
 }
