@@ -32,7 +32,7 @@ PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 class LayerNames(NamedTuple):
-    """The checkpoint's name of each field of ``EncoderLayer``, after ``stem`` and the layer's number."""
+    """The checkpoint's name of each part of an ``EncoderLayer``, after ``stem`` and the layer's number."""
 
     stem: str
     q: str
@@ -212,7 +212,7 @@ def load_layer(tensors: Tensors, config: Config, index: int) -> EncoderLayer:
     hidden, feed_forward = config.hidden, config.feed_forward
     shapes = {"intermediate": (feed_forward, hidden), "output": (hidden, feed_forward)}
     values: dict[str, Any] = {}
-    for field, name in zip(EncoderLayer._fields, names, strict=True):
+    for field, name in zip(LayerNames._fields[1:], names, strict=True):
         full = f"{tensors.prefix}{stem}{index}.{name}"
         if field.endswith("_norm"):
             values[field] = tensors.norm(full, hidden)

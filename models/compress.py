@@ -5,7 +5,7 @@
 Each arrow is a pure function and each stage a frozen type of its own, so that a wrong order does not type-check.
 Pruning comes before calibration because zeroed blocks move the ranges of activations and the scales of weights.
 What is compressed: the encoder's linear layers (4x1 blocks, INT8) and the word table (INT8 rows). Norms, positions and
-the head stay f32.
+the head stay f32, and so does attention, unless ``quantize_with_attention`` takes the place of ``quantize``.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,10 +20,13 @@ from refimpl.kernels.layout.bsr4x1 import Bsr4x1
 from refimpl.models.bert import Batch, Model, forward, linears, map_linears
 from refimpl.models.checkpoint import load_model
 from refimpl.models.tokenizer import Tokenizer
-from refimpl.nn import REFERENCE, Linear
+from refimpl.nn import REFERENCE, AttentionScales, Linear
 from refimpl.nn.taps import NO_TAP, SEPARATOR, Recorder, Tap
 from refimpl.prune import BLOCK_4X1, block_scores, expand, global_topk_masks, topk_mask
 from refimpl.quant import QuantizedLinear, QuantizedTable, absmax, compensation, quantize_weight, scale_of
+
+INPUT = "input"
+"""Tap name of what a linear layer is given, while calibrating."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,24 @@ class Masked:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Pruned, and the range of each linear layer's input is known. ranges: name -> f32 (), largest magnitude."""
+    """Pruned, and the ranges of the activations are known.
+
+    ranges: name of a linear layer -> f32 (), largest magnitude of its input; outputs: name of q, k or v -> f32 (),
+    largest magnitude of its output.
+    """
 
     model: Model
     tokenizer: Tokenizer
     ranges: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """The encoder's linear layers are ``QuantizedLinear`` and the word table is a ``QuantizedTable``."""
+    """The encoder's linear layers are ``QuantizedLinear`` and the word table is a ``QuantizedTable``.
+
+    Attention is INT8 in layers that have ``attention_scales``.
+    """
 
     model: Model
     tokenizer: Tokenizer
@@ -110,35 +121,40 @@ def _masked(dense: Dense, blocks: dict[str, np.ndarray]) -> Masked:
     return Masked(model, dense.tokenizer, masks)
 
 
-class _InputRecorder(Recorder):
-    """Keeps what every linear layer is given, over all passes, as lists."""
+class _Observer(Recorder):
+    """Keeps what every linear layer is given, and what q, k and v return, over all passes, as lists."""
 
     def __call__(self, name: str, value: Any) -> Any:
-        if name == "input":
-            self.values.setdefault(self.prefix.removesuffix(SEPARATOR), []).append(value)
+        if name == INPUT or name in AttentionScales._fields:
+            self.values.setdefault(self.prefix + name, []).append(value)
         return value
 
 
 def _observed_linear(x: np.ndarray, p: Linear, tap: Tap = NO_TAP) -> np.ndarray:
-    return REFERENCE.linear(tap("input", x), p)
+    return REFERENCE.linear(tap(INPUT, x), p)
 
 
 def calibrate(
     masked: Masked, batches: Sequence[Batch], observe: Callable[[np.ndarray], np.ndarray] = absmax
 ) -> Calibrated:
-    """Run the f32 model on the batches and take the range of every linear layer's input.
+    """Run the f32 model on the batches and take the ranges of every linear layer's input, and of q, k and v.
 
     ``observe`` maps all observed values, f32 (n,), to f32 (): ``absmax``, or ``partial(percentile, q=99.99)``.
     Padding would be observed too, so give one text a batch.
     """
     if not batches:
         raise ValueError("batches is empty; need at least one text to calibrate with")
-    recorder = _InputRecorder()
+    recorder = _Observer()
     ops = REFERENCE._replace(linear=_observed_linear)
     for batch in batches:
         forward(masked.model, batch, ops, recorder)
-    seen = {name: np.concatenate([x.ravel() for x in recorder.values[name]]) for name in masked.masks}
-    return Calibrated(masked.model, masked.tokenizer, {name: observe(values) for name, values in seen.items()})
+
+    def observed(name: str) -> np.ndarray:
+        return observe(np.concatenate([x.ravel() for x in recorder.values[name]]))
+
+    ranges = {name: observed(name + SEPARATOR + INPUT) for name in masked.masks}
+    outputs = {name: observed(name) for name in masked.masks if name in recorder.values}
+    return Calibrated(masked.model, masked.tokenizer, ranges, outputs)
 
 
 def quantize(calibrated: Calibrated) -> Quantized:
@@ -151,6 +167,17 @@ def quantize(calibrated: Calibrated) -> Quantized:
     model = map_linears(calibrated.model, change)
     table = QuantizedTable(*quantize_weight(model.embeddings.word))
     return Quantized(replace(model, embeddings=model.embeddings._replace(word=table)), calibrated.tokenizer)
+
+
+def quantize_with_attention(calibrated: Calibrated) -> Quantized:
+    """``quantize``, and attention in INT8: q, k and v with one scale a tensor."""
+    quantized = quantize(calibrated)
+
+    def scales(i: int) -> AttentionScales:
+        return AttentionScales(*(scale_of(calibrated.outputs[f"layer.{i}.{name}"]) for name in AttentionScales._fields))
+
+    layers = tuple(layer._replace(attention_scales=scales(i)) for i, layer in enumerate(quantized.model.layers))
+    return replace(quantized, model=replace(quantized.model, layers=layers))
 
 
 def pack(quantized: Quantized) -> Packed:
@@ -178,9 +205,13 @@ def compress(
     texts: Sequence[str],
     density: float = 0.2,
     observe: Callable[[np.ndarray], np.ndarray] = absmax,
+    quantizer: Callable[[Calibrated], Quantized] = quantize,
 ) -> Packed:
-    """All stages at once, without training: prune each layer to ``density``, calibrate on ``texts``, quantize, pack."""
-    return pack(quantize(calibrate(prune(dense, density), encode_each(dense.tokenizer, texts), observe)))
+    """All stages at once, without training: prune each layer to ``density``, calibrate on ``texts``, quantize, pack.
+
+    quantizer: ``quantize``, or ``quantize_with_attention`` for attention in INT8.
+    """
+    return pack(quantizer(calibrate(prune(dense, density), encode_each(dense.tokenizer, texts), observe)))
 
 
 def encode_each(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Batch]:

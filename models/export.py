@@ -6,14 +6,17 @@ A linear layer of a quantized model becomes the QDQ form that engines fuse into 
                            s8 codes, per channel -> DequantizeLinear -> MatMul -> Add(bias)
 
 The activation is symmetric but travels as u8 = code + 128: ONNX Runtime has fast u8 x s8 kernels on x86 and a slow
-portable one for s8 x s8. That the engines do run integers is not assumed: ``engines`` counts the integer kernels in
-ONNX Runtime's optimized graph (MatMulIntegerToFloat) and in OpenVINO's runtime model, and ``refimpl verify`` says it.
+portable one for s8 x s8. In INT8 attention q, k and v are s8 with zero point 0 instead: OpenVINO multiplies in f32
+where q has a zero point, and ONNX Runtime turns s8 into u8 by itself where that is faster.
+
+That the engines do run integers is not assumed: ``engines`` counts the integer kernels in ONNX Runtime's optimized
+graph and in OpenVINO's runtime model, and ``refimpl verify`` says it.
 """
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -23,8 +26,9 @@ from refimpl import __version__
 from refimpl.models.bert import Batch, Model, forward
 from refimpl.models.config import Config
 from refimpl.models.files import atomic
-from refimpl.nn import NO_TAP, Norm, Ops, Recorder, Tap
+from refimpl.nn import NO_TAP, AttentionScales, Norm, Ops, Recorder, Tap
 from refimpl.quant import ZERO_POINT, QuantizedLinear, QuantizedTable
+from refimpl.quant.attention import PROBS_SCALE
 
 OPSET = 20  # the first with Gelu
 IR_VERSION = 9  # the one that came with it
@@ -33,6 +37,13 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """Names of the graph's inputs, in the order of ``Batch``."""
 TAPS = "refimpl.taps"
 """Key of the file's metadata: JSON, tap name -> tensor name."""
+
+
+class CodedTensor(NamedTuple):
+    """An operand of INT8 attention: the name of its codes, s8 with zero point 0, and their scale, f32 ()."""
+
+    name: str
+    scale: np.ndarray
 
 
 class GraphOps:
@@ -78,11 +89,16 @@ class GraphOps:
     def add(self, x: str, y: str) -> str:
         return self.node("Add", x, y)
 
+    def quantize(self, x: str, scale: np.ndarray, zero_point: Any) -> str:
+        return self.node("QuantizeLinear", x, self.constant(scale), self.constant(zero_point, type(zero_point)))
+
+    def dequantize(self, x: str, scale: np.ndarray, zero_point: Any) -> str:
+        return self.node("DequantizeLinear", x, self.constant(scale), self.constant(zero_point, type(zero_point)))
+
     def linear(self, x: str, p: Any, tap: Tap = NO_TAP) -> str:
         if isinstance(p, QuantizedLinear):
-            activation = (self.constant(p.input_scale), self.constant(ZERO_POINT, np.uint8))
-            codes = tap("codes", self.node("QuantizeLinear", x, *activation))
-            x = self.node("DequantizeLinear", codes, *activation)
+            activation = (p.input_scale, np.uint8(ZERO_POINT))
+            x = self.dequantize(tap("codes", self.quantize(x, *activation)), *activation)
             stored = (self.constant(p.codes.T, np.int8), self.constant(p.weight_scale))
             weight = self.node("DequantizeLinear", *stored, axis=1)
         else:
@@ -102,7 +118,17 @@ class GraphOps:
     def merge_heads(self, x: str) -> str:
         return self.node("Reshape", self.node("Transpose", x, perm=[0, 2, 1, 3]), self.ints(0, 0, -1))
 
-    def attention_scores(self, q: str, k: str, mask: str) -> str:
+    def attention_operands(
+        self, q: str, k: str, v: str, scales: AttentionScales | None, tap: Tap = NO_TAP
+    ) -> tuple[Any, ...]:
+        if scales is None:
+            return q, k, v
+        operands = zip(AttentionScales._fields, (q, k, v), scales, strict=True)
+        return tuple(CodedTensor(tap(f"{name}_codes", self.quantize(y, s, np.int8(0))), s) for name, y, s in operands)
+
+    def attention_scores(self, q: Any, k: Any, mask: str) -> str:
+        if isinstance(q, CodedTensor):
+            q, k = (self.dequantize(y.name, y.scale, np.int8(0)) for y in (q, k))
         products = self.node("MatMul", q, self.node("Transpose", k, perm=[0, 1, 3, 2]))
         scaled = self.node("Mul", products, self.constant(1 / self.head_size**0.5))
         kept = self.node("Cast", mask, to=TensorProto.BOOL)
@@ -112,7 +138,11 @@ class GraphOps:
     def softmax(self, x: str) -> str:
         return self.node("Softmax", x, axis=-1)
 
-    def attention_context(self, probs: str, v: str) -> str:
+    def attention_context(self, probs: str, v: Any, tap: Tap = NO_TAP) -> str:
+        if isinstance(v, CodedTensor):
+            coding = (np.array(PROBS_SCALE), np.uint8(0))
+            probs = self.dequantize(tap("probs_codes", self.quantize(probs, *coding)), *coding)
+            v = self.dequantize(v.name, v.scale, np.int8(0))
         return self.node("MatMul", probs, v)
 
     def gelu(self, x: str) -> str:
@@ -191,7 +221,10 @@ def _name_tensors(nodes: Sequence[onnx.NodeProto], taps: dict[str, str]) -> tupl
 def count_quantized(path: Path) -> int:
     """How many MatMuls of an exported file have both operands quantized. Equal layers are one."""
     nodes = onnx.load(path, load_external_data=False).graph.node
-    dequantized = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
+    dequantized: set[str] = set()
+    for node in nodes:  # each after what it reads
+        if node.op_type == "DequantizeLinear" or (node.op_type == "Transpose" and node.input[0] in dequantized):
+            dequantized.add(node.output[0])
     return sum(node.op_type == "MatMul" and dequantized.issuperset(node.input) for node in nodes)
 
 

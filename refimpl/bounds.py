@@ -150,6 +150,34 @@ def rescale(
     return gamma(4, u) * product + u * np.abs(bias) + (np.abs(acc) + 3) * _tiny(u)
 
 
+def scaled_scores(acc: np.ndarray, q_scale: np.ndarray, k_scale: np.ndarray, e: int, u: float = F32) -> np.ndarray:
+    """acc * q_scale * k_scale / sqrt e from an exact s32 acc, the factors multiplied in any order.
+
+    One rounding for f32(acc), two for 1 / sqrt e, three for the products. A product of factors may be flushed to
+    zero, which acc magnifies. Not covered: codes that are multiplied by their scales before they are summed.
+    """
+    acc, q_scale, k_scale = _wide(acc, q_scale, k_scale)
+    return gamma(6, u) * np.abs(acc) * (q_scale * k_scale / np.sqrt(e)) + (2 * np.abs(acc) + 3) * _tiny(u)
+
+
+def scaled_context(acc: np.ndarray, v_scale: np.ndarray, u: float = F32) -> np.ndarray:
+    """acc * (1 / 255) * v_scale from an exact s32 acc, the factors multiplied in any order.
+
+    One rounding for f32(acc), one for 1 / 255, two for the products; flushing as in ``scaled_scores``.
+    """
+    acc, v_scale = _wide(acc, v_scale)
+    return gamma(4, u) * np.abs(acc) * (v_scale / 255) + (np.abs(acc) + 2) * _tiny(u)
+
+
+def quantize_probs(probs: np.ndarray, u: float = F32) -> np.ndarray:
+    """How far the code of a probability may be from 255 p: half a step, and where on a boundary p lies.
+
+    Three roundings: the scale 1 / 255, its reciprocal, the product.
+    """
+    (probs,) = _wide(probs)
+    return 0.5 + gamma(3, u) * 255 * probs
+
+
 def quantize(x: np.ndarray, scale: np.ndarray, u: float = F32) -> np.ndarray:
     """How far a code + 128 may be from x / scale + 128 (clipped): half a step, and where on a boundary x lies.
 

@@ -19,12 +19,13 @@ from refimpl import bounds
 from refimpl.integer.gemm import gemm_u8s8s32, gemm_u8s8s32_pair_saturating
 from refimpl.kernels import cpu
 from refimpl.models import compress
-from refimpl.models.bert import Batch, linears
-from refimpl.models.compress import Quantized
+from refimpl.models.bert import Batch, Model, linears
+from refimpl.models.compress import Calibrated, Quantized
 from refimpl.models.embedded import embedded_model
-from refimpl.models.engines import NAMES, feeds, installed, open_session, signed_product, tap_tensors
-from refimpl.models.export import INPUTS, TAPS, export_onnx, to_onnx
+from refimpl.models.engines import NAMES, Session, feeds, installed, open_session, signed_product, tap_tensors
+from refimpl.models.export import INPUTS, TAPS, count_quantized, export_onnx, to_onnx
 from refimpl.models.judge import judge
+from refimpl.nn.attention import split_heads
 from refimpl.quant import QUANTIZED, compensation
 
 ENGINES = [
@@ -33,9 +34,16 @@ ENGINES = [
 ]
 
 
+INTEGER_ATTENTION = "INT8 attention"
+CODES = (".codes", "_codes")
+
+
 def needs(engine: str) -> None:
     if engine not in installed():
         pytest.skip(f"{engine} is not installed")
+
+
+STAGES = {"f32": tiny.dense, "INT8": tiny.quantized, INTEGER_ATTENTION: tiny.quantized_with_attention}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +53,7 @@ def exported(tmp_path_factory):
 
     def get(name: str, precision: str) -> Path:
         if (name, precision) not in made:
-            model = tiny.dense(name).model if precision == "f32" else tiny.quantized(name).model
+            model = STAGES[precision](name).model
             made[name, precision] = folder / f"{name}.{precision}.onnx"
             export_onnx(model, made[name, precision])
         return made[name, precision]
@@ -57,14 +65,16 @@ def exported(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", tiny.MODELS)
-@pytest.mark.parametrize("precision", ["f32", "INT8"])
+@pytest.mark.parametrize("precision", STAGES)
 def test_onnx_checks_the_file_in_full(exported, name, precision):
     made = onnx.load(exported(name, precision))
     onnx.checker.check_model(made, full_check=True)
     shapes = onnx.shape_inference.infer_shapes(made, strict_mode=True, data_prop=True)
     assert {value.name for value in shapes.graph.output} == {"output"}
     types = {node.op_type for node in made.graph.node}
-    assert ("QuantizeLinear" in types) == (precision == "INT8")
+    assert ("QuantizeLinear" in types) == (precision != "f32")
+    layers = len(tiny.dense(name).model.layers)
+    assert count_quantized(exported(name, precision)) == {"f32": 0, "INT8": 6, INTEGER_ATTENTION: 8}[precision] * layers
 
 
 @pytest.mark.parametrize("name", tiny.MODELS)
@@ -149,6 +159,36 @@ def test_int8_runs_in_integers_and_has_our_codes(exported, name, engine):
         assert may_be_rounded_to(values[layer + ".codes"], x, p.input_scale).all(), layer
 
 
+def in_integers(model: Model, batch: Batch, session: Session, taps: list[str]) -> dict[str, np.ndarray]:
+    """What an engine computes with INT8 attention; no value is outside, but for codes on a rounding boundary."""
+    values = session.run(batch)
+    assert session.integer_layers == 8 * len(model.layers)
+    findings = judge(model, batch, values)
+    assert list(findings) == taps
+    assert [tap for tap, found in findings.items() if found.outside and not tap.endswith(CODES)] == []
+    assert {values[tap].dtype for tap in taps if tap.endswith(CODES)} == {np.dtype(np.uint8)}
+    return values
+
+
+def check_attention_codes(model: Model, values: dict[str, np.ndarray]) -> None:
+    """Each is one of those that its own input may be rounded to."""
+    for i, layer in enumerate(model.layers):
+        for part, scale in layer.attention_scales._asdict().items():
+            x = split_heads(values[f"layer.{i}.{part}"], model.config.heads)
+            assert may_be_rounded_to(values[f"layer.{i}.{part}_codes"], x, scale).all()
+        p = values[f"layer.{i}.probs"].astype(np.float64)
+        assert (np.abs(values[f"layer.{i}.probs_codes"] - 255 * p) <= 0.5 + bounds.gamma(3) * 255 * p).all()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", tiny.MODELS)
+def test_integer_attention_runs_in_integers_and_has_our_codes(exported, name, engine):
+    model, batch = tiny.quantized_with_attention(name).model, tiny.batch(name)
+    taps = [tap for tap in tiny.record(model, batch, QUANTIZED) if not tap.endswith(".acc")]
+    session = open_session(engine, exported(name, INTEGER_ATTENTION), taps)
+    check_attention_codes(model, in_integers(model, batch, session, taps))
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_density_0_in_engines(tmp_path, engine):
     name = "distilbert_bare"
@@ -161,7 +201,7 @@ def test_density_0_in_engines(tmp_path, engine):
 
 
 @pytest.fixture(scope="module")
-def minilm() -> Quantized:
+def calibrated() -> Calibrated:
     try:
         directory = embedded_model()
     except ValueError as error:
@@ -169,7 +209,12 @@ def minilm() -> Quantized:
     dense = compress.load(directory)
     texts = ["The cat sat on the mat.", "Kernels multiply bytes.", "It rains in Hamburg, as it always does in March."]
     masked = compress.prune(dense, 0.2)
-    return compress.quantize(compress.calibrate(masked, compress.encode_each(dense.tokenizer, texts)))
+    return compress.calibrate(masked, compress.encode_each(dense.tokenizer, texts))
+
+
+@pytest.fixture(scope="module")
+def minilm(calibrated) -> Quantized:
+    return compress.quantize(calibrated)
 
 
 def test_a_real_model_end_to_end_in_onnxruntime(tmp_path, minilm):
@@ -186,6 +231,19 @@ def test_a_real_model_end_to_end_in_onnxruntime(tmp_path, minilm):
         step = np.abs(values[tap].astype(int) - ours[tap])
         assert (step == 0).mean() >= 0.99, tap
         assert step.max() <= 1, tap
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_integer_attention_of_a_real_model(tmp_path, calibrated, engine):
+    """Also without the f32 values inside attention, so that ONNX Runtime goes from the context's sums to codes."""
+    minilm = compress.quantize_with_attention(calibrated)
+    batch = minilm.tokenizer.encode(["A dog barked at the moon.", "Where is the station?"])
+    taps = [tap for tap in tiny.record(minilm.model, batch, QUANTIZED) if not tap.endswith(".acc")]
+    export_onnx(minilm.model, tmp_path / "minilm.onnx")
+    session = open_session(engine, tmp_path / "minilm.onnx", taps)
+    check_attention_codes(minilm.model, in_integers(minilm.model, batch, session, taps))
+    taps = [tap for tap in taps if not tap.endswith((".scores", ".probs", ".context"))]
+    in_integers(minilm.model, batch, open_session(engine, tmp_path / "minilm.onnx", taps), taps)
 
 
 # --- integer products: FACTS.md, M1 ----------------------------------------------------------------------------------

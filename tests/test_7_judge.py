@@ -11,9 +11,20 @@ from refimpl.integer.gemm import gemm_u8s8s32, gemm_u8s8s32_pair_saturating
 from refimpl.models.bert import Batch, Model, forward, map_linears
 from refimpl.models.judge import Exact, Finding, find, judge
 from refimpl.nn import NO_TAP, REFERENCE, Linear, Recorder
-from refimpl.quant import QUANTIZED, QuantizedLinear, QuantizedTable, integer_linear, quantize_activation, rescale
+from refimpl.quant import (
+    QUANTIZED,
+    Codes,
+    QuantizedLinear,
+    QuantizedTable,
+    attention,
+    dequantize_activation,
+    integer_linear,
+    quantize_activation,
+    rescale,
+    signed,
+)
 
-F32, INT8 = "f32", "INT8"
+F32, INT8, INTEGER_ATTENTION = PRECISIONS = "f32", "INT8", "INT8 attention"
 
 
 def run(name: str, precision: str, recorder: Recorder | None = None, **faulty) -> dict[str, np.ndarray]:
@@ -24,7 +35,8 @@ def run(name: str, precision: str, recorder: Recorder | None = None, **faulty) -
 
 
 def model_of(name: str, precision: str) -> Model:
-    return tiny.dense(name).model if precision == F32 else tiny.quantized(name).model
+    stages = {F32: tiny.dense, INT8: tiny.quantized, INTEGER_ATTENTION: tiny.quantized_with_attention}
+    return stages[precision](name).model
 
 
 def found(name: str, precision: str, values: dict[str, np.ndarray]) -> dict[str, Finding]:
@@ -49,7 +61,7 @@ class Planting(Recorder):
         return Planting(self.where, self.change, self.values, self.prefix + name + ".")
 
 
-@pytest.mark.parametrize("precision", [F32, INT8])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", tiny.MODELS)
 def test_a_right_run_has_no_findings(name, precision):
     assert found(name, precision, run(name, precision)) == {}
@@ -88,23 +100,23 @@ def residual_forgotten(x, residual, p):
 
 
 def one_head_unscaled(q, k, mask):
-    scores = REFERENCE.attention_scores(q, k, mask)
-    scores[:, 1] *= np.where(mask[:, None, :] != 0, np.float32(q.shape[-1] ** 0.5), np.float32(1))
+    scores, numbers = QUANTIZED.attention_scores(q, k, mask), (q.codes if isinstance(q, Codes) else q).shape[-1]
+    scores[:, 1] *= np.where(mask[:, None, :] != 0, np.float32(numbers**0.5), np.float32(1))
     return scores
 
 
 def mask_ignored(q, k, mask):
-    return REFERENCE.attention_scores(q, k, np.ones_like(mask))
+    return QUANTIZED.attention_scores(q, k, np.ones_like(mask))
 
 
 def mild_mask(q, k, mask):
     """The -10000 of old BERT programs."""
     lowest = np.where(mask[:, None, None, :] != 0, np.float32(0), np.float32(-10000))
-    return REFERENCE.attention_scores(q, k, np.ones_like(mask)) + lowest
+    return QUANTIZED.attention_scores(q, k, np.ones_like(mask)) + lowest
 
 
 def mask_shifted(q, k, mask):
-    return REFERENCE.attention_scores(q, k, np.roll(mask, 1, axis=1))
+    return QUANTIZED.attention_scores(q, k, np.roll(mask, 1, axis=1))
 
 
 def softmax_over_queries(x):
@@ -165,10 +177,10 @@ OPERATORS = [
 ]
 
 
-@pytest.mark.parametrize("precision", [F32, INT8])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(("name", "where", "faulty"), OPERATORS)
 def test_a_wrong_operator_is_found_at_every_place_where_it_ran_and_nowhere_else(name, where, faulty, precision):
-    if precision == INT8 and "linear" in faulty:
+    if precision != F32 and "linear" in faulty:
         pytest.skip("the encoder's linear layers are integer ones there")
     right = list(run(name, precision))
     outside = list(found(name, precision, run(name, precision, **faulty)))
@@ -187,7 +199,7 @@ def with_layer(model: Model, where: str, change) -> Model:
 
 
 @pytest.mark.parametrize("where", ["layer.0.v", "layer.1.intermediate", "layer.1.attention_output"])
-@pytest.mark.parametrize("precision", [F32, INT8])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("fault", ["bias missing", "transposed", "one weight"])
 def test_a_wrong_parameter_is_found_at_its_layer_only(where, precision, fault):
     name = "bert_classification"
@@ -229,7 +241,7 @@ def first_element(value):
 
 
 @pytest.mark.parametrize("where", PLACES)
-@pytest.mark.parametrize("precision", [F32, INT8])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_one_element_off_by_a_little_is_found_there_only(where, precision):
     """By a thousandth of the largest value: far above rounding, far below what a comparison of outputs would notice."""
     name = "bert_classification"
@@ -244,7 +256,7 @@ def test_one_element_off_by_a_little_is_found_there_only(where, precision):
 
 
 @pytest.mark.parametrize("where", PLACES)
-@pytest.mark.parametrize("precision", [F32, INT8])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_one_element_that_is_not_finite_is_found_first(where, precision, value):
     """The rest of the run is the right one, so more may be found after it, never before."""
@@ -270,7 +282,7 @@ def test_a_masked_score_that_is_wrong(value):
     assert outside["layer.0.scores"].at == (2, 0, 0, values["layer.0.scores"].shape[-1] - 1)
 
 
-@pytest.mark.parametrize("precision", [F32, INT8])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("tap", ["output_norm", "v", "probs"])
 def test_a_stale_value_is_found(precision, tap):
     """A buffer that still holds the last layer's value: what follows was computed from the right one."""
@@ -302,17 +314,20 @@ def test_taps_that_are_not_shown_are_computed():
 # --- integers --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["layer.0.q.codes", "layer.0.output.codes", "layer.1.attention_output.codes"])
+CODES = ["q.codes", "output.codes", "attention_output.codes", "q_codes", "k_codes", "v_codes", "probs_codes"]
+
+
+@pytest.mark.parametrize("where", [f"layer.{i % 2}.{tap}" for i, tap in enumerate(CODES)])
 @pytest.mark.parametrize("step", [1, -1])
 def test_one_code_off_by_one_is_found_there_only(where, step):
     name = "distilbert_bare"
 
     def change(codes):
-        at = np.unravel_index((codes == 128).argmax(), codes.shape)
-        codes[at] = 128 + step
+        at = np.unravel_index(((codes > 0) & (codes < 255)).argmax(), codes.shape)
+        codes[at] = int(codes[at]) + step
         return codes
 
-    outside = found(name, INT8, run(name, INT8, Planting(where, change)))
+    outside = found(name, INTEGER_ATTENTION, run(name, INTEGER_ATTENTION, Planting(where, change)))
     assert list(outside) == [where]
     assert (outside[where].outside, outside[where].different) == (1, 1)
 
@@ -420,6 +435,94 @@ def test_a_wrong_scale_of_the_word_table_is_found():
 
     outside = found("distilbert_bare", INT8, run("distilbert_bare", INT8, embedding=reversed_scales))
     assert list(outside) == ["embedding_sum"]
+
+
+# --- integer attention -----------------------------------------------------------------------------------------------
+
+
+def scales_swapped_in_all(q, k, v, scales, tap):
+    return QUANTIZED.attention_operands(q, k, v, scales._replace(k=scales.v, v=scales.k), tap)
+
+
+def scales_swapped_after_coding(q, k, v, scales, tap):
+    q, k, v = QUANTIZED.attention_operands(q, k, v, scales, tap)
+    return q, k._replace(scale=v.scale), v._replace(scale=k.scale)
+
+
+def products_with(change):
+    """Right codes; the products are given others."""
+
+    def operands(q, k, v, scales, tap):
+        return change(*QUANTIZED.attention_operands(q, k, v, scales, tap))
+
+    return operands
+
+
+def one_lower(x):
+    """The compensation of a zero point of 127."""
+    return x._replace(codes=np.maximum(x.codes, 1) - np.uint8(1))
+
+
+def unsigned(x):
+    """A u8 code taken for s8, where s8 was meant: its sign is that of its top bit."""
+    return x._replace(codes=x.codes ^ np.uint8(128))
+
+
+def saturating_scores(q, k, mask):
+    acc = [
+        [gemm_u8s8s32_pair_saturating(a, b) for a, b in zip(*rows, strict=True)]
+        for rows in zip(q.codes, signed(k.codes), strict=True)
+    ]
+    start = 128 * signed(k.codes).sum(-1, dtype=np.int32)
+    multiplier = attention.scores_multiplier(q.scale, k.scale, q.codes.shape[-1])
+    return attention.scaled_scores(np.array(acc) - start[:, :, None], multiplier, mask)
+
+
+def scores_in_floats(q, k, mask):
+    """Codes brought back to f32 before the product, as engines do that found no integer kernel."""
+    return REFERENCE.attention_scores(*(dequantize_activation(*x) for x in (q, k)), mask)
+
+
+def probs_with(code):
+    def context(probs, v, tap):
+        codes = tap("probs_codes", code(probs).astype(np.uint8))
+        return attention.scaled_context(
+            attention.integer_context(codes, signed(v.codes)), attention.context_multiplier(v.scale)
+        )
+
+    return context
+
+
+def probs_in_floats(probs, v, tap):
+    tap("probs_codes", attention.quantize_probs(probs))
+    return REFERENCE.attention_context(probs, dequantize_activation(*v))
+
+
+def context_times_256(probs, v, tap):
+    return QUANTIZED.attention_context(probs, v, tap) * np.float32(255 / 256)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "faulty"),
+    [
+        (["k_codes", "v_codes", "scores", "context"], {"attention_operands": scales_swapped_in_all}),
+        (["scores", "context"], {"attention_operands": scales_swapped_after_coding}),
+        (["scores"], {"attention_operands": products_with(lambda q, k, v: (one_lower(q), k, v))}),
+        (["scores"], {"attention_operands": products_with(lambda q, k, v: (unsigned(q), k, v))}),
+        (["scores"], {"attention_operands": products_with(lambda q, k, v: (q, unsigned(k), v))}),
+        (["context"], {"attention_operands": products_with(lambda q, k, v: (q, k, unsigned(v)))}),
+        (["scores"], {"attention_scores": saturating_scores}),
+        (["scores"], {"attention_scores": scores_in_floats}),
+        (["probs_codes"], {"attention_context": probs_with(lambda probs: np.floor(probs * 255))}),
+        (["probs_codes"], {"attention_context": probs_with(lambda probs: np.minimum(np.rint(probs * 256), 255))}),
+        (["context"], {"attention_context": probs_in_floats}),
+        (["context"], {"attention_context": context_times_256}),
+    ],
+)
+def test_wrong_integer_attention_is_found_where_it_is_wrong_and_nowhere_else(kinds, faulty):
+    name = "bert_classification"
+    outside = found(name, INTEGER_ATTENTION, run(name, INTEGER_ATTENTION, **faulty))
+    assert list(dict.fromkeys(tap.split(".", 2)[2] for tap in outside)) == kinds
 
 
 # --- one comparison --------------------------------------------------------------------------------------------------

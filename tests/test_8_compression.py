@@ -11,7 +11,7 @@ from refimpl.kernels.bsgemm_4x1_u8s8s32 import BSGEMM_4X1
 from refimpl.kernels.layout import bsr4x1
 from refimpl.kernels.simd.threefold import NATIVE, PORTABLE
 from refimpl.models import compress
-from refimpl.models.bert import linears, map_linears
+from refimpl.models.bert import cast, linears, map_linears
 from refimpl.models.compiled import compiled_ops
 from refimpl.models.compress import Dense, PackedLinear
 from refimpl.prune import live_blocks
@@ -120,6 +120,20 @@ def test_percentile_sees_every_value_once():
         assert got[layer] == np.float32(np.percentile(np.abs(values).astype(np.float64), 90))
 
 
+def test_ranges_of_q_k_and_v_are_of_their_outputs():
+    name = "bert_question_answering"
+    model = tiny.masked(name).model
+    runs = [tiny.record(model, row) for row in tiny.rows(name)]
+    outputs = tiny.calibrated(name).outputs
+    half = compress.calibrate(tiny.masked(name), tiny.rows(name), partial(percentile, q=50)).outputs
+    assert list(outputs) == [f"layer.{i}.{part}" for i in range(len(model.layers)) for part in "qkv"]
+    for tap, largest in outputs.items():
+        values = np.concatenate([np.abs(run[tap]).ravel() for run in runs])
+        assert (largest.dtype, largest.shape) == (np.float32, ())
+        assert largest == values.max()
+        assert half[tap] == np.float32(np.percentile(values.astype(np.float64), 50))
+
+
 def test_texts_are_encoded_one_by_one_without_padding():
     batches = compress.encode_each(tiny.dense("bert_classification").tokenizer, tiny.TEXTS)
     assert len(batches) == len(tiny.TEXTS)
@@ -164,6 +178,29 @@ def test_norms_positions_and_head_stay():
     tiny.same(quantized.layers[0].output_norm, dense.layers[0].output_norm)
 
 
+@pytest.mark.parametrize("name", tiny.MODELS)
+def test_integer_attention_adds_scales_and_nothing_else(name):
+    plain, with_attention = tiny.quantized(name), tiny.quantized_with_attention(name)
+    outputs = tiny.calibrated(name).outputs
+    for i, layer in enumerate(with_attention.model.layers):
+        assert len({float(scale) for scale in layer.attention_scales}) == 3
+        for part, scale in layer.attention_scales._asdict().items():
+            np.testing.assert_array_equal(scale, scale_of(outputs[f"layer.{i}.{part}"]))
+    layers = tuple(layer._replace(attention_scales=None) for layer in with_attention.model.layers)
+    tiny.same_model(replace(with_attention.model, layers=layers), plain.model)
+    assert with_attention.tokenizer is plain.tokenizer
+
+
+def test_attention_scales_are_numbers_of_the_model_but_no_linear_layers():
+    model = tiny.quantized_with_attention("distilbert_bare").model
+    assert list(linears(model)) == list(linears(tiny.quantized("distilbert_bare").model))
+    tiny.same_model(map_linears(model, lambda name, layer: layer), model)
+    wide = cast(model, np.float64)
+    assert {scale.dtype for layer in wide.layers for scale in layer.attention_scales} == {np.dtype(np.float64)}
+    tiny.same_model(cast(wide, np.float32), model)
+    assert cast(tiny.dense("distilbert_bare").model, np.float64).layers[0].attention_scales is None
+
+
 # --- pack and run ----------------------------------------------------------------------------------------------------
 
 
@@ -189,6 +226,23 @@ def test_every_execution_has_the_bits_of_the_reference_at_every_tap(name, densit
     for tap, value in want.items():
         assert got[tap].dtype == value.dtype, tap
         np.testing.assert_array_equal(got[tap], value, err_msg=tap)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", tiny.ONE_OF_EACH_HEAD)
+def test_integer_attention_around_every_execution(name, target):
+    quantized = tiny.quantized_with_attention(name)
+    packed = compress.pack(quantized)
+    tiny.same_model(compress.unpack(packed).model, quantized.model)
+    want = tiny.record(quantized.model, tiny.batch(name), QUANTIZED)
+    got = tiny.record(packed.model, tiny.batch(name), compiled_ops(target))
+    assert list(got) == list(want)
+    assert sum(tap.endswith("_codes") for tap in want) == 4 * len(quantized.model.layers)
+    for tap, value in want.items():
+        np.testing.assert_array_equal(got[tap], value, err_msg=tap)
+    other = tiny.record(tiny.quantized(name).model, tiny.batch(name), QUANTIZED)
+    assert (other["layer.0.q"] == want["layer.0.q"]).all()
+    assert (other["layer.0.scores"] != want["layer.0.scores"]).any()
 
 
 @pytest.mark.parametrize("field", ["q", "intermediate", "output"])
@@ -246,6 +300,9 @@ def test_compress_is_its_stages(name):
     ranges = compress.calibrate(compress.prune(dense, 0.3), batches, partial(percentile, q=99))
     tiny.same_model(packed.model, compress.pack(compress.quantize(ranges)).model)
     assert packed.tokenizer is dense.tokenizer
+    parts = (dense, tiny.TEXTS, 0.3, partial(percentile, q=99), compress.quantize_with_attention)
+    want = compress.pack(compress.quantize_with_attention(ranges))
+    tiny.same_model(compress.compress(*parts).model, want.model)
     output = tiny.record(packed.model, tiny.batch(name), compiled_ops(PORTABLE))["output"]
     assert output.dtype == np.float32
     assert np.isfinite(output).all()

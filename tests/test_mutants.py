@@ -3,13 +3,23 @@
 import pytest
 from mutants import SUITES as REFIMPL
 from mutants_amx import AMX_AND_BF16
+from mutants_attention import INTEGER_ATTENTION
 from mutants_explain import EXPLAIN
 from mutants_f32 import F32_KERNELS
 from mutants_kernels import KERNELS
 from mutants_saturating import SATURATING_AND_BITMASK
 from mutants_structured import STRUCTURED
 
-SUITES = [*REFIMPL, *KERNELS, *SATURATING_AND_BITMASK, *AMX_AND_BF16, *F32_KERNELS, *EXPLAIN, *STRUCTURED]
+SUITES = [
+    *REFIMPL,
+    *KERNELS,
+    *SATURATING_AND_BITMASK,
+    *AMX_AND_BF16,
+    *F32_KERNELS,
+    *EXPLAIN,
+    *STRUCTURED,
+    *INTEGER_ATTENTION,
+]
 
 MUTANTS = [
     pytest.param(suite.check, mutant, id=f"{suite.check.__name__.removeprefix('check_')}: {name}")

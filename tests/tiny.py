@@ -84,6 +84,11 @@ def quantized(name: str, density: float = DENSITY) -> Quantized:
     return compress.quantize(calibrated(name, density))
 
 
+@cache
+def quantized_with_attention(name: str, density: float = DENSITY) -> Quantized:
+    return compress.quantize_with_attention(calibrated(name, density))
+
+
 def input_tap(name: str) -> str:
     """The tap of a linear layer's input: "layer.1.q" -> "layer.0.output_norm"."""
     layer, number, field = name.split(".")

@@ -23,6 +23,7 @@ import onnx
 
 from refimpl.models.bert import Batch
 from refimpl.models.export import INPUTS, TAPS
+from refimpl.quant import ZERO_POINT
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # to its importer: not installed
@@ -49,8 +50,16 @@ def version(engine: str) -> str:
 
 
 def open_session(engine: str, path: Path, taps: list[str], threads: int = 1) -> Session:
-    """Load an exported file in an engine, with the given taps (and always "output") as outputs."""
-    return _module(engine).open_session(path, taps, threads)
+    """Load an exported file in an engine, with the given taps (and always "output") as outputs.
+
+    Codes are u8: those that are s8 in the file come with 128 added.
+    """
+    session = _module(engine).open_session(path, taps, threads)
+    return session._replace(run=lambda batch: {tap: _unsigned(value) for tap, value in session.run(batch).items()})
+
+
+def _unsigned(value: np.ndarray) -> np.ndarray:
+    return (value.astype(np.int16) + ZERO_POINT).astype(np.uint8) if value.dtype == np.int8 else value
 
 
 Run = Callable[[Batch], np.ndarray]

@@ -1,7 +1,8 @@
 """ONNX Runtime on the CPU.
 
 Taps are made graph outputs. A tensor that is an output cannot be fused away, which can change what runs; so
-``integer_layers`` counts, in the optimized graph of this very session, the MatMuls that became MatMulIntegerToFloat.
+``integer_layers`` counts, in the optimized graph of this very session, the MatMuls that became MatMulIntegerToFloat, or
+QLinearMatMul where codes follow.
 """
 
 import tempfile
@@ -17,7 +18,7 @@ from refimpl.models.engines import Run, Session, feeds, tap_tensors
 from refimpl.models.export import IR_VERSION, OPSET
 from refimpl.quant import ZERO_POINT
 
-FUSED = "MatMulIntegerToFloat"
+FUSED = ("MatMulIntegerToFloat", "QLinearMatMul")
 
 
 def open_session(path: Path, taps: list[str], threads: int = 1) -> Session:
@@ -32,12 +33,14 @@ def open_session(path: Path, taps: list[str], threads: int = 1) -> Session:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # s8 codes cannot become u8 where they are an output: without this it would go back to f32 there
+    options.add_session_config_entry("session.qdqisint8allowed", "1")
     with tempfile.TemporaryDirectory() as folder:
         options.optimized_model_filepath = f"{folder}/optimized.onnx"
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
         session = ort.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
         optimized = onnx.load(options.optimized_model_filepath, load_external_data=False)
-    fused = sum(node.op_type == FUSED for node in optimized.graph.node)
+    fused = sum(node.op_type in FUSED for node in optimized.graph.node)
     inputs = [node.name for node in session.get_inputs()]
 
     def run(batch: Batch) -> dict[str, np.ndarray]:

@@ -67,7 +67,10 @@ def open_fast(path: Path, shape: tuple[int, int], threads: int, setting: str) ->
 
 
 def count_integer_layers(compiled: ov.CompiledModel) -> int:
-    """MatMuls and fully connected layers of a compiled model that run on integers."""
+    """MatMuls and fully connected layers of a compiled model that run on integers.
+
+    Not those of an attention without taps, which is fused into one Subgraph.
+    """
     count = 0
     for node in compiled.get_runtime_model().get_ordered_ops():
         information = node.get_rt_info()

@@ -2,7 +2,7 @@
 
 from refimpl.nn.encoder_layer import encoder_layer
 from refimpl.nn.ops import REFERENCE, Ops
-from refimpl.nn.params import LINEARS, Embeddings, EncoderLayer, Linear, Norm
+from refimpl.nn.params import LINEARS, AttentionScales, Embeddings, EncoderLayer, Linear, Norm
 from refimpl.nn.pooler import pooler
 from refimpl.nn.taps import NO_TAP, NoTap, Recorder, Tap
 
@@ -10,6 +10,7 @@ __all__ = [
     "LINEARS",
     "NO_TAP",
     "REFERENCE",
+    "AttentionScales",
     "Embeddings",
     "EncoderLayer",
     "Linear",

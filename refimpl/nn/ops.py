@@ -7,7 +7,7 @@ engine; the wiring (``encoder_layer`` and what calls it) stays the same, so the 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from refimpl.nn.attention import attention_context, attention_scores, merge_heads, split_heads
+from refimpl.nn.attention import attention_context, attention_operands, attention_scores, merge_heads, split_heads
 from refimpl.nn.elementwise import add, relu, tanh
 from refimpl.nn.embedding import embedding, position_embedding
 from refimpl.nn.gelu import gelu
@@ -35,6 +35,7 @@ class Ops(NamedTuple):
     add_layernorm: Callable[..., Any]
     split_heads: Callable[..., Any]
     merge_heads: Callable[..., Any]
+    attention_operands: Callable[..., Any]
     attention_scores: Callable[..., Any]
     softmax: Callable[..., Any]
     attention_context: Callable[..., Any]
@@ -55,6 +56,7 @@ REFERENCE = Ops(
     add_layernorm=add_layernorm,
     split_heads=split_heads,
     merge_heads=merge_heads,
+    attention_operands=attention_operands,
     attention_scores=attention_scores,
     softmax=softmax,
     attention_context=attention_context,

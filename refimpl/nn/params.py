@@ -34,8 +34,19 @@ class Embeddings(NamedTuple):
     norm: Norm
 
 
+class AttentionScales(NamedTuple):
+    """What INT8 attention quantizes q, k and v with. f32 ()."""
+
+    q: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+
+
 class EncoderLayer(NamedTuple):
-    """One post-norm transformer layer. q, k, v, attention_output: (D, D); intermediate: (F, D); output: (D, F)."""
+    """One post-norm transformer layer. q, k, v, attention_output: (D, D); intermediate: (F, D); output: (D, F).
+
+    attention_scales: None where attention is in floats.
+    """
 
     q: Any
     k: Any
@@ -45,6 +56,7 @@ class EncoderLayer(NamedTuple):
     intermediate: Any
     output: Any
     output_norm: Norm
+    attention_scales: AttentionScales | None = None
 
 
 LINEARS = ("q", "k", "v", "attention_output", "intermediate", "output")

@@ -1,5 +1,6 @@
-"""Symmetric INT8 quantization: codes, calibration, the quantized linear layer, requantization."""
+"""Symmetric INT8 quantization: codes, calibration, the quantized linear layer and attention, requantization."""
 
+from refimpl.quant.attention import Codes
 from refimpl.quant.calibrate import absmax, percentile
 from refimpl.quant.linear import (
     IntegerLinear,
@@ -19,11 +20,13 @@ from refimpl.quant.symmetric import (
     quantize_activation,
     quantize_weight,
     scale_of,
+    signed,
 )
 
 __all__ = [
     "QUANTIZED",
     "ZERO_POINT",
+    "Codes",
     "IntegerLinear",
     "QuantizedLinear",
     "QuantizedTable",
@@ -39,4 +42,5 @@ __all__ = [
     "requantize",
     "rescale",
     "scale_of",
+    "signed",
 ]

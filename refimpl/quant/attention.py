@@ -1,9 +1,10 @@
 """Attention with integer products: scores from codes, probabilities as codes, context from codes.
 
-    acc_s[i, j] = sum_e (q[i, e] - 128) k[j, e]                       s32, exact       q: u8 code + 128, k: s8
+    u           = quantize(y)  for y = q, k, v after split_heads      u8, code + 128      one scale a tensor
+    acc_s[i, j] = sum_e (q[i, e] - 128) k[j, e]                       s32, exact       q: u8, k: s8 = u - 128
     scores      = f32(acc_s) * m + mask,   m = (q_scale * k_scale) * f32(1 / sqrt E)      f32, left to right
     p           = round(255 softmax(scores))                          u8, zero point 0, scale f32(1 / 255)
-    acc_c[i, e] = sum_j p[i, j] v[j, e]                               s32, exact       v: s8
+    acc_c[i, e] = sum_j p[i, j] v[j, e]                               s32, exact       v: s8 = u - 128
     context     = f32(acc_c) * (f32(1 / 255) * v_scale)               f32
 
 Contract. Both accumulators are exact, hence independent of order. Probabilities lie in 0 ... 1, so they use all 256
@@ -14,14 +15,48 @@ Intel Extension for Transformers quantizes the same two products, with s8 q, k a
 B batch, H heads, T tokens, E numbers per head.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from refimpl import check
 from refimpl.integer.gemm import MAX_K
-from refimpl.quant.symmetric import ZERO_POINT
+from refimpl.nn.params import AttentionScales
+from refimpl.nn.taps import NO_TAP, Tap
+from refimpl.quant.symmetric import ZERO_POINT, quantize_activation, signed
 
 PROBS_MAX = 255
 PROBS_SCALE = np.float32(1 / PROBS_MAX)
+
+
+class Codes(NamedTuple):
+    """An operand of an integer product. codes: u8 (B, H, T, E), code + 128; scale: f32 ()."""
+
+    codes: np.ndarray
+    scale: np.ndarray
+
+
+def coded_operands(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, scales: AttentionScales, tap: Tap = NO_TAP
+) -> tuple[Codes, Codes, Codes]:
+    """q, k, v: f32 (B, H, T, E). Taps: q_codes, k_codes, v_codes, u8 (B, H, T, E)."""
+    return (
+        Codes(tap("q_codes", quantize_activation(q, scales.q)), scales.q),
+        Codes(tap("k_codes", quantize_activation(k, scales.k)), scales.k),
+        Codes(tap("v_codes", quantize_activation(v, scales.v)), scales.v),
+    )
+
+
+def coded_scores(q: Codes, k: Codes, mask: np.ndarray) -> np.ndarray:
+    """mask: integer or bool (B, T), 0 where a key is padding -> f32 (B, H, T, T)."""
+    acc = integer_scores(q.codes, signed(k.codes))
+    return scaled_scores(acc, scores_multiplier(q.scale, k.scale, q.codes.shape[-1]), mask)
+
+
+def coded_context(probs: np.ndarray, v: Codes, tap: Tap = NO_TAP) -> np.ndarray:
+    """probs: f32 (B, H, T, T) -> f32 (B, H, T, E). Tap: probs_codes, u8 (B, H, T, T)."""
+    acc = integer_context(tap("probs_codes", quantize_probs(probs)), signed(v.codes))
+    return scaled_context(acc, context_multiplier(v.scale))
 
 
 def scores_multiplier(q_scale: np.ndarray, k_scale: np.ndarray, e: int) -> np.float32:

@@ -79,6 +79,16 @@ def quantize_activation(x: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return (_codes(x, scale, ACTIVATION_MIN, ACTIVATION_MAX) + ZERO_POINT).astype(np.uint8)
 
 
+def signed(codes: np.ndarray) -> np.ndarray:
+    """u8 (...), code + 128 -> the code itself, s8 (...).
+
+    >>> signed(np.array([0, 128, 255], np.uint8))
+    array([-128,    0,  127], dtype=int8)
+    """
+    check.dtype("codes", codes, np.uint8)
+    return (codes ^ np.uint8(ZERO_POINT)).view(np.int8)
+
+
 def dequantize_weight(codes: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """s8 (M, K) codes and f32 (M,) scales -> f32 (M, K)."""
     check.dtype("codes", codes, np.int8)
