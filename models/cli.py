@@ -180,6 +180,7 @@ def compress(
     model: ModelPath = None,
     text: TextFile = None,
     sparsity: Sparsity = 0.8,
+    int8_attention: Annotated[bool, typer.Option("--int8-attention", help="Attention in INT8, not f32.")] = False,
     force: Force = False,
 ) -> None:
     """Prune, calibrate on the texts, quantize and pack a model, without training, into one file."""
@@ -189,7 +190,8 @@ def compress(
 
     check.fraction("sparsity", sparsity)
     _check_output(output, force)
-    packed = stages.compress(_load_dense(model), read_texts(text), 1 - sparsity)
+    quantizer = stages.quantize_with_attention if int8_attention else stages.quantize
+    packed = stages.compress(_load_dense(model), read_texts(text), 1 - sparsity, quantizer=quantizer)
     packed_file.save(packed, output)
     console().print(f"{escape(str(output))}: {_megabytes(output)}, {sparsity:.0%} of the 4x1 blocks pruned")
 

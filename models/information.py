@@ -55,6 +55,7 @@ def gather(loaded: Dense | Packed, name: str) -> dict[str, Any]:
         "model": name,
         "stage": type(loaded).__name__,
         "config": asdict(model.config),
+        "attention": "f32" if all(layer.attention_scales is None for layer in model.layers) else "INT8",
         "parameters": sum(array.size for array in {id(a): a for a in arrays(_parts(model))}.values())
         if isinstance(loaded, Dense)
         else None,
@@ -79,6 +80,7 @@ def show(facts: dict[str, Any], console: Console) -> None:
     for key, value in facts["config"].items():
         text = ", ".join(value) if isinstance(value, list | tuple) else str(value)
         shape.add_row(key.replace("_", " "), escape(text))
+    shape.add_row("attention", facts["attention"])
     if facts["parameters"] is not None:
         shape.add_row("parameters", f"{facts['parameters']:,}")
     console.print(shape)

@@ -5,6 +5,7 @@
     tensors     embeddings.word.codes s8 (V, D), embeddings.word.scale f32 (V,), embeddings.position f32 (P, D), ...
                 layer.0.q.indptr s32, .indices s32, .values s8 (the layout bsr4x1), .weight_scale, .input_scale, .bias
                 layer.0.attention_norm.weight, ..., head.*
+                layer.0.attention_scales.q, .k, .v f32 (), in all layers if attention is INT8
 
 The digest covers the configuration, the tokenizer and every tensor's name, dtype, shape and bytes. A file is
 untrusted all the same: whatever a kernel will rely on is validated here, and a damaged file is a ValueError.
@@ -29,7 +30,7 @@ from refimpl.models.compress import Packed, PackedLinear
 from refimpl.models.config import Config
 from refimpl.models.files import atomic
 from refimpl.models.tokenizer import Tokenizer
-from refimpl.nn import Embeddings, EncoderLayer, Linear, Norm
+from refimpl.nn import AttentionScales, Embeddings, EncoderLayer, Linear, Norm
 from refimpl.quant import QuantizedTable
 from refimpl.quant.linear import compensation_of
 from refimpl.quant.symmetric import SMALLEST_NORMAL
@@ -41,8 +42,10 @@ DERIVED = ("compensation", "shape", "eps")
 
 
 def save(packed: Packed, path: Path) -> None:
-    """Write the file, atomically."""
+    """Write the file, atomically. Raises ValueError if some layers have attention scales and others have none."""
     model = packed.model
+    if len({layer.attention_scales is None for layer in model.layers}) > 1:
+        raise ValueError("some layers of the model have attention scales; need them in all or in none")
     tensors: dict[str, np.ndarray] = {}
     _flatten("embeddings", model.embeddings, tensors)
     for i, layer in enumerate(model.layers):
@@ -90,7 +93,7 @@ def load(path: Path) -> Packed:
     model = Model(
         config,
         _embeddings(reader, config),
-        tuple(_layer(reader, config, f"layer.{i}") for i in range(config.layers)),
+        _layers(reader, config),
         _head(reader, config),
     )
     if reader.tensors:
@@ -181,9 +184,20 @@ def _embeddings(reader: _Reader, config: Config) -> Embeddings:
     )
 
 
+def _layers(reader: _Reader, config: Config) -> tuple[EncoderLayer, ...]:
+    """If one layer has attention scales, all have."""
+    integer = any(".attention_scales." in name for name in reader.tensors)
+    layers = []
+    for i in range(config.layers):
+        layer, name = _layer(reader, config, f"layer.{i}"), f"layer.{i}.attention_scales"
+        scales = AttentionScales(*(reader.scale(f"{name}.{part}") for part in "qkv")) if integer else None
+        layers.append(layer._replace(attention_scales=scales))
+    return tuple(layers)
+
+
 def _layer(reader: _Reader, config: Config, prefix: str) -> EncoderLayer:
     hidden, wide = config.hidden, config.feed_forward
-    square = {
+    square: dict[str, Any] = {
         name: reader.packed_linear(f"{prefix}.{name}", hidden, hidden) for name in ("q", "k", "v", "attention_output")
     }
     return EncoderLayer(

@@ -3,6 +3,7 @@
 import json
 import random
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,14 @@ def saved(tmp_path_factory) -> Path:
     """A packed file that no test may change."""
     path = tmp_path_factory.mktemp("packed") / "model.safetensors"
     packed_file.save(compress.pack(tiny.quantized(NAME)), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def saved_with_attention(tmp_path_factory) -> Path:
+    """The same with INT8 attention."""
+    path = tmp_path_factory.mktemp("packed") / "attention.safetensors"
+    packed_file.save(compress.pack(tiny.quantized_with_attention(NAME)), path)
     return path
 
 
@@ -70,6 +79,26 @@ def test_round_trip(tmp_path, name, density):
         np.testing.assert_array_equal(got[tap], value, err_msg=tap)
     for batch, again in zip(*(stage.tokenizer.encode(tiny.TEXTS) for stage in (packed, loaded)), strict=True):
         np.testing.assert_array_equal(batch, again)
+
+
+@pytest.mark.parametrize("name", tiny.ONE_OF_EACH_HEAD)
+def test_round_trip_with_integer_attention(tmp_path, name):
+    packed = compress.pack(tiny.quantized_with_attention(name))
+    packed_file.save(packed, tmp_path / "packed")
+    loaded = packed_file.load(tmp_path / "packed")
+    same_packed(loaded, packed)
+    assert all(scale.shape == () for layer in loaded.model.layers for scale in layer.attention_scales)
+
+
+def test_files_with_and_without_integer_attention_differ_by_its_scales(saved, saved_with_attention):
+    (header, tokenizer, arrays), (with_header, with_tokenizer, with_arrays) = map(
+        contents, (saved, saved_with_attention)
+    )
+    scales = {f"layer.{i}.attention_scales.{part}" for i in range(2) for part in "qkv"}
+    assert set(with_arrays) - set(arrays) == scales
+    assert {with_arrays[name].shape for name in scales} == {()}
+    assert (header["version"], header["config"], tokenizer) == (1, with_header["config"], with_tokenizer)
+    assert all(layer.attention_scales is None for layer in packed_file.load(saved).model.layers)
 
 
 def test_what_is_saved_again_has_the_same_contents(tmp_path, saved):
@@ -135,6 +164,15 @@ def test_a_folder_in_the_way(tmp_path):
     with pytest.raises(OSError, match="packed"):
         packed_file.save(compress.pack(tiny.quantized(NAME)), tmp_path / "packed")
     assert [file.name for file in tmp_path.iterdir()] == ["packed"]
+
+
+def test_a_model_with_integer_attention_in_some_layers_is_not_saved(tmp_path):
+    packed = compress.pack(tiny.quantized_with_attention(NAME))
+    first, second = packed.model.layers
+    mixed = replace(packed.model, layers=(first, second._replace(attention_scales=None)))
+    with pytest.raises(ValueError, match="some layers of the model have attention scales; need them in all or in none"):
+        packed_file.save(Packed(mixed, packed.tokenizer), tmp_path / "packed")
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- damage ----------------------------------------------------------------------------------------------------------
@@ -253,6 +291,40 @@ def test_bad_scale(tmp_path, saved, name, value, message):
     path = rewrite(saved, tmp_path / "bad", **{name: first_changed(layer_array(saved, name), value)})
     with pytest.raises(ValueError, match=name + " " + message):
         packed_file.load(path)
+
+
+BAD_ATTENTION = [
+    ({"layer.1.attention_scales.k": None}, ValueError, r"lacks the tensor layer\.1\.attention_scales\.k"),
+    (
+        {f"layer.0.attention_scales.{part}": None for part in "qkv"},
+        ValueError,
+        r"lacks the tensor layer\.0\.attention_scales\.q",
+    ),
+    ({"layer.2.attention_scales.q": np.ones((), np.float32)}, ValueError, r"has the tensor layer\.2\.attention_scales"),
+    ({"layer.0.attention_scales.o": np.ones((), np.float32)}, ValueError, r"has the tensor layer\.0\.attention_scales"),
+    ({"layer.0.attention_scales.v": np.ones(())}, TypeError, "scales.v has dtype float64; need float32"),
+    ({"layer.0.attention_scales.v": np.ones(1, np.float32)}, ValueError, r"scales.v has shape \(1,\); need \(\)"),
+    (
+        {"layer.0.attention_scales.v": np.array(0, np.float32)},
+        ValueError,
+        "scales.v has the element 0.0; need at least",
+    ),
+    ({"layer.1.attention_scales.q": np.array(-1, np.float32)}, ValueError, "scales.q has the element -1.0; need at"),
+    ({"layer.1.attention_scales.q": np.array(np.nan, np.float32)}, ValueError, "scales.q is nan at .*; need finite"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD_ATTENTION)
+def test_bad_attention_scales(tmp_path, saved_with_attention, change, error, message):
+    with pytest.raises(error, match=message):
+        packed_file.load(rewrite(saved_with_attention, tmp_path / "bad", **change))
+
+
+def test_attention_scales_in_one_layer_only(tmp_path, saved, saved_with_attention):
+    arrays = contents(saved_with_attention)[2]
+    change = {name: array for name, array in arrays.items() if name.startswith("layer.0.attention_scales.")}
+    with pytest.raises(ValueError, match=r"lacks the tensor layer\.1\.attention_scales\.q"):
+        packed_file.load(rewrite(saved, tmp_path / "bad", **change))
 
 
 @pytest.mark.parametrize("name", ["layer.0.q.bias", "embeddings.norm.weight", "head.pooler.weight"])

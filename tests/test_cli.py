@@ -17,6 +17,7 @@ from refimpl.kernels.layout import bsr4x1
 from refimpl.models import cli, compress, packed_file
 from refimpl.models.embedded import embedded_model
 from refimpl.models.engines import installed
+from refimpl.models.export import count_quantized
 from refimpl.models.verify import fp32, int8
 from refimpl.quant import QUANTIZED, integer_linear
 
@@ -155,6 +156,7 @@ def test_info(refimpl, tmp_path, packed, stage):
     facts = json.loads(out)
     assert facts["stage"] == stage
     assert facts["config"]["hidden"] == 32
+    assert facts["attention"] == "f32"
     assert set(facts["bytes"]) == {"embeddings", "layer 0", "layer 1", "head"}
     want = 1 - tiny.DENSITY if stage == "Packed" else 0
     assert all(abs(share - want) < 0.01 for share in facts["sparsity"].values())
@@ -183,6 +185,19 @@ def test_compress_then_run_then_export(refimpl, tmp_path, texts):
     assert status == 0
     made = onnx.load(graph)
     assert not any(node.op_type == "QuantizeLinear" for node in made.graph.node)
+
+
+def test_integer_attention_from_compress_to_export(refimpl, tmp_path, texts):
+    model, file, graph = tiny.copy("bert_classification", tmp_path), tmp_path / "packed", tmp_path / "int8.onnx"
+    status, _, err = refimpl("compress", model, "--text", texts, "--int8-attention", "-o", file)
+    assert (status, err) == (0, "")
+    want = compress.compress(compress.load(model), tiny.TEXTS, 1 - 0.8, quantizer=compress.quantize_with_attention)
+    tiny.same_model(packed_file.load(file).model, want.model)
+    assert json.loads(refimpl("info", file, "--json")[1])["attention"] == "INT8"
+    assert ["attention", "INT8"] in [line.replace("│", " ").split() for line in refimpl("info", file)[1].splitlines()]
+    assert run_json(refimpl, file, "--text", "the cat")["results"]
+    assert refimpl("export", file, "-o", graph)[0] == 0
+    assert count_quantized(graph) == 8 * 2
 
 
 def test_a_text_longer_than_the_positions_is_cut_with_a_note(refimpl, tmp_path):
