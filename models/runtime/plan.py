@@ -44,19 +44,19 @@ SUM = Store(linear_4x1.to_sum, linear_dense.dense_to_sum, np.float32, "product +
 TOKENS, TEXTS = ("ids", "places", "types"), ("first", "lengths")
 
 
-def make_plan(weights: Weights, shape: Shape, slots: int | None = None) -> Plan:
-    """slots: parts of the attention's scratch memory; by default one a thread."""
+def make_plan(weights: Weights, shape: Shape) -> Plan:
+    """The steps for batches of a shape, and where their tensors lie."""
     tokens = shape.width * shape.panels
     inputs = {name: Tensor(np.uint64, tokens) for name in TOKENS}
     inputs |= {name: Tensor(np.int64, shape.texts) for name in TEXTS} | {"sources": Tensor(np.int64, shape.rows)}
-    builder = _Builder(weights, shape, slots or shape.threads)
+    builder = _Builder(weights, shape)
     steps = tuple(builder.steps())
     return Plan(shape, inputs, steps, plan_memory(lives(inputs, steps)))
 
 
 class _Builder:
-    def __init__(self, weights: Weights, shape: Shape, slots: int):
-        self.weights, self.shape, self.slots = weights, shape, slots
+    def __init__(self, weights: Weights, shape: Shape):
+        self.weights, self.shape, self.slots = weights, shape, shape.threads
         config = weights.config
         self.d, self.f, self.heads = config.hidden, config.feed_forward, config.heads
         self.tokens = shape.width * shape.panels

@@ -10,12 +10,16 @@ from refimpl.models.runtime.plan import ORDER
 from refimpl.models.runtime.session import Ready, Session, fill
 from refimpl.models.runtime.steps import Step
 from refimpl.nn import REFERENCE, Recorder
+from refimpl.nn.attention import split_heads
 
 QKV = "qkv"
 
 
 def record(session: Session, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
-    """Tap -> f32 or u8 (B, T, channels), 0 where a token is padding. The arguments are those of the session."""
+    """Tap -> f32 or u8 (B, T, channels), codes of q, k and v (B, H, T, E); 0 where a token is padding.
+
+    The arguments are those of the session.
+    """
     taps: dict[str, np.ndarray] = {}
 
     def look(step: Step, ready: Ready) -> None:
@@ -55,8 +59,10 @@ def _named(name: str, value: np.ndarray, session: Session) -> list[tuple[str, np
     """The taps that a tensor holds."""
     prefix, _, last = name.rpartition(".")
     if last == QKV:
-        suffix = "_codes" if session.weights.integer_attention else ""
-        return [(f"{prefix}.{part}{suffix}", x) for part, x in zip("qkv", np.split(value, 3, -1), strict=True)]
+        parts = zip("qkv", np.split(value, 3, -1), strict=True)
+        if not session.weights.integer_attention:
+            return [(f"{prefix}.{part}", x) for part, x in parts]
+        return [(f"{prefix}.{part}_codes", split_heads(x, session.weights.config.heads)) for part, x in parts]
     if last == "codes" and prefix.endswith(("embeddings", "output_norm")):
         layer = int(prefix.split(".")[1]) + 1 if "." in prefix else 0
         return (

@@ -4,7 +4,7 @@ q, k and v become one product of 3 D output channels. Scales are folded: the inp
 layer's accumulators start from minus their compensation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,13 +12,12 @@ import numpy as np
 from refimpl.kernels.layout import aligned, bsr4x1, vnni4_rows
 from refimpl.kernels.layout.bsr4x1 import ROWS, Bsr4x1
 from refimpl.kernels.layout.vnni4 import Vnni4
-from refimpl.models.bert import Batch, Model, forward
-from refimpl.models.compress import Masked, Packed, PackedLinear
+from refimpl.models.bert import Model
+from refimpl.models.compress import Packed, PackedLinear
 from refimpl.models.config import Config
-from refimpl.nn import EncoderLayer, Norm, Recorder
+from refimpl.nn import EncoderLayer, Norm
 from refimpl.quant.attention import context_multiplier, scores_multiplier
 from refimpl.quant.linear import QuantizedTable
-from refimpl.quant.symmetric import scale_of
 
 DENSE_FROM = 0.75
 """Live blocks are multiplied at about 3/4 of the speed of dense weights."""
@@ -96,34 +95,11 @@ def by_density(weight: Bsr4x1) -> Bsr4x1 | Vnni4:
     return dense(weight) if weight.indices.size >= DENSE_FROM * -(-m // ROWS) * k else sparse(weight)
 
 
-class AttentionScales(NamedTuple):
-    """Of the codes of q, k and v, f32 (): what INT8 attention quantizes them with."""
+def prepare(packed: Packed, form: Form = by_density) -> Weights:
+    """Attention is INT8 if the layers have scales for it, and f32 if not.
 
-    q: np.ndarray
-    k: np.ndarray
-    v: np.ndarray
-
-
-def observe_attention(masked: Masked, batches: Sequence[Batch]) -> list[AttentionScales]:
-    """Scales from the largest magnitudes of q, k and v, one record a layer, over passes of the f32 model."""
-    if not batches:
-        raise ValueError("batches is empty; need at least one text to calibrate with")
-    largest: dict[str, np.ndarray] = {}
-    for batch in batches:
-        recorder = Recorder()
-        forward(masked.model, batch, tap=recorder)
-        for name, value in recorder.values.items():
-            if name.endswith((".q", ".k", ".v")):
-                largest[name] = np.maximum(largest.get(name, np.float32(0)), np.abs(value).max())
-    layers = range(masked.model.config.layers)
-    return [AttentionScales(*(scale_of(largest[f"layer.{i}.{name}"]) for name in "qkv")) for i in layers]
-
-
-def prepare(packed: Packed, form: Form = by_density, attention: Sequence[AttentionScales] | None = None) -> Weights:
-    """attention: scales for each layer, for INT8 attention; without, it is f32.
-
-    Raises ValueError for a model that the kernels cannot run: 4 does not divide the numbers of a head, or a layer's q,
-    k and v read their input with different scales.
+    Raises ValueError for a model that the kernels cannot run: 4 does not divide the numbers of a head, a layer's q, k
+    and v read their input with different scales, or only some layers have attention scales.
     """
     model = packed.model
     config, table = model.config, model.embeddings.word
@@ -131,12 +107,10 @@ def prepare(packed: Packed, form: Form = by_density, attention: Sequence[Attenti
         raise ValueError(f"a head has {config.hidden / config.heads:g} numbers; need a multiple of {ROWS}")
     if not isinstance(table, QuantizedTable):
         raise TypeError(f"the word table is {type(table).__name__}; need QuantizedTable")
-    if attention is not None and len(attention) != config.layers:
-        raise ValueError(f"attention has scales for {len(attention)} layers; need {config.layers}")
-    layers = tuple(
-        _layer(layer, config.heads, form, attention[i] if attention else None, f"layer.{i}")
-        for i, layer in enumerate(model.layers)
-    )
+    integer = [layer.attention_scales is not None for layer in model.layers]
+    if any(integer) != all(integer):
+        raise ValueError("only some layers have attention scales; need all or none")
+    layers = tuple(_layer(layer, config.heads, form, f"layer.{i}") for i, layer in enumerate(model.layers))
     steps = [layer.qkv.input_scale[()] for layer in layers[1:]] + [np.float32(1)]
     layers = tuple(
         layer._replace(output_norm=NormWeights(layer.output_norm.norm, step))
@@ -151,15 +125,15 @@ def prepare(packed: Packed, form: Form = by_density, attention: Sequence[Attenti
         _flat(np.zeros(0, np.float32) if types is None else types),
         NormWeights(model.embeddings.norm, layers[0].qkv.input_scale[()] if layers else np.float32(1)),
         layers,
-        attention is not None,
+        any(integer),
     )
 
 
-def _layer(p: EncoderLayer, heads: int, form: Form, scales: AttentionScales | None, name: str) -> LayerWeights:
+def _layer(p: EncoderLayer, heads: int, form: Form, name: str) -> LayerWeights:
     inputs = {float(part.input_scale) for part in (p.q, p.k, p.v)}
     if len(inputs) > 1:
         raise ValueError(f"{name}: q, k and v read their input with the scales {sorted(inputs)}; need one for all")
-    d = p.q.weight.shape[0]
+    d, scales = p.q.weight.shape[0], p.attention_scales
     step = np.ones(3 * d, np.float32) if scales is None else np.repeat([scales.q, scales.k, scales.v], d)
     context_step = p.attention_output.input_scale[()]
     if scales is None:
