@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refimpl.bounds import gamma
+from refimpl.models import engines  # noqa: F401  # before openvino, which it keeps from reporting its use
 
 
 class Peer(NamedTuple):

@@ -4,6 +4,7 @@ import pytest
 from mutants import SUITES as REFIMPL
 from mutants_amx import AMX_AND_BF16
 from mutants_attention import INTEGER_ATTENTION
+from mutants_encoder import ENCODER
 from mutants_explain import EXPLAIN
 from mutants_f32 import F32_KERNELS
 from mutants_kernels import KERNELS
@@ -19,6 +20,7 @@ SUITES = [
     *EXPLAIN,
     *STRUCTURED,
     *INTEGER_ATTENTION,
+    *ENCODER,
 ]
 
 MUTANTS = [

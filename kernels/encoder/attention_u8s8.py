@@ -148,12 +148,12 @@ def one_head(u8, panel, n, h, d, e, factors, most, bytes_, raw, small, sums, sco
 
 @kernel
 def attention_u8s8(u8, first, lengths, heads, d, factors, most, bytes_, raw, small, sums, scores, slots, workers, out):
-    """u8: (P 3 D W,), rows of q, k, v; first, lengths: s64 (texts,), panels and tokens; factors:
-    f32 (3,), m, n and step; out: u8 (P D W,).
+    """u8: (P 3 D W,), rows of q, k, v; first, lengths: s64 (texts,), panels and tokens; factors: f32
+    (3,), m, n and step; out: u8 (P D W,).
 
     Scratch for texts of up to ``most`` tokens, a multiple of W, in ``slots``, a multiple of ``workers``: bytes_ u8
-    (slots (E + 2 most) W,), small s8 (slots 2 E most,) and raw, the same
-    memory as u8, sums s32 (slots most,), scores f32 (slots most W,).
+    (slots (E + 2 most) W,); small s8 (slots 2 E most,), and raw, the same memory as u8; sums s32 (slots most,); scores
+    f32 (slots most W,).
     """
     tasks = first.size * heads
     for worker in numba.prange(workers):

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from refimpl.kernels.bsgemm_4x1_half_u8s8s32 import QUAD_INDEX, dot_half, zero_half
+from refimpl.kernels.bsgemm_4x1_half_u8s8s32 import QUAD_INDEX, dot_half, store_half, zero_half
 from refimpl.kernels.encoder import rows
 from refimpl.kernels.encoder.rows import lanewise
 from refimpl.kernels.simd.exchange import exchange
@@ -16,7 +16,6 @@ from refimpl.kernels.simd.instructions.memory import (
     vmovdqu8_load_low,
     vmovdqu8_store,
     vmovdqu8_store_low,
-    vmovdqu32_store,
 )
 from refimpl.kernels.simd.threefold import KernelSource, part
 
@@ -84,13 +83,6 @@ def store_codes(out, at, codes):
 
 
 @part
-def store_sums(out, at, row):
-    """An s32 row."""
-    vmovdqu32_store(out, at, row[0])
-    vmovdqu32_store(out, at + 16, row[1])
-
-
-@part
 def store_flipped(out, at, x, source, flip):
     """A row of codes from x[source], with the bits in ``flip`` flipped."""
     vmovdqu8_store_low(out, at, vpxord(vmovdqu8_load_low(x, source), flip))
@@ -117,22 +109,12 @@ def _three(a, b, c):
 TWINS = {
     rows.dot_row: dot_half,
     rows.zero_row: zero_half,
+    rows.store_sums: store_half,
+    rows.save_quad: save_quad,
+    rows.saved_quad: saved_quad,
     **{
         getattr(rows, twin.__name__): twin
-        for twin in (
-            width,
-            place,
-            start_row,
-            load_quad,
-            save_quad,
-            saved_quad,
-            load_row,
-            store_row,
-            store_codes,
-            store_sums,
-            store_flipped,
-            spread,
-        )
+        for twin in (width, place, start_row, load_quad, load_row, store_row, store_codes, store_flipped, spread)
     },
     **{getattr(rows, name): lanewise(apply, _one, _two, _three) for name, apply in rows.LANEWISE.items()},
 }

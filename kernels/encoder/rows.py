@@ -12,7 +12,10 @@ from types import FunctionType
 from typing import Any
 
 from refimpl.kernels import epilogue
+from refimpl.kernels.bsgemm_4x1_shared_u8s8s32 import reload_quad as saved_quad
+from refimpl.kernels.bsgemm_4x1_shared_u8s8s32 import save_quad
 from refimpl.kernels.bsgemm_4x1_u8s8s32 import dot_row, interleave, zero_row
+from refimpl.kernels.bsgemm_4x1_u8s8s32 import store_row as store_sums
 from refimpl.kernels.epilogue import pack_tokens, start_row
 from refimpl.kernels.rowwise import exp as exponential
 from refimpl.kernels.rowwise import gelu as activation
@@ -21,10 +24,10 @@ from refimpl.kernels.simd.instructions import arithmetic, convert, f32
 from refimpl.kernels.simd.instructions import interleave as interleaving
 from refimpl.kernels.simd.instructions.f32 import vmovups_load, vmovups_store
 from refimpl.kernels.simd.instructions.interleave import vpxord
-from refimpl.kernels.simd.instructions.memory import vmovdqu8_load, vmovdqu8_store, vmovdqu32_store
+from refimpl.kernels.simd.instructions.memory import vmovdqu8_load, vmovdqu8_store
 from refimpl.kernels.simd.threefold import Part, Threefold, part
 
-__all__ = ["dot_row", "start_row", "zero_row"]
+__all__ = ["dot_row", "save_quad", "saved_quad", "start_row", "store_sums", "zero_row"]
 
 
 @part
@@ -46,26 +49,6 @@ def load_quad(x, at0, at1, at2, at3):
 
 
 @part
-def save_quad(scratch, at, quad):
-    """Keep interleaved rows: 256 bytes."""
-    vmovdqu8_store(scratch, at, quad[0])
-    vmovdqu8_store(scratch, at + 64, quad[1])
-    vmovdqu8_store(scratch, at + 128, quad[2])
-    vmovdqu8_store(scratch, at + 192, quad[3])
-
-
-@part
-def saved_quad(scratch, at):
-    """What ``save_quad`` kept."""
-    return (
-        vmovdqu8_load(scratch, at),
-        vmovdqu8_load(scratch, at + 64),
-        vmovdqu8_load(scratch, at + 128),
-        vmovdqu8_load(scratch, at + 192),
-    )
-
-
-@part
 def load_row(x, at):
     """An f32 row."""
     return vmovups_load(x, at), vmovups_load(x, at + 16), vmovups_load(x, at + 32), vmovups_load(x, at + 48)
@@ -84,15 +67,6 @@ def store_row(out, at, row):
 def store_codes(out, at, codes):
     """An s32 row of codes, as u8."""
     vmovdqu8_store(out, at, pack_tokens(codes))
-
-
-@part
-def store_sums(out, at, row):
-    """An s32 row."""
-    vmovdqu32_store(out, at, row[0])
-    vmovdqu32_store(out, at + 16, row[1])
-    vmovdqu32_store(out, at + 32, row[2])
-    vmovdqu32_store(out, at + 48, row[3])
 
 
 @part

@@ -30,11 +30,16 @@ class Vnni4(NamedTuple):
 
 def pack(w: np.ndarray) -> Vnni4:
     """w: s8 (M, K)."""
+    return pack_tiles(w, TILE)
+
+
+def pack_tiles(w: np.ndarray, tile: int) -> Vnni4:
+    """The same with ``tile`` output channels in a tile."""
     check.dtype("w", w, np.int8)
     check.shape("w", w, ("M", "K"))
     check_shape(w.shape)
-    padded = np.pad(w, ((0, -w.shape[0] % TILE), (0, -w.shape[1] % QUAD)))
-    tiles = padded.reshape(padded.shape[0] // TILE, TILE, -1, QUAD).swapaxes(1, 2)
+    padded = np.pad(w, ((0, -w.shape[0] % tile), (0, -w.shape[1] % QUAD)))
+    tiles = padded.reshape(padded.shape[0] // tile, tile, -1, QUAD).swapaxes(1, 2)
     values = aligned.empty(tiles.shape, np.int8)
     values[...] = tiles
     return Vnni4(w.shape, values.reshape(-1))

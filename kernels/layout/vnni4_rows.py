@@ -13,20 +13,11 @@ activations in panels, as ``vnni4`` is the one for weights in the lanes.
 
 import numpy as np
 
-from refimpl import check
-from refimpl.kernels.layout import aligned
-from refimpl.kernels.layout.vnni4 import QUAD, Vnni4, check_shape
+from refimpl.kernels.layout.vnni4 import Vnni4, pack_tiles
 
 TILE = 6
 
 
 def pack(w: np.ndarray) -> Vnni4:
     """w: s8 (M, K)."""
-    check.dtype("w", w, np.int8)
-    check.shape("w", w, ("M", "K"))
-    check_shape(w.shape)
-    padded = np.pad(w, ((0, -w.shape[0] % TILE), (0, -w.shape[1] % QUAD)))
-    tiles = padded.reshape(padded.shape[0] // TILE, TILE, -1, QUAD).swapaxes(1, 2)
-    values = aligned.empty(tiles.shape, np.int8)
-    values[...] = tiles
-    return Vnni4(w.shape, values.reshape(-1))
+    return pack_tiles(w, TILE)

@@ -7,7 +7,7 @@ also given with attention in f32, since an engine may run that faster.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -63,10 +63,9 @@ def dequantized(quantized: Quantized) -> Model:
 
 
 def _without_attention_scales(model: Model) -> Model:
-    layers: Sequence[Any] = model.layers
-    if all(getattr(layer, "attention_scales", None) is None for layer in layers):
+    if all(layer.attention_scales is None for layer in model.layers):
         return model
-    return replace(model, layers=tuple(layer._replace(attention_scales=None) for layer in layers))
+    return replace(model, layers=tuple(layer._replace(attention_scales=None) for layer in model.layers))
 
 
 class Inputs(NamedTuple):

@@ -29,10 +29,11 @@ def record(session: Session, ids: np.ndarray, mask: np.ndarray, types: np.ndarra
                 taps[tap] = part
 
     session.check(ids, mask, types)
-    ready = session.ready(session.shape(mask))
-    fill(ready, ids, mask, types)
-    session.run(ready, look)
-    hidden = ready.arrays["hidden"].reshape(*ids.shape, -1).copy()
+    with session.lock:
+        ready = session.ready(session.shape(mask))
+        fill(ready, ids, mask, types)
+        session.run(ready, look)
+        hidden = ready.arrays["hidden"].reshape(*ids.shape, -1).copy()
     head = Recorder()
     taps["output"] = session.weights.model.head(hidden, mask, REFERENCE, head)
     return taps | head.values

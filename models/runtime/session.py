@@ -40,7 +40,10 @@ class Ready(NamedTuple):
 
 
 class Session:
-    """Runs a packed model. ``weights`` of another session may be given instead, and are then shared."""
+    """Runs a packed model. ``weights`` of another session may be given instead, and are then shared.
+
+    lock: held by whoever uses the session's memory.
+    """
 
     def __init__(self, model: Packed | Weights, tokenizer: Tokenizer | None = None, threads: int = 1):
         """Raises ValueError for a model that the kernels cannot run, or for more threads than numba has."""
@@ -50,7 +53,7 @@ class Session:
         self.threads = threads
         self._plans: OrderedDict[Shape, Ready] = OrderedDict()
         self._arena = aligned.empty((0,), np.uint8)
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._process = os.getpid()
 
     def __call__(self, ids: np.ndarray, mask: np.ndarray | None = None, types: np.ndarray | None = None) -> np.ndarray:
@@ -63,7 +66,7 @@ class Session:
         mask = np.ones_like(ids) if mask is None else mask
         types = np.zeros_like(ids) if types is None else types
         self.check(ids, mask, types)
-        with self._lock:
+        with self.lock:
             ready = self.ready(self.shape(mask))
             fill(ready, ids, mask, types)
             self.run(ready)
@@ -140,7 +143,7 @@ def choose_width(counts: np.ndarray) -> int:
 def bind(plan: Plan, arena: np.ndarray) -> Ready:
     """The plan's tensors as views of the arena, and each step's arguments."""
     arrays: Arrays = {}
-    root = roots(plan)
+    root = roots(plan.inputs, plan.steps)
     tensors = dict(plan.inputs)
     for step in plan.steps:
         tensors |= step.writes | step.scratch

@@ -60,6 +60,15 @@ class Plan(NamedTuple):
     arena: Arena
 
 
+def roots(inputs: dict[str, Tensor], steps: Sequence[Step]) -> dict[str, str]:
+    """Tensor -> the one whose memory it has."""
+    found = {name: name for name in inputs}
+    for step in steps:
+        for name, tensor in (step.writes | step.scratch).items():
+            found[name] = found[tensor.over] if tensor.over else name
+    return found
+
+
 def lives(inputs: dict[str, Tensor], steps: Sequence[Step]) -> dict[str, Life]:
     """When each tensor lives; one that overwrites another prolongs its life. Inputs live throughout: a plan may run
     again on what it was given."""
@@ -68,21 +77,10 @@ def lives(inputs: dict[str, Tensor], steps: Sequence[Step]) -> dict[str, Life]:
         return Life(tensor.size * np.dtype(tensor.dtype).itemsize, first, last)
 
     found = {name: life(tensor, 0, len(steps) - 1) for name, tensor in inputs.items()}
-    root = {name: name for name in inputs}
+    root = roots(inputs, steps)
     for i, step in enumerate(steps):
-        for name, tensor in (step.writes | step.scratch).items():
-            root[name] = root[tensor.over] if tensor.over else name
-            if not tensor.over:
-                found[name] = life(tensor, i, i)
+        found |= {name: life(x, i, i) for name, x in (step.writes | step.scratch).items() if not x.over}
         for name in (*step.reads, *step.writes):
-            found[root[name]] = found[root[name]]._replace(last=max(i, found[root[name]].last))
-    return found
-
-
-def roots(plan: Plan) -> dict[str, str]:
-    """Tensor -> the one whose memory it has."""
-    found = {name: name for name in plan.inputs}
-    for step in plan.steps:
-        for name, tensor in (step.writes | step.scratch).items():
-            found[name] = found[tensor.over] if tensor.over else name
+            known = found[root[name]]
+            found[root[name]] = known._replace(last=max(i, known.last))
     return found

@@ -1,0 +1,170 @@
+"""Plausible wrong kernels of the encoder: a part exchanged for another, emulated. tests/test_mutants.py runs them."""
+
+import numpy as np
+import test_5_encoder as encoding
+from mutants import Suite
+from mutants_kernels import pair_saturating, signs_swapped
+
+from refimpl import isa
+from refimpl.isa import f32 as isa_f32
+from refimpl.kernels.encoder import attention_f32, attention_u8s8, half_rows, layernorm, rows
+from refimpl.kernels.encoder.exponentials import exponentials
+from refimpl.kernels.epilogue import rescale
+from refimpl.kernels.rowwise.quantize import quantize
+from refimpl.kernels.simd.exchange import exchange
+from refimpl.kernels.simd.instructions.arithmetic import vpdpbusd, vpsubd
+from refimpl.kernels.simd.instructions.convert import vcvtps2dq
+from refimpl.kernels.simd.instructions.f32 import vdivps, vfmadd
+from refimpl.kernels.simd.instructions.interleave import vpxord
+from refimpl.kernels.simd.threefold import part
+
+
+def changed(source, old, new):
+    """The emulated kernel with one part or instruction exchanged."""
+    return exchange(source, {old: part(new)}, "mutant", __name__).emulated
+
+
+def half_changed(source, old, new):
+    return changed(half_rows.half(source), old, new)
+
+
+# --- linear layers ---------------------------------------------------------------------------------------------------
+
+CODES, SUM, DENSE = encoding.SPARSE["codes"], encoding.SPARSE["sum"], encoding.DENSE["f32"]
+
+
+def check_linear_codes(version):
+    encoding.check_linear(version, 64, encoding.SPARSE, "codes")
+
+
+def check_linear_sum(version):
+    encoding.check_linear(version, 32, encoding.SPARSE, "sum")
+
+
+def check_dense_f32(version):
+    encoding.check_linear(version, 64, encoding.DENSE, "f32")
+
+
+def crossed(x, at0, at1, at2, at3):
+    return rows.load_quad(x, at0, at2, at1, at3)
+
+
+def nothing_to_start_from(value):
+    return rows.zero_row()
+
+
+def unordered(out, at, codes):
+    out[at : at + 64] = np.concatenate(codes)
+
+
+def narrow(x, scale):
+    return np.rint(np.clip(x / scale, -127, 127)).astype(np.int32) + 128
+
+
+def fused_rescale(acc, scale, bias):
+    return isa_f32.vfmadd(acc.astype(np.float32), scale, bias)
+
+
+LINEAR = [
+    Suite(
+        check_linear_codes,
+        CODES.emulated,
+        {
+            "columns paired 02 13": changed(CODES, rows.load_quad, crossed),
+            "pair sums saturate": changed(CODES, vpdpbusd, pair_saturating),
+            "signs swapped": changed(CODES, vpdpbusd, signs_swapped),
+            "compensation forgotten": changed(CODES, rows.start_row, nothing_to_start_from),
+            "narrow range": changed(CODES, quantize, narrow),
+            "lanes stored as they are": changed(CODES, rows.store_codes, unordered),
+        },
+    ),
+    Suite(
+        check_linear_sum,
+        half_rows.half(SUM).emulated,
+        {
+            "residual forgotten": half_changed(SUM, half_rows.TWINS[rows.add], lambda a, b: a),
+            "scale and bias fused": half_changed(SUM, rescale, fused_rescale),
+            "halves of the tokens exchanged": half_changed(
+                SUM, half_rows.load_quad, lambda *at: half_rows.load_quad(*at)[::-1]
+            ),
+        },
+    ),
+    Suite(
+        check_dense_f32,
+        DENSE.emulated,
+        {
+            "columns paired 02 13": changed(DENSE, rows.load_quad, crossed),
+            "scale and bias fused": changed(DENSE, rescale, fused_rescale),
+            "a saved quad in another order": changed(
+                DENSE, rows.saved_quad, lambda scratch, at: rows.saved_quad(scratch, at)[::-1]
+            ),
+        },
+    ),
+]
+
+# --- attention and norm ----------------------------------------------------------------------------------------------
+
+INTEGER, FLOAT, NORM = attention_u8s8.attention_u8s8, attention_f32.attention_f32, layernorm.layernorm_codes
+
+
+def check_integer_heads(version):
+    encoding.check_integer_attention(version, 64)
+
+
+def check_f32_heads(version):
+    encoding.check_f32_attention(version, 64)
+
+
+def check_norm(version):
+    encoding.check_layernorm(version, 32)
+
+
+def padding_counts(x, at, n, padded):
+    """Keys of padding take part in softmax."""
+    return exponentials(x, at, padded, padded)
+
+
+def squares_twice(a, b, c):
+    return isa_f32.vfmadd(a, b, isa_f32.vaddps(c, c))
+
+
+def twelve_bits(a, b):
+    """As if from an approximate reciprocal."""
+    return isa_f32.vdivps(a, b) * np.float32(1 - 2**-12)
+
+
+ATTENTION = [
+    Suite(
+        check_integer_heads,
+        INTEGER.emulated,
+        {
+            "codes not flipped": changed(INTEGER, vpxord, lambda a, b: a),
+            "compensation added": changed(INTEGER, vpsubd, lambda a, b: isa.vpaddd(a, b)),
+            "keys in the order of the tokens": changed(INTEGER, rows.place, lambda token: token),
+            "padding takes part": changed(INTEGER, exponentials, padding_counts),
+            "probabilities truncated": changed(INTEGER, vcvtps2dq, lambda x: np.trunc(x).astype(np.int32)),
+            "pair sums saturate": changed(INTEGER, vpdpbusd, pair_saturating),
+        },
+    ),
+    Suite(
+        check_f32_heads,
+        FLOAT.emulated,
+        {
+            "keys in the order of the tokens": changed(FLOAT, rows.place, lambda token: token),
+            "padding takes part": changed(FLOAT, exponentials, padding_counts),
+            "not divided by the sum": changed(FLOAT, rows.divide, lambda a, b: a),
+        },
+    ),
+    Suite(
+        check_norm,
+        half_rows.half(NORM).emulated,
+        {
+            "variance about 0": half_changed(NORM, half_rows.TWINS[rows.subtract], lambda a, b: a),
+            "not the root": half_changed(NORM, half_rows.TWINS[rows.root], lambda a: a),
+            "squares added twice": half_changed(NORM, vfmadd, squares_twice),
+            "division to twelve bits": half_changed(NORM, vdivps, twelve_bits),
+        },
+    ),
+]
+
+ENCODER = [*LINEAR, *ATTENTION]
