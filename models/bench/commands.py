@@ -41,6 +41,12 @@ Batches = Annotated[
     ),
 ]
 Density = Annotated[float | None, typer.Option(help=f"Share of the 4x1 blocks to keep; {DENSITY} if left out.")]
+Attention = Annotated[
+    bool | None,
+    typer.Option(
+        "--int8-attention/--f32-attention", help="What to compress attention to; INT8 if left out.", show_default=False
+    ),
+]
 Threads = Annotated[int, typer.Option(help="Threads of every engine.")]
 Engines = Annotated[
     list[str] | None,
@@ -58,6 +64,7 @@ def bench(
     tokens: Tokens = None,
     batch: Batches = None,
     density: Density = None,
+    int8_attention: Attention = None,
     threads: Threads = 1,
     engine: Engines = None,
     seconds: Seconds = 1.0,
@@ -77,10 +84,10 @@ def bench(
         check_plot(plot)
     for name in engine or []:
         load_engine(name)
-    loaded = _load(model, density)
+    loaded = _load(model, density, int8_attention)
     positions = POSITIONS if loaded is None else loaded.model.config.positions
     plan = make_plan(scenario or [], tokens or [], batch or [], positions, Budget(threads, seconds, limit / 1e3))
-    packed = _packed(loaded, DENSITY if density is None else density)
+    packed = _packed(loaded, DENSITY if density is None else density, int8_attention is not False)
     report = _race(packed, NAME if model is None else str(model), plan, engine or [])
     if plot is not None:
         draw(report, plot)
@@ -101,8 +108,8 @@ def _check(threads: int, seconds: float, limit: float) -> None:
         raise ValueError(f"--limit is {limit:g}; need more than 0 and at most {LONGEST * 1e3:g} milliseconds")
 
 
-def _load(path: Path | None, density: float | None) -> "Dense | Packed | None":
-    """The user's model; None if there is none. ValueError for a density that cannot be."""
+def _load(path: Path | None, density: float | None, int8_attention: bool | None) -> "Dense | Packed | None":
+    """The user's model; None if there is none. ValueError for a density or an attention that cannot be."""
     from refimpl import check
     from refimpl.models import compress, packed_file
 
@@ -115,16 +122,23 @@ def _load(path: Path | None, density: float | None) -> "Dense | Packed | None":
         return compress.load(path)
     if density is not None:
         raise ValueError(f"{path} is packed already, so that --density cannot change it; leave it out")
+    if int8_attention is not None:
+        raise ValueError(
+            f"{path} is packed already, with its attention; leave --int8-attention and --f32-attention out"
+        )
     return packed_file.load(path)
 
 
-def _packed(loaded: "Dense | Packed | None", density: float) -> "Packed":
+def _packed(loaded: "Dense | Packed | None", density: float, int8_attention: bool) -> "Packed":
     from refimpl.models import compress
     from refimpl.models.bench.synthetic import synthetic
 
+    quantizer = compress.quantize_with_attention if int8_attention else compress.quantize
     if loaded is None:
-        return compress.pack(synthetic(density))
-    return compress.compress(loaded, read_texts(None), density) if isinstance(loaded, compress.Dense) else loaded
+        return compress.pack(synthetic(density, quantizer))
+    if isinstance(loaded, compress.Dense):
+        return compress.compress(loaded, read_texts(None), density, quantizer=quantizer)
+    return loaded
 
 
 def _race(packed: "Packed", name: str, plan: "Plan", added: list[str]) -> "Report":
@@ -155,4 +169,5 @@ def _race(packed: "Packed", name: str, plan: "Plan", added: list[str]) -> "Repor
                 task, description=f"{case.tokens} tokens, batch {case.batch}".ljust(22), advance=1
             ),
         )
-        return Report(name, packed.model.config, density_of(packed.model), plan, list(results))
+        attention = variants[0].attention
+        return Report(name, packed.model.config, density_of(packed.model), attention, plan, list(results))
