@@ -4,9 +4,9 @@
     output = session(ids, mask)            s64 (B, T) -> what the model's head gives
     session.run_texts(["a film that works"])
 
-Padding is never computed: the tokens of every text, those with a mask other than 0, are laid one after the other into
-panels of their own, and a token that is masked comes back as zeros. A text's bits do not depend on what else is in the
-batch. A batch of a new shape makes a new plan; the last PLANS are kept.
+Padding is not computed: the tokens of all texts, those with a mask other than 0, are laid one after the other into
+panels, each text from a multiple of ALIGN on, and a token that is masked comes back as zeros. A text's bits do not
+depend on what else is in the batch. A batch of a new shape makes a new plan; the last PLANS are kept.
 """
 
 import os
@@ -29,6 +29,8 @@ from refimpl.models.tokenizer import Tokenizer
 from refimpl.nn import NO_TAP, REFERENCE
 
 PLANS = 16
+ALIGN = 4
+"""Tokens: attention takes four keys at once."""
 
 
 class Ready(NamedTuple):
@@ -82,9 +84,10 @@ class Session:
     def shape(self, mask: np.ndarray) -> Shape:
         """Of the plan for a batch with this mask."""
         counts = np.count_nonzero(mask, axis=1)
-        width = choose_width(counts)
-        panels = -(-counts // width)
-        return Shape(width, int(panels.sum()), len(counts), int(panels.max()), mask.size, self.threads)
+        first, total = lay_out(counts)
+        width = choose_width(total)
+        most = -(-(first % width + counts) // width)
+        return Shape(width, -(-total // width), len(counts), int(most.max()), mask.size, self.threads)
 
     def check(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> None:
         """Raises what ``__call__`` raises for arrays that do not fit."""
@@ -131,12 +134,18 @@ class Session:
                 look(step, ready)
 
 
-def choose_width(counts: np.ndarray) -> int:
-    """Tokens in a panel, for texts of so many tokens: the wide one unless the half one leaves far less padding.
+def lay_out(counts: np.ndarray) -> tuple[np.ndarray, int]:
+    """Texts of so many tokens -> s64 (texts,), where each begins, and the end of the last."""
+    ends = np.cumsum(-(-counts // ALIGN) * ALIGN)
+    return np.concatenate([[0], ends[:-1]]), int(ends[-1])
+
+
+def choose_width(tokens: int) -> int:
+    """Tokens in a panel, for so many in all: the wide one unless the half one leaves far less padding.
 
     A panel of 32 tokens takes about 0.62 of the time of one of 64.
     """
-    wide, half = (int((-(-counts // width)).sum()) for width in (WIDE, HALF))
+    wide, half = (-(-tokens // width) for width in (WIDE, HALF))
     return HALF if 0.62 * half < wide else WIDE
 
 
@@ -160,19 +169,18 @@ def bind(plan: Plan, arena: np.ndarray) -> Ready:
 
 def fill(ready: Ready, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> None:
     """Lay a batch into the plan's inputs."""
-    arrays, width = ready.arrays, ready.plan.shape.width
+    arrays, tokens = ready.arrays, ids.shape[1]
     for name in plans.TOKENS:
         arrays[name][:] = 0
     arrays["sources"][:] = -1
-    panel, tokens = 0, ids.shape[1]
-    for text in range(len(ids)):
+    arrays["lengths"][:] = np.count_nonzero(mask, axis=1)
+    arrays["first"][:] = lay_out(arrays["lengths"])[0]
+    for text, first in enumerate(arrays["first"]):
         places = np.flatnonzero(mask[text])
-        here = slice(panel * width, panel * width + places.size)
+        here = slice(first, first + places.size)
         arrays["ids"][here], arrays["types"][here], arrays["places"][here] = (
             ids[text, places],
             types[text, places],
             places,
         )
         arrays["sources"][text * tokens + places] = np.arange(here.start, here.stop)
-        arrays["first"][text], arrays["lengths"][text] = panel, places.size
-        panel += -(-places.size // width)
