@@ -22,10 +22,8 @@ from refimpl.quant import ZERO_POINT
 
 INTEGER_LAYERS = ("MatMulIntegerToFloat", "QLinearMatMul")
 LEVELS = {True: ort.GraphOptimizationLevel.ORT_ENABLE_ALL, False: ort.GraphOptimizationLevel.ORT_DISABLE_ALL}
-ARRAYS = {
-    f"tensor({name})"
-    for name in ("float", "double", "float16", "bool", *(f"{sign}int{n}" for sign in ("", "u") for n in (8, 16, 32, 64)))
-}
+INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+ARRAYS = {f"tensor({name})" for name in ("float", "double", "float16", "bool", *INTEGERS)}
 """The types that NumPy has too."""
 
 
@@ -35,13 +33,14 @@ def open_graph(path: Path, tensors: Sequence[str] | None, threads: int = 1, opti
     written = node_outputs(made)
     forced = tensors if tensors is not None else [] if optimize else written
     with tempfile.TemporaryDirectory() as folder:
-        session, runs = _open(made, forced, _options(threads, optimize, Path(path).parent, s8=bool(tensors)), folder)
+        first, second = (Path(folder, name) for name in ("first", "second"))
+        session, runs = _open(made, forced, _options(threads, optimize, Path(path).parent, s8=bool(tensors)), first)
         missing = {}
         if optimize and tensors is None:
             left, folded = set(node_outputs(runs)), {constant.name for constant in runs.graph.initializer}
             missing = {name: FOLDED if name in folded else FUSED for name in written if name not in left}
-            again = _options(threads, False, Path(folder), s8=False)
-            session, runs = _open(runs, [name for name in written if name in left], again, folder)
+            again = _options(threads, False, first, s8=False)
+            session, runs = _open(runs, [name for name in written if name in left], again, second)
     foreign = {node.name: f"its type is {node.type}" for node in session.get_outputs() if node.type not in ARRAYS}
     names = [node.name for node in session.get_outputs() if node.name not in foreign]
 
@@ -71,9 +70,10 @@ def _options(threads: int, optimize: bool, folder: Path, s8: bool) -> ort.Sessio
 
 
 def _open(
-    made: onnx.ModelProto, tensors: Iterable[str], options: ort.SessionOptions, folder: str
+    made: onnx.ModelProto, tensors: Iterable[str], options: ort.SessionOptions, folder: Path
 ) -> tuple[ort.InferenceSession, onnx.ModelProto]:
-    """A session with these outputs too, and the graph that it runs; its large constants stay in ``folder``."""
+    """A session with these outputs too, and the graph that it runs, whose large constants are put into ``folder``."""
+    folder.mkdir()
     present = {output.name for output in made.graph.output}
     made.graph.output.extend(helper.make_empty_tensor_value_info(t) for t in dict.fromkeys(tensors) if t not in present)
     options.optimized_model_filepath = f"{folder}/optimized.onnx"
