@@ -47,6 +47,8 @@ Timeout = Annotated[float, typer.Option(help="Seconds that the engine may take."
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table.")]
 
+LABELS = {"products": "u8 x s8 products"}
+
 
 def record(
     model: Model,
@@ -113,7 +115,7 @@ def _facts(info: dict[str, Any], not_exposed: dict[str, str], stored: int, outpu
 
     return {
         "file": str(output),
-        "megabytes": output.stat().st_size / 1e6,
+        "size": output.stat().st_size,
         "engine": f"{info['engine']} {info['version']}".strip(),
         "isa": info["isa"],
         "cpu": info["emulator"] or f"{info['cpu']['model']} ({info['cpu']['name']})",
@@ -132,7 +134,7 @@ def _show(facts: dict[str, Any]) -> None:
             continue
         if isinstance(value, dict):
             pairs = sorted(value.items(), key=lambda item: (-item[1] if isinstance(item[1], int) else 0, item[0]))
-            value = ", ".join(f"{name}={n}" if isinstance(n, str) else f"{n} {name}" for name, n in pairs) or "-"
-        words = {"products": "u8 x s8 products"}.get(key, key)
-        table.add_row(words, escape(f"{value:.2f} MB" if isinstance(value, float) else str(value)))
+            words = (f"{name}={n}" if isinstance(n, str) else f"{n} {name}" for name, n in pairs)
+            value = ", ".join(words) or "-"
+        table.add_row(LABELS.get(key, key), escape(f"{value / 1e6:.2f} MB" if key == "size" else str(value)))
     console().print(table)

@@ -52,11 +52,12 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _from_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            raise ValueError("it is a single array")
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
+        with open(path, "rb") as file:  # NumPy itself leaves a damaged one open
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                raise ValueError("it is a single array")
+            with loaded:
+                return {name: loaded[name] for name in loaded.files}
     except DAMAGED as error:
         raise ValueError(f"{path} is not a .npz file of arrays: {error}") from None
 
