@@ -15,6 +15,7 @@ from rich.markup import escape
 from refimpl import __version__
 from refimpl.models.bench import commands as bench_commands
 from refimpl.models.explain import commands as explain_commands
+from refimpl.models.records import commands as records_commands
 from refimpl.models.terminal import console, print_json, read_texts, say, sentence, show_warnings
 
 if TYPE_CHECKING:
@@ -158,20 +159,11 @@ def info(model: ModelPath = None, as_json: AsJson = False) -> None:
 app.command()(explain_commands.explain)
 app.command()(explain_commands.asm)
 app.command()(bench_commands.bench)
+app.command()(records_commands.record)
 
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
-
-
-def _check_output(path: Path, force: bool) -> None:
-    from refimpl.models.files import check_folder
-
-    check_folder(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; need the name of a file")
-    if path.exists() and not force:
-        raise ValueError(f"{path} exists; name another file, or --force to replace it")
 
 
 @app.command()
@@ -187,9 +179,10 @@ def compress(
     from refimpl import check
     from refimpl.models import compress as stages
     from refimpl.models import packed_file
+    from refimpl.models.files import check_output
 
     check.fraction("sparsity", sparsity)
-    _check_output(output, force)
+    check_output(output, force)
     quantizer = stages.quantize_with_attention if int8_attention else stages.quantize
     packed = stages.compress(_load_dense(model), read_texts(text), 1 - sparsity, quantizer=quantizer)
     packed_file.save(packed, output)
@@ -201,8 +194,9 @@ def export(output: Output, model: ModelPath = None, force: Force = False) -> Non
     """Write a model as ONNX: f32 from a Hugging Face directory, INT8 (QDQ) from a packed file."""
     from refimpl.models import compress as stages
     from refimpl.models.export import export_onnx
+    from refimpl.models.files import check_output
 
-    _check_output(output, force)
+    check_output(output, force)
     loaded = _load(model)
     packed = isinstance(loaded, stages.Packed)
     export_onnx(stages.unpack(loaded).model if packed else loaded.model, output)  # type: ignore[arg-type]

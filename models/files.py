@@ -31,6 +31,15 @@ def check_folder(path: Path) -> None:
         raise FileNotFoundError(f"{Path(path).parent} is not a folder; create it first")
 
 
+def check_output(path: Path, force: bool) -> None:
+    """Raise ValueError unless ``path`` may be written: no folder, and not there yet or to be replaced by force."""
+    check_folder(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; need the name of a file")
+    if path.exists() and not force:
+        raise ValueError(f"{path} exists; name another file, or --force to replace it")
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)

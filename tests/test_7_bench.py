@@ -20,7 +20,7 @@ from refimpl.models import compress, engines, packed_file
 from refimpl.models.bench import case as cases
 from refimpl.models.bench import gate, measuring, variants
 from refimpl.models.bench.case import FAILED, TIMED, WRONG, Result, measure
-from refimpl.models.bench.contestants import Candidate, Contestant, contestants, load_engine
+from refimpl.models.bench.contestants import Candidate, Contestant, contestants
 from refimpl.models.bench.measuring import Samples
 from refimpl.models.bench.plan import BATCHES, LATENCY, LONG, PRODUCTION, SCENARIOS, THROUGHPUT, TOKENS, Budget, Case
 from refimpl.models.bench.plan import make_plan as plan_of
@@ -29,6 +29,7 @@ from refimpl.models.bench.report import Report, density_of
 from refimpl.models.bench.standings import Entry, run, standings
 from refimpl.models.bench.synthetic import OUTLIER, synthetic
 from refimpl.models.bert import forward, linears
+from refimpl.models.engines.others import load_function
 from refimpl.models.information import sparsity
 from refimpl.nn import EncoderLayer
 from refimpl.quant import QUANTIZED, QuantizedLinear, dequantize_weight
@@ -585,7 +586,7 @@ def test_who_takes_part(quantized, files, toy):
 @NEEDS_JIT
 def test_a_broken_engine(toy, name, message):
     with pytest.raises(ValueError, match=message):
-        load_engine(name)
+        load_function(name)
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -73,17 +73,17 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Race our engine against every engine installed: latency, throughput, and throughput under a time limit."""
-    from refimpl.models.bench.contestants import load_engine
     from refimpl.models.bench.plot import check_plot
     from refimpl.models.bench.plot import plot as draw
     from refimpl.models.bench.show import show
     from refimpl.models.bench.synthetic import NAME, POSITIONS
+    from refimpl.models.engines.others import load_function
 
     _check(threads, seconds, limit)
     if plot is not None:
         check_plot(plot)
     for name in engine or []:
-        load_engine(name)
+        load_function(name)
     loaded = _load(model, density, int8_attention)
     positions = POSITIONS if loaded is None else loaded.model.config.positions
     plan = make_plan(scenario or [], tokens or [], batch or [], positions, Budget(threads, seconds, limit / 1e3))
