@@ -198,16 +198,27 @@ GELU = Family(
 # --- bf16 ------------------------------------------------------------------------------------------------------------
 
 
+def _tiny(shape: tuple[int, int], seed: int) -> np.ndarray:
+    """Numbers near 2**-64, positive, and 2**-60 in the two channels that are added first."""
+    x = np.abs(draw.bell(shape, seed)) * F32(2**-64)
+    x[:, :2] = 2**-60
+    return x
+
+
 def _halves() -> list[Operands]:
-    def case(name: str, about: str, n: int, m: int, k: int) -> Operands:
-        a, w = vcvtneps2bf16(draw.bell((n, k), 140 + k)), vcvtneps2bf16(draw.bell((m, k), 141 + k))
+    def case(name: str, about: str, a: np.ndarray, w: np.ndarray) -> Operands:
+        a, w = vcvtneps2bf16(a), vcvtneps2bf16(w)
         return Operands(name, about, {"a": a, "w": w, "values": vnni2.pack(w).values})
 
+    def bells(n: int, m: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+        return draw.bell((n, k), 140 + k), draw.bell((m, k), 141 + k)
+
     return [
-        case("one", "M = N = K = 1", 1, 1, 1),
-        case("tails", "tails of everything, K odd", 7, 5, 9),
-        case("two_tiles", "more than one tile", 13, 67, 12),
-        case("bert", "a slice of a layer", 2, 4, 384),
+        case("one", "M = N = K = 1", *bells(1, 1, 1)),
+        case("tails", "tails of everything, K odd", *bells(7, 5, 9)),
+        case("two_tiles", "more than one tile", *bells(13, 67, 12)),
+        case("tiny", "products below 2^-126 that a fused sum keeps", _tiny((2, 10), 150), _tiny((3, 10), 151)),
+        case("bert", "a slice of a layer", *bells(2, 4, 384)),
     ]
 
 
