@@ -51,13 +51,18 @@ def atomic_folder(path: Path, replaceable: Callable[[Path], bool]) -> Iterator[P
     if path.is_dir() and any(path.iterdir()) and not replaceable(path):
         raise ValueError(f"{path} holds other files; name another folder")
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=path.name + "."))
-    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=path.name + ".old."))
+    old = temporary.with_name(temporary.name + ".old")
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
         if path.exists():
             path.replace(old)
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except OSError:
+            if old.exists():
+                old.replace(path)
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

@@ -23,17 +23,16 @@ import test_5_layouts as layouts
 import test_5_rowwise as rowwise
 import test_5_saturating as saturating
 from safetensors.numpy import load_file
+from test_cli import one_line, refimpl  # noqa: F401
 from test_mutants import SUITES
 
-from refimpl.models.cli import app, main
-from refimpl.models.vectors import case as cases
+from refimpl.kernels.layout import bsr4x1
 from refimpl.models.vectors.case import Expected, accepted, prove
 from refimpl.models.vectors.suite import FAMILIES, find
 from refimpl.models.vectors.write import write
 from refimpl.nn.params import Norm
 
 HERE = Path(__file__).parent
-C = Path(cases.__file__).parent
 CASES = {name: family.cases() for name, family in FAMILIES.items()}
 SOURCE = {
     name: "products" if name.endswith(("s32", "shifted", "saturating")) else
@@ -104,6 +103,7 @@ def test_data_reach_the_hard_cases():
         for case in CASES[name]:
             bounds = [e.bound for e in case.expected.values() if e.bound is not None]
             assert all(np.isfinite(bound).all() for bound in bounds)
+            assert not case.operands.inputs.keys() & case.expected.keys()
 
 
 def published(kernel, name):
@@ -133,7 +133,8 @@ def test_published_numbers():
         np.testing.assert_array_equal(clipped[:, :2], exact[:, :2])
     exact, clipped = (published(f"gemm_s8s8s32_shifted{s}", "onednn_476") for s in ("", "_pair_saturating"))
     assert np.argwhere(exact != clipped).tolist() == [[0, 2], [1, 2], [3, 2]]
-    assert (exact[[0, 1, 3], 2].tolist(), clipped[[0, 1, 3], 2].tolist()) == ([20064, 21140, 29969], [15387, 14763, 13713])  # fmt: skip
+    assert exact[[0, 1, 3], 2].tolist() == [20064, 21140, 29969]
+    assert clipped[[0, 1, 3], 2].tolist() == [15387, 14763, 13713]
     assert published("gemm_s8s8s32_shifted", "onednn_document").item() == 32258
     assert published("gemm_s8s8s32_shifted_pair_saturating", "onednn_document").item() == 255
 
@@ -149,6 +150,71 @@ def test_nan_is_outside_every_bound():
     assert wide.accepts(np.ones(2, np.float32))
     assert not wide.accepts(np.array([0, np.nan], np.float32))
     assert not Expected(np.zeros(1, np.float32)).accepts(-np.zeros(1, np.float32))
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_command(refimpl, one_line, tmp_path, monkeypatch):  # noqa: F811
+    path = tmp_path / "suite"
+    status, out, _ = refimpl("vectors", path, "--kernel", "gelu", "--kernel", "softmax", "--json")
+    report = json.loads(out)
+    assert (status, report["kernels"], report["cases"]) == (0, 2, len(CASES["gelu"]) + len(CASES["softmax"]))
+    assert report["bytes"] == sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    assert {file.name for file in path.iterdir()} == {
+        "manifest.json", "refimpl_vectors.h", "check.c", "example.c", "README.txt", "gelu", "softmax"
+    }  # fmt: skip
+    assert bsr4x1.__doc__.strip() in (path / "refimpl_vectors.h").read_text()
+    assert "holds a suite; name another folder, or --force to replace it" in one_line("vectors", path)
+    status, out, _ = refimpl("vectors", path, "--kernel", "rescale", "--force")
+    said = f"{path}: 1 kernels, 3 cases, {size(path):.1f} MB; they reject 5 wrong versions. Next: README.txt there"
+    assert (status, " ".join(out.split())) == (0, said)
+    monkeypatch.setattr("refimpl.models.vectors.write.header", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write(path, find(["gelu"]), force=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["suite"]
+    assert (path / "rescale").is_dir()
+
+
+def size(path):
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
+
+
+def test_a_folder_that_cannot_give_way_stays(monkeypatch, tmp_path):
+    path = tmp_path / "suite"
+    write(path, find(["gelu"]))
+    true = Path.replace
+
+    def replace(self, target):
+        if self.name.startswith("suite.") and not self.name.endswith(".old"):
+            raise OSError("no")
+        return true(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(OSError, match="no"):
+        write(path, find(["softmax"]), force=True)
+    assert (path / "gelu").is_dir()
+    assert [file.name for file in tmp_path.iterdir()] == ["suite"]
+
+
+def test_list(refimpl):  # noqa: F811
+    _, out, _ = refimpl("vectors", "--list", "--kernel", "gemm_s8s8s32_shifted")
+    assert "acc[n, m] = sum_k (a[n, k] + 128) w[m, k]" in out
+    assert max(map(len, out.splitlines())) <= 100
+    listed = json.loads(refimpl("vectors", "--list", "--json")[1])
+    assert [kernel["kernel"] for kernel in listed] == list(FAMILIES)
+    assert {"case", "about", "dims", "source", "kills"} == listed[0]["cases"][0].keys()
+
+
+def test_mistakes(one_line, tmp_path):  # noqa: F811
+    (tmp_path / "file").write_text("")
+    assert "there are no vectors for 'gemm'; nearest is gemm_bf16" in one_line("vectors", "--kernel", "gemm")
+    assert "no folder was given; need DIR, or --list" in one_line("vectors")
+    assert "is not a folder; create it first" in one_line("vectors", tmp_path / "a" / "b", "--kernel", "gelu")
+    assert "is a file; need the name of a folder" in one_line("vectors", tmp_path / "file", "--kernel", "gelu")
+    error = one_line("vectors", tmp_path, "--kernel", "gelu", "--force")
+    assert "holds other files; name another folder" in error
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
 # --- in C ------------------------------------------------------------------------------------------------------------

@@ -3,11 +3,12 @@
 import difflib
 from collections.abc import Sequence
 
-from refimpl.models.vectors import codes, products, rows
+from refimpl.models.vectors import codes, halves, products, rows, sums
 from refimpl.models.vectors.case import Family
 
 FAMILIES: dict[str, Family] = {
-    family.kernel: family for family in (*products.families(), *codes.FAMILIES, *rows.FAMILIES)
+    family.kernel: family
+    for family in (*products.families(), *sums.FAMILIES, *codes.FAMILIES, *rows.FAMILIES, halves.GEMM_BF16)
 }
 
 
