@@ -167,7 +167,7 @@ def test_the_command(refimpl, one_line, tmp_path, monkeypatch):  # noqa: F811
     assert bsr4x1.__doc__.strip() in (path / "refimpl_vectors.h").read_text()
     assert "holds a suite; name another folder, or --force to replace it" in one_line("vectors", path)
     status, out, _ = refimpl("vectors", path, "--kernel", "rescale", "--force")
-    said = f"{path}: 1 kernels, 3 cases, {size(path):.1f} MB; they reject 5 wrong versions. Next: README.txt there"
+    said = f"{path}: 3 cases for 1 kernel, {size(path):.1f} MB; they reject 5 wrong versions. Next: README.txt there"
     assert (status, " ".join(out.split())) == (0, said)
     monkeypatch.setattr("refimpl.models.vectors.write.header", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):

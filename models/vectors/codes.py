@@ -28,11 +28,11 @@ def _ties(scale: float) -> np.ndarray:
 def _quantized() -> list[Operands]:
     far = np.array([[-3e38, 3e38, -0.0, 1e-45, -1e-45, 127.5, -128.5, 500, -500]], F32)
     return [
-        Operands("ties", "halves and their neighbours, both limits", {"x": _ties(1), "scale": F32(1)[...]}),
-        Operands("division", "x / scale is no product", {"x": _ties(0.0213), "scale": F32(0.0213)[...]}),
-        Operands("far", "large, tiny, negative zero", {"x": far, "scale": F32(1)[...]}),
-        Operands("small_scale", "quotients beyond f32", {"x": far, "scale": F32(1e-30)[...]}),
-        Operands("bert", "a slice of a layer's input", {"x": draw.bell((3, 384), 90), "scale": F32(0.0191)[...]}),
+        Operands("ties", "halves and their neighbours, both limits", {"x": _ties(1), "scale": draw.scalar(1)}),
+        Operands("division", "x / scale is no product", {"x": _ties(0.0213), "scale": draw.scalar(0.0213)}),
+        Operands("far", "large, tiny, negative zero", {"x": far, "scale": draw.scalar(1)}),
+        Operands("small_scale", "quotients beyond f32", {"x": far, "scale": draw.scalar(1e-30)}),
+        Operands("bert", "a slice of a layer's input", {"x": draw.bell((3, 384), 90), "scale": draw.scalar(0.0191)}),
     ]
 
 
@@ -80,13 +80,13 @@ def _weights() -> list[Operands]:
     return [
         Operands("guard", "a row of zeros, and rows whose scale would be subnormal or 0: scale 1", {"w": guard}),
         Operands("ties", "halves of a scale that has no exact reciprocal", {"w": ties}),
-        Operands("exact_ties", "halves of the scale 1", {"w": np.arange(-127, 127.5, 0.5, F32)[None]}),
+        Operands("exact_ties", "halves of the scale 1", {"w": np.arange(-254, 255).astype(F32)[None] / F32(2)}),
         Operands("layer", "a slice of a weight", {"w": draw.bell((12, 96), 91) * F32(0.05)}),
     ]
 
 
 def _quantize_weight(
-    inputs: Arrays, axis: int | None = 1, limit: int = 127, least: float = SMALLEST_NORMAL, **how: object
+    inputs: Arrays, axis: int | None = 1, limit: int = 127, least: float = float(SMALLEST_NORMAL), **how: object
 ) -> dict[str, np.ndarray]:
     w = inputs["w"]
     scale = np.broadcast_to(np.abs(w).max(axis, keepdims=True) / F32(limit), (len(w), 1))
@@ -145,7 +145,7 @@ QUANTIZE_PROBS = Family(
 def _looked_up() -> list[Operands]:
     from refimpl.kernels.rowwise.gelu_u8_table import table
 
-    made = table(F32(0.0421)[...], F32(0.0317)[...])
+    made = table(draw.scalar(0.0421), draw.scalar(0.0317))
     return [
         Operands("all", "every code", {"codes": np.arange(256, dtype=np.uint8)[None], "table": made}),
         Operands("tail", "no multiple of 64", {"codes": draw.codes((3, 37), 92), "table": made}),

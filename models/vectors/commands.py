@@ -38,8 +38,8 @@ def vectors(
         print_json(report)
     else:
         console().print(
-            f"{folder}: {report['kernels']} kernels, {report['cases']} cases, {report['bytes'] / 1e6:.1f} MB; they"
-            f" reject {report['faults']} wrong versions. Next: README.txt there",
+            f"{folder}: {report['cases']} cases for {report['kernels']} kernel{'s' * (report['kernels'] != 1)},"
+            f" {report['bytes'] / 1e6:.1f} MB; they reject {report['faults']} wrong versions. Next: README.txt there",
             markup=False,
         )
 
@@ -59,7 +59,7 @@ def _list(families: "list[Family]", as_json: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    listed = [
+    listed: list[dict[str, Any]] = [
         {"kernel": family.kernel, "contract": family.contract, "faults": list(family.faults),
          "cases": [{"case": case.operands.name, "about": case.operands.about, "dims": case.dims,
                     "source": case.operands.source, "kills": case.kills} for case in family.cases()]}
@@ -70,11 +70,11 @@ def _list(families: "list[Family]", as_json: bool) -> None:
         return
     screen = console()
     for kernel in listed:
-        screen.print(f"\n[bold]{kernel['kernel']}[/]  {escape(str(kernel['contract']))}")
+        screen.print(f"\n[bold]{kernel['kernel']}[/]  {escape(kernel['contract'])}")
         table = Table(box=None, pad_edge=False)
         for column in ("case", "dims", "kills", "about"):
             table.add_column(column, justify="right" if column == "kills" else "left")
-        for case in kernel["cases"]:  # type: ignore[attr-defined]
+        for case in kernel["cases"]:
             dims = " ".join(f"{letter} {length}" for letter, length in case["dims"].items())
             kills = f"{len(case['kills'])} of {len(kernel['faults'])}"
             table.add_row(case["case"], dims, kills, case["about"])

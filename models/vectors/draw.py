@@ -33,3 +33,8 @@ def bell(shape: tuple[int, ...], seed: int) -> np.ndarray:
     """f32 of mean 0 and variance 1, nearly normal: twelve numbers of 0 ... 1, added, minus 6."""
     uniform = (words((*shape, 12), seed) >> np.uint64(40)).astype(np.float64) / 2**24
     return (uniform.sum(-1) - 6).astype(np.float32)
+
+
+def scalar(x: float) -> np.ndarray:
+    """f32 ()."""
+    return np.array(x, np.float32)

@@ -41,12 +41,20 @@ typedef struct {
     unsigned char *data;
 } refimpl_case;
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* An array of the case by its name, at a multiple of 64 bytes; ends the program if there is none. */
 const void *refimpl_get(const refimpl_case *c, const char *name);
 
 /* You write this one: fill out, which has the shape and dtype that the output's name says in the manifest (f32 where
    the kind is "within"), from the case's inputs. Return nonzero for a kernel or an output that you do not make. */
 int refimpl_kernel(const refimpl_case *c, const char *output, void *out);
+
+#ifdef __cplusplus
+}
+#endif
 """
 
 

@@ -16,7 +16,7 @@ def _shifts(m: int, k: int) -> np.ndarray:
 
 def _with_scales(a: np.ndarray, w: np.ndarray, weight_scale: np.ndarray | None = None) -> dict[str, np.ndarray]:
     scale = _shifts(*w.shape) if weight_scale is None else weight_scale
-    return {"a": a, "w": w, "input_scale": F32(1)[...], "weight_scale": scale, "output_scale": F32(1)[...]}
+    return {"a": a, "w": w, "input_scale": draw.scalar(1), "weight_scale": scale, "output_scale": draw.scalar(1)}
 
 
 def _extremes() -> dict[str, np.ndarray]:
@@ -61,8 +61,8 @@ def _bert() -> dict[str, np.ndarray]:
     w *= (draw.integers(0, 9, (16, 192), 61) < 2).repeat(4, 0)
     a = (np.rint(draw.bell((7, 192), 62) * 30).clip(-128, 127) + 128).astype(np.uint8)
     weight_scale = (0.001 + draw.integers(0, 999, (64,), 63) * 1e-6).astype(F32)
-    return {"a": a, "w": w, "input_scale": F32(0.0213)[...], "weight_scale": weight_scale,
-            "output_scale": F32(0.0117)[...]}  # fmt: skip
+    return {"a": a, "w": w, "input_scale": draw.scalar(0.0213), "weight_scale": weight_scale,
+            "output_scale": draw.scalar(0.0117)}  # fmt: skip
 
 
 def u8s8() -> list[Operands]:

@@ -74,7 +74,8 @@ WRONG_DOTS: dict[str, Dot] = {
 
 def _tiles(values: np.ndarray) -> Quads:
     """VNNI-4 tiles, s8 (tiles, steps, 64, 4)."""
-    tile, step, channel = np.indices(values.shape[:3])
+    indices: np.ndarray = np.indices(values.shape[:3])
+    tile, step, channel = indices
     column = vnni4.QUAD * step[..., None] + np.arange(vnni4.QUAD)
     return Quads((vnni4.TILE * tile + channel).reshape(-1), column.reshape(-1, 4), values.reshape(-1, 4))
 
@@ -103,9 +104,9 @@ def dense_first_tile(inputs: Arrays) -> Quads:
 
 def expanded(inputs: Arrays, first: slice = slice(None), starts: np.ndarray | None = None) -> Quads:
     """``bitmask``: the nonzero bytes in their places. ``first`` orders the bits, ``starts`` replaces the layout's."""
-    live = np.unpackbits(inputs["masks"].astype("<u8").view(np.uint8), bitorder="little").astype(bool)
-    live = live.reshape(-1, bitmask.BITS)[:, first].reshape(*_tile_shape(inputs), 64, 4)
-    values = np.zeros(live.shape, np.int8)
+    bits = np.unpackbits(inputs["masks"].astype("<u8").view(np.uint8), bitorder="little").astype(bool)
+    live = bits.reshape(-1, bitmask.BITS)[:, first].reshape(*_tile_shape(inputs), 64, 4)
+    values: np.ndarray = np.zeros(live.shape, np.int8)
     for tile, alive, start in zip(values, live, inputs["starts"] if starts is None else starts, strict=False):
         tile[alive] = inputs["values"][start : start + np.count_nonzero(alive)]
     return _tiles(values)

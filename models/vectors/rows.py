@@ -88,7 +88,7 @@ def _norms(with_residual: bool = False) -> list[Operands]:
         inputs = {"x": x, "weight": draw.bell((d,), seed) * F32(0.2) + F32(1), "bias": draw.bell((d,), seed + 1)}
         if with_residual:
             inputs["residual"] = draw.bell(x.shape, seed + 2) * np.abs(x).max(initial=0) * F32(0.5)
-        return Operands(name, about, inputs | {"eps": F32(eps)[...]})
+        return Operands(name, about, inputs | {"eps": draw.scalar(eps)})
 
     wide = draw.bell((3, 70), 110) * F32(3) + F32(2)
     return [
@@ -167,7 +167,7 @@ def _gelus() -> list[Operands]:
     ends = np.array([[0.0, -0.0, 1e-30, -1e-30, 5.6, -5.6, 30, -30, 3e38, -3e38, 0.7, -0.7, 1, -1, 3, -3, 2]], F32)
     return [
         Operands("ends", "zero, tiny, where erf is 1, the largest", {"x": ends}),
-        Operands("grid", "-8 ... 8 in steps of 1/16", {"x": np.arange(-8, 8 + 1 / 16, 1 / 16, F32)[None]}),
+        Operands("grid", "-8 ... 8 in steps of 1/16", {"x": np.arange(-128, 129).astype(F32)[None] / F32(16)}),
         Operands("bert", "a slice of an intermediate layer", {"x": draw.bell((3, 100), 130) * F32(2)}),
     ]
 

@@ -3,6 +3,7 @@
 The oracles are ``refimpl.quant``; a contract here is one sentence of theirs.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -26,15 +27,15 @@ def _scales(m: int, seed: int) -> np.ndarray:
 
 def _near_ties(name: str, about: str, low: float, seed: int) -> Operands:
     """The accumulators whose codes lie nearest to a tie: there every rounding of the multiplier shows."""
-    a, y = F32(0.0213), F32(0.00117)
+    a, y = draw.scalar(0.0213), draw.scalar(0.00117)
     w = ((low + draw.integers(0, 999, (16,), seed) * (low / 999)) * y / a).astype(F32)
     acc = np.rint((np.arange(-127.5, 127, 4)[:, None]) / (a.astype(np.float64) * w / y)).astype(np.int32)
-    return Operands(name, about, {"acc": acc, "input_scale": a[...], "weight_scale": w, "output_scale": y[...]})
+    return Operands(name, about, {"acc": acc, "input_scale": a, "weight_scale": w, "output_scale": y})
 
 
 def _requantized() -> list[Operands]:
-    half = {"input_scale": F32(0.5)[...], "weight_scale": np.ones(1, F32), "output_scale": F32(1)[...]}
-    odd = {"input_scale": F32(0.0213)[...], "weight_scale": _scales(96, 80), "output_scale": F32(0.00117)[...]}
+    half = {"input_scale": draw.scalar(0.5), "weight_scale": np.ones(1, F32), "output_scale": draw.scalar(1)}
+    odd = {"input_scale": draw.scalar(0.0213), "weight_scale": _scales(96, 80), "output_scale": draw.scalar(0.00117)}
     return [
         Operands("ties", "every tie, and both limits", {"acc": np.arange(-261, 262, dtype=np.int32)[:, None], **half}),
         _near_ties("near_ties", "as near to ties as accumulators below 2^24 come", 1e-5, 82),
@@ -43,7 +44,8 @@ def _requantized() -> list[Operands]:
         Operands(
             "wide", "s32 to its ends",
             {"acc": np.array([[-(2**31), 2**31 - 1, 2**24 + 1, -(2**24) - 1, 0]], np.int32),
-             "input_scale": F32(1)[...], "weight_scale": F32([1, 1, 2**-18, 2**-18, 1]), "output_scale": F32(1)[...]},
+             "input_scale": draw.scalar(1), "output_scale": draw.scalar(1),
+             "weight_scale": np.array([1, 1, 2**-18, 2**-18, 1], F32)},
         ),
     ]  # fmt: skip
 
@@ -80,7 +82,11 @@ REQUANTIZE = Family(
 def _rescaled() -> list[Operands]:
     def case(name: str, about: str, acc: np.ndarray, seed: int) -> Operands:
         m = acc.shape[1]
-        scales = {"input_scale": F32(0.0213)[...], "weight_scale": _scales(m, seed), "bias": draw.bell((m,), seed + 1)}
+        scales = {
+            "input_scale": draw.scalar(0.0213),
+            "weight_scale": _scales(m, seed),
+            "bias": draw.bell((m,), seed + 1),
+        }
         return Operands(name, about, {"acc": acc, **scales})
 
     return [
@@ -90,8 +96,8 @@ def _rescaled() -> list[Operands]:
     ]
 
 
-def _y(function: Version) -> Version:
-    return lambda inputs: {"y": np.asarray(function(inputs), F32)}  # type: ignore[call-overload]
+def _y(function: Callable[[Arrays], np.ndarray]) -> Version:
+    return lambda inputs: {"y": function(inputs).astype(F32)}
 
 
 def _fused(i: Arrays) -> np.ndarray:
@@ -111,7 +117,7 @@ RESCALE = Family(
     {"N": ("acc", 0), "M": ("acc", 1)},
     lambda inputs: exactly(y=rescale(**inputs)),
     {
-        "fused": _y(_fused),  # type: ignore[arg-type]
+        "fused": _y(_fused),
         "input_scale_first": _y(lambda i: i["acc"].astype(F32) * i["input_scale"] * i["weight_scale"] + i["bias"]),
         "weight_scale_first": _y(lambda i: i["acc"].astype(F32) * i["weight_scale"] * i["input_scale"] + i["bias"]),
         "bias_forgotten": _y(lambda i: i["acc"].astype(F32) * (i["input_scale"] * i["weight_scale"])),
