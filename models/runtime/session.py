@@ -71,7 +71,7 @@ class Session:
             fill(ready, ids, mask, types)
             self.run(ready)
             hidden = ready.arrays["hidden"].reshape(*ids.shape, -1)
-            return np.asarray(self.weights.model.head(hidden, mask, REFERENCE, NO_TAP))
+            return np.asarray(self.weights.head(hidden, mask, REFERENCE, NO_TAP))
 
     def run_texts(self, texts: Sequence[Any]) -> np.ndarray:
         """Texts, or pairs of texts, in one batch. Raises ValueError for a session without a tokenizer."""
