@@ -46,10 +46,15 @@ def parallel(threads: int) -> Iterator[None]:
         _turn.release()
 
 
+def most_threads() -> int:
+    """As many as numba has."""
+    return int(config.NUMBA_NUM_THREADS)
+
+
 def check_threads(threads: int) -> None:
     """Raise ValueError unless numba has so many threads."""
-    if not 1 <= threads <= config.NUMBA_NUM_THREADS:
-        raise ValueError(f"threads is {threads}; need 1 to {config.NUMBA_NUM_THREADS}")
+    if not 1 <= threads <= most_threads():
+        raise ValueError(f"threads is {threads}; need 1 to {most_threads()}")
 
 
 def fastest(source: KernelSource) -> str:

@@ -16,6 +16,7 @@ from refimpl import __version__
 from refimpl.models.bench import commands as bench_commands
 from refimpl.models.explain import commands as explain_commands
 from refimpl.models.terminal import console, print_json, read_texts, say, sentence, show_warnings
+from refimpl.models.tune import commands as tune_commands
 
 if TYPE_CHECKING:
     from refimpl.models.compress import Dense, Packed
@@ -158,6 +159,7 @@ def info(model: ModelPath = None, as_json: AsJson = False) -> None:
 app.command()(explain_commands.explain)
 app.command()(explain_commands.asm)
 app.command()(bench_commands.bench)
+app.command()(tune_commands.tune)
 
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]

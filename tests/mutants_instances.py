@@ -1,9 +1,11 @@
-"""Plausible wrong ways to lay shared weights out. tests/test_mutants.py runs them."""
+"""Plausible wrong ways to lay shared weights out, and to choose among instances. tests/test_mutants.py runs them."""
 
 import test_7_instances as instances
+import test_7_tune as tune
 from mutants import Suite
 
 from refimpl.models.runtime.shared import lay_out
+from refimpl.models.tune.splits import fastest
 
 
 def named_by_digits(places):
@@ -34,6 +36,17 @@ def packed_tightly(places):
     return [known[place] for place in places], end
 
 
+def chosen(by, within):
+    def wrong(rows, limit=None):
+        return max((row for row in rows if limit is None or within(row, limit)), key=by, default=None)
+
+    return wrong
+
+
+def rate(row):
+    return row.rate
+
+
 INSTANCES = [
     Suite(
         instances.check_lay_out,
@@ -44,6 +57,16 @@ INSTANCES = [
             "known by the size alone": found_by("size"),
             "what appears twice is stored twice": each_anew,
             "not on cache lines": packed_tightly,
+        },
+    ),
+    Suite(
+        tune.check_fastest,
+        fastest,
+        {
+            "half of the batches are within": chosen(rate, lambda row, limit: row.samples.median <= limit),
+            "less than the limit": chosen(rate, lambda row, limit: row.samples.p90 < limit),
+            "the largest batch": chosen(lambda row: row.batch, lambda row, limit: row.samples.p90 <= limit),
+            "the quickest": chosen(lambda row: -row.samples.p90, lambda row, limit: row.samples.p90 <= limit),
         },
     ),
 ]
