@@ -6,7 +6,8 @@
 
 One instance with all threads has the shortest latency, several with few threads each do more in a second; ``refimpl
 tune`` measures which split suits a model and a machine. Instances are threads of this process or, with ``processes``,
-processes of their own, whose Python does not wait for each other's.
+processes of their own, whose Python does not wait for each other's; as always with multiprocessing, a script starts
+them under ``if __name__ == "__main__":``.
 
 A batch that cannot be run raises what a session raises, when its output is asked for, and harms no other batch. If the
 process of an instance is killed, the batch that it had raises RuntimeError, and the next one gets a new process.
