@@ -65,6 +65,6 @@ def _measure(packed: "Packed", tokens: int, seconds: float) -> "list[Row]":
         return measure(
             prepare(packed), found, tokens, seconds,
             lambda split, batch: progress.update(
-                task, description=f"{split.count} x {split.threads}, batch {batch}".ljust(18), advance=1
+                task, description=f"{split.instances} x {split.threads}, batch {batch}".ljust(18), advance=1
             ),
         )  # fmt: skip

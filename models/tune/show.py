@@ -41,7 +41,7 @@ def to_json(report: Report) -> dict[str, Any]:
 def _row(row: Row) -> dict[str, Any]:
     samples = row.samples
     return {
-        "instances": row.split.count,
+        "instances": row.split.instances,
         "threads": row.split.threads,
         "processes": row.split.processes,
         "batch": row.batch,
@@ -86,7 +86,7 @@ def _table(report: Report) -> Table:
         table.add_column(f"batch\n{size}", justify="right")
     cells = {(row.split, row.batch): _cell(row, report.limit) for row in report.rows}
     for split in dict.fromkeys(row.split for row in report.rows):
-        name = f"{split.count} x {split.threads}\n[dim]{'processes' if split.processes else ''}[/]"
+        name = f"{split.instances} x {split.threads}\n[dim]{'processes' if split.processes else ''}[/]"
         table.add_row(name, *(cells.get((split, size), "") for size in sizes))
     return table
 

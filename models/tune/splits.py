@@ -14,13 +14,13 @@ from refimpl.models.bench.measuring import Samples
 class Split(NamedTuple):
     """What ``Instances`` is given."""
 
-    count: int
+    instances: int
     threads: int
     processes: bool = False
 
     def python(self) -> str:
         """The call."""
-        return f"Instances(packed, {self.count}, threads={self.threads}{', processes=True' * self.processes})"
+        return f"Instances(packed, {self.instances}, threads={self.threads}{', processes=True' * self.processes})"
 
 
 class Row(NamedTuple):
@@ -35,7 +35,7 @@ class Row(NamedTuple):
 def splits(cores: int, most_threads: int) -> list[Split]:
     """Of so many cores; an instance can have at most ``most_threads``.
 
-    >>> [(split.count, split.threads) for split in splits(6, 6) if not split.processes]
+    >>> [(split.instances, split.threads) for split in splits(6, 6) if not split.processes]
     [(6, 1), (3, 2), (1, 4), (1, 6)]
     """
     powers = {2**i for i in range(cores.bit_length())}
