@@ -17,6 +17,7 @@ from refimpl.models.bench import commands as bench_commands
 from refimpl.models.explain import commands as explain_commands
 from refimpl.models.records import commands as records_commands
 from refimpl.models.terminal import console, print_json, read_texts, say, sentence, show_warnings
+from refimpl.models.tune import commands as tune_commands
 from refimpl.models.vectors import commands as vectors_commands
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ app.command()(explain_commands.asm)
 app.command()(bench_commands.bench)
 app.command()(records_commands.record)
 app.command()(vectors_commands.vectors)
+app.command()(tune_commands.tune)
 
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]

@@ -19,6 +19,7 @@ import numpy as np
 
 from refimpl import check
 from refimpl.kernels.layout import bsr4x1
+from refimpl.kernels.layout.aligned import flat
 from refimpl.kernels.layout.bsr4x1 import Bsr4x1
 from refimpl.models import config as configs
 from refimpl.models import heads, sealed
@@ -96,7 +97,7 @@ def load(path: Path) -> Packed:
 
 
 class _Reader(NamedTuple):
-    """Takes tensors out by name, checking dtype, shape and values."""
+    """Takes tensors out by name, checking dtype, shape and values; on cache lines, so that an engine reads them there."""
 
     path: str
     tensors: dict[str, np.ndarray]
@@ -109,7 +110,7 @@ class _Reader(NamedTuple):
         check.shape(f"{self.path}: {name}", array, need)
         if dtype is np.float32:
             check.finite(f"{self.path}: {name}", array)
-        return array
+        return flat(array).reshape(array.shape)
 
     def scale(self, name: str, *need: int) -> np.ndarray:
         array = self.take(name, np.float32, *need)

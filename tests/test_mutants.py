@@ -7,6 +7,7 @@ from mutants_attention import INTEGER_ATTENTION
 from mutants_encoder import ENCODER
 from mutants_explain import EXPLAIN
 from mutants_f32 import F32_KERNELS
+from mutants_instances import INSTANCES
 from mutants_kernels import KERNELS
 from mutants_records import RECORDS
 from mutants_saturating import SATURATING_AND_BITMASK
@@ -23,6 +24,7 @@ SUITES = [
     *INTEGER_ATTENTION,
     *ENCODER,
     *RECORDS,
+    *INSTANCES,
 ]
 
 MUTANTS = [

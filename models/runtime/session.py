@@ -6,13 +6,17 @@
 
 Padding is not computed: the tokens of all texts, those with a mask other than 0, are laid one after the other into
 panels, each text from a multiple of ALIGN on, and a token that is masked comes back as zeros. A text's bits do not
-depend on what else is in the batch. A batch of a new shape makes a new plan; the last PLANS are kept.
+depend on what else is in the batch. A batch of a new shape makes a new plan; the last PLANS are kept, in one arena,
+which grows to the largest that any of them needs and stays so. It is proportional to the tokens of a batch, and beyond
+that to the panels of the longest text: DistilBERT takes 13 KB a token. Texts have at most the model's positions,
+batches are as large as the caller makes them; what the memory that is left cannot hold is refused.
 """
 
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +26,7 @@ from refimpl.kernels import execution
 from refimpl.kernels.layout import aligned
 from refimpl.models.compress import Packed
 from refimpl.models.runtime import plan as plans
+from refimpl.models.runtime.available import available
 from refimpl.models.runtime.plan import HALF, WIDE
 from refimpl.models.runtime.steps import Arrays, Plan, Shape, Step, roots
 from refimpl.models.runtime.weights import Weights, prepare
@@ -73,7 +78,7 @@ class Session:
             fill(ready, ids, mask, types)
             self.run(ready)
             hidden = ready.arrays["hidden"].reshape(*ids.shape, -1)
-            return np.asarray(self.weights.model.head(hidden, mask, REFERENCE, NO_TAP))
+            return np.asarray(self.weights.head(hidden, mask, REFERENCE, NO_TAP))
 
     def run_texts(self, texts: Sequence[Any]) -> np.ndarray:
         """Texts, or pairs of texts, in one batch. Raises ValueError for a session without a tokenizer."""
@@ -116,7 +121,8 @@ class Session:
         plan = plans.make_plan(self.weights, shape)
         if plan.arena.peak > self._arena.size:
             self._plans.clear()
-            self._arena = aligned.empty((plan.arena.peak,), np.uint8)
+            self._arena = aligned.empty((0,), np.uint8)  # given back before more is taken
+            self._arena = allocate(plan)
         while len(self._plans) >= PLANS:
             self._plans.popitem(last=False)
         self._plans[shape] = bind(plan, self._arena)
@@ -124,14 +130,13 @@ class Session:
 
     def run(self, ready: Ready, look: Callable[[Step, Ready], None] | None = None) -> None:
         """All steps; after each, ``look`` is told."""
-        if self.threads > 1:
-            if os.getpid() != self._process:
-                raise RuntimeError("the process was forked after this session was made; make another with threads=1")
-            execution.use_threads(self.threads)
-        for step, (run, arguments) in zip(ready.plan.steps, ready.calls, strict=True):
-            run(*arguments)
-            if look is not None:
-                look(step, ready)
+        if self.threads > 1 and os.getpid() != self._process:
+            raise RuntimeError("the process was forked after this session was made; make another with threads=1")
+        with execution.parallel(self.threads) if self.threads > 1 else nullcontext():
+            for step, (run, arguments) in zip(ready.plan.steps, ready.calls, strict=True):
+                run(*arguments)
+                if look is not None:
+                    look(step, ready)
 
 
 def lay_out(counts: np.ndarray) -> tuple[np.ndarray, int]:
@@ -147,6 +152,20 @@ def choose_width(tokens: int) -> int:
     """
     wide, half = (-(-tokens // width) for width in (WIDE, HALF))
     return HALF if 0.62 * half < wide else WIDE
+
+
+def allocate(plan: Plan) -> np.ndarray:
+    """An arena. Raises ValueError if the system has no memory for it."""
+    need, rows, left = plan.arena.peak, plan.shape.rows, available()
+    try:
+        if need <= left:
+            return aligned.empty((need,), np.uint8)
+    except MemoryError:  # a limit that is not asked for beforehand
+        left = 0
+    raise ValueError(
+        f"a batch of {plan.shape.texts} texts, {rows} tokens with padding, needs {need / 1e9:.2f} GB beside the "
+        f"weights; {left / 1e9:.2f} GB are left; give it in parts"
+    )
 
 
 def bind(plan: Plan, arena: np.ndarray) -> Ready:
