@@ -97,7 +97,7 @@ def load(path: Path) -> Packed:
 
 
 class _Reader(NamedTuple):
-    """Takes tensors out by name, checking dtype, shape and values; on cache lines, so that an engine reads them there."""
+    """Takes tensors out by name, checking dtype, shape and values; on cache lines, where an engine reads them."""
 
     path: str
     tensors: dict[str, np.ndarray]
