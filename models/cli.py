@@ -6,7 +6,7 @@ Heavy imports (numba, the engines) wait until a command needs them.
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -15,13 +15,12 @@ from rich.markup import escape
 from refimpl import __version__
 from refimpl.models.bench import commands as bench_commands
 from refimpl.models.explain import commands as explain_commands
+from refimpl.models.loading import load, load_dense
+from refimpl.models.options import AsJson, ModelPath
 from refimpl.models.records import commands as records_commands
 from refimpl.models.terminal import console, print_json, read_texts, say, sentence, show_warnings
 from refimpl.models.tune import commands as tune_commands
 from refimpl.models.vectors import commands as vectors_commands
-
-if TYPE_CHECKING:
-    from refimpl.models.compress import Dense, Packed
 
 app = typer.Typer(
     help="A readable, bit-exact reference for compressed BERT on CPUs.",
@@ -30,13 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ModelPath = Annotated[
-    Path | None,
-    typer.Argument(help="A Hugging Face directory or a packed file; if left out, the embedded MiniLM."),
-]
 TextFile = Annotated[Path | None, typer.Option("--text", help="A file of texts, one a line; if left out, our own.")]
 Sparsity = Annotated[float, typer.Option(help="Share of the 4x1 blocks to prune, 0 to 1.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of tables.")]
 
 
 def main() -> None:
@@ -56,31 +50,6 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-def _locate(path: Path | None) -> Path:
-    from refimpl.models.embedded import embedded_model
-
-    found = path or embedded_model()
-    if not found.exists():
-        raise FileNotFoundError(f"{found} does not exist; need a Hugging Face directory or a packed file")
-    return found
-
-
-def _load(path: Path | None) -> "Dense | Packed":
-    from refimpl.models import compress, packed_file
-
-    found = _locate(path)
-    return packed_file.load(found) if found.is_file() else compress.load(found)
-
-
-def _load_dense(path: Path | None) -> "Dense":
-    from refimpl.models.compress import Dense
-
-    loaded = _load(path)
-    if not isinstance(loaded, Dense):
-        raise ValueError(f"{path} is packed already; need a Hugging Face directory")
-    return loaded
-
-
 @app.command()
 def verify(model: ModelPath = None, text: TextFile = None, sparsity: Sparsity = 0.8, as_json: AsJson = False) -> None:
     """Run a model in f32 and compressed, every way there is, and judge it against ONNX Runtime and OpenVINO."""
@@ -92,7 +61,7 @@ def verify(model: ModelPath = None, text: TextFile = None, sparsity: Sparsity = 
     from refimpl.models.verify.steps import verify as run_steps
 
     check.fraction("sparsity", sparsity)
-    texts, dense = read_texts(text), _load_dense(model)
+    texts, dense = read_texts(text), load_dense(model)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("load", total=count_steps(), completed=-1)
@@ -120,7 +89,7 @@ def run(
 
     if not text:
         raise ValueError("no text was given; need --text at least once")
-    loaded = _load(model)
+    loaded = load(model)
     ops, execution = runner(loaded)
     parts = (loaded.model, loaded.tokenizer, ops)
     head = loaded.model.config.head
@@ -151,7 +120,7 @@ def info(model: ModelPath = None, as_json: AsJson = False) -> None:
     """Show a model's shape, sparsity and bytes, and what this CPU can do."""
     from refimpl.models import information
 
-    facts = information.gather(_load(model), str(model or "all-MiniLM-L6-v2"))
+    facts = information.gather(load(model), str(model or "all-MiniLM-L6-v2"))
     if as_json:
         print_json(facts)
     else:
@@ -188,7 +157,7 @@ def compress(
     check.fraction("sparsity", sparsity)
     check_output(output, force)
     quantizer = stages.quantize_with_attention if int8_attention else stages.quantize
-    packed = stages.compress(_load_dense(model), read_texts(text), 1 - sparsity, quantizer=quantizer)
+    packed = stages.compress(load_dense(model), read_texts(text), 1 - sparsity, quantizer=quantizer)
     packed_file.save(packed, output)
     console().print(f"{escape(str(output))}: {_megabytes(output)}, {sparsity:.0%} of the 4x1 blocks pruned")
 
@@ -201,7 +170,7 @@ def export(output: Output, model: ModelPath = None, force: Force = False) -> Non
     from refimpl.models.files import check_output
 
     check_output(output, force)
-    loaded = _load(model)
+    loaded = load(model)
     packed = isinstance(loaded, stages.Packed)
     export_onnx(stages.unpack(loaded).model if packed else loaded.model, output)  # type: ignore[arg-type]
     console().print(f"{escape(str(output))}: {_megabytes(output)}, {'INT8 QDQ' if packed else 'f32'}")

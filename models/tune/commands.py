@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from refimpl.models.bench.commands import DENSITY, LONGEST, AsJson, Density, ModelPath, _load, _packed
+from refimpl.models.loading import load_for_engine, pack
+from refimpl.models.options import LONGEST, AsJson, Attention, Density, ModelPath, check_seconds, check_tokens
 from refimpl.models.terminal import console, print_json
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def tune(
     tokens: Tokens = 32,
     limit: Limit = 10.0,
     density: Density = None,
+    int8_attention: Attention = None,
     seconds: Seconds = 1.0,
     as_json: AsJson = False,
 ) -> None:
@@ -30,15 +32,13 @@ def tune(
     from refimpl.models.runtime.cores import cores
     from refimpl.models.tune.show import Report, show, to_json
 
-    if not 0 < seconds <= LONGEST:
-        raise ValueError(f"--seconds is {seconds:g}; need more than 0 and at most {LONGEST:g}")
+    check_seconds(seconds)
     if not 0 < limit <= LONGEST * 1e3:
         raise ValueError(f"--limit is {limit:g}; need more than 0 and at most {LONGEST * 1e3:g} milliseconds")
-    loaded = _load(model, density)
+    loaded = load_for_engine(model, density, model is None, int8_attention)
     positions = POSITIONS if loaded is None else loaded.model.config.positions
-    if not 2 <= tokens <= positions:
-        raise ValueError(f"--tokens is {tokens}; need 2 to {positions}, the model's positions")
-    packed = _packed(loaded, DENSITY if density is None else density)
+    check_tokens([tokens], positions)
+    packed = pack(loaded, density, int8_attention)
     rows = _measure(packed, tokens, seconds)
     report = Report(NAME if model is None else str(model), len(cores()), tokens, limit / 1e3, rows)
     if as_json:
