@@ -17,3 +17,10 @@ def empty(shape: tuple[int, ...], dtype: type | np.dtype) -> np.ndarray:
     raw = np.empty(size + LINE, np.uint8)
     start = -raw.ctypes.data % LINE
     return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def flat(array: np.ndarray) -> np.ndarray:
+    """A copy of all elements in one dimension."""
+    copy = empty((array.size,), array.dtype)
+    copy[...] = array.reshape(-1)
+    return copy

@@ -12,7 +12,7 @@ batch. A batch of a new shape makes a new plan; the last PLANS are kept.
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,9 +22,9 @@ from refimpl.kernels import execution
 from refimpl.kernels.layout import aligned
 from refimpl.models.compress import Packed
 from refimpl.models.runtime import plan as plans
-from refimpl.models.runtime.plan import HALF, WIDE
 from refimpl.models.runtime.steps import Arrays, Plan, Shape, Step, roots
 from refimpl.models.runtime.weights import Weights, prepare
+from refimpl.models.runtime.widths import choose_width
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.nn import NO_TAP, REFERENCE
 
@@ -45,10 +45,21 @@ class Session:
     lock: held by whoever uses the session's memory.
     """
 
-    def __init__(self, model: Packed | Weights, tokenizer: Tokenizer | None = None, threads: int = 1):
-        """Raises ValueError for a model that the kernels cannot run, or for more threads than numba has."""
+    def __init__(
+        self,
+        model: Packed | Weights,
+        tokenizer: Tokenizer | None = None,
+        threads: int = 1,
+        form: str | Mapping[str, str] | None = None,
+    ):
+        """form: of the weights, as in ``weights.prepare``; if left out, what is fastest here.
+
+        Raises ValueError for a model that the kernels cannot run, or for more threads than numba has.
+        """
         execution.check_threads(threads)
-        self.weights = model if isinstance(model, Weights) else prepare(model)
+        if form is not None and isinstance(model, Weights):
+            raise ValueError("form is given, but the weights are prepared already; give it to prepare")
+        self.weights = model if isinstance(model, Weights) else prepare(model, form)
         self.tokenizer = model.tokenizer if isinstance(model, Packed) else tokenizer
         self.threads = threads
         self._plans: OrderedDict[Shape, Ready] = OrderedDict()
@@ -129,15 +140,6 @@ class Session:
             run(*arguments)
             if look is not None:
                 look(step, ready)
-
-
-def choose_width(counts: np.ndarray) -> int:
-    """Tokens in a panel, for texts of so many tokens: the wide one unless the half one leaves far less padding.
-
-    A panel of 32 tokens takes about 0.62 of the time of one of 64.
-    """
-    wide, half = (int((-(-counts // width)).sum()) for width in (WIDE, HALF))
-    return HALF if 0.62 * half < wide else WIDE
 
 
 def bind(plan: Plan, arena: np.ndarray) -> Ready:
