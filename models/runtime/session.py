@@ -15,7 +15,7 @@ batches are as large as the caller makes them; what the memory that is left cann
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -27,9 +27,9 @@ from refimpl.kernels.layout import aligned
 from refimpl.models.compress import Packed
 from refimpl.models.runtime import plan as plans
 from refimpl.models.runtime.available import available
-from refimpl.models.runtime.plan import HALF, WIDE
 from refimpl.models.runtime.steps import Arrays, Plan, Shape, Step, roots
 from refimpl.models.runtime.weights import Weights, prepare
+from refimpl.models.runtime.widths import choose_width
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.nn import NO_TAP, REFERENCE
 
@@ -52,10 +52,21 @@ class Session:
     lock: held by whoever uses the session's memory.
     """
 
-    def __init__(self, model: Packed | Weights, tokenizer: Tokenizer | None = None, threads: int = 1):
-        """Raises ValueError for a model that the kernels cannot run, or for more threads than numba has."""
+    def __init__(
+        self,
+        model: Packed | Weights,
+        tokenizer: Tokenizer | None = None,
+        threads: int = 1,
+        form: str | Mapping[str, str] | None = None,
+    ):
+        """form: of the weights, as in ``weights.prepare``; if left out, what is fastest here.
+
+        Raises ValueError for a model that the kernels cannot run, or for more threads than numba has.
+        """
         execution.check_threads(threads)
-        self.weights = model if isinstance(model, Weights) else prepare(model)
+        if form is not None and isinstance(model, Weights):
+            raise ValueError("form is given, but the weights are prepared already; give it to prepare")
+        self.weights = model if isinstance(model, Weights) else prepare(model, form)
         self.tokenizer = model.tokenizer if isinstance(model, Packed) else tokenizer
         self.threads = threads
         self._plans: OrderedDict[Shape, Ready] = OrderedDict()
@@ -143,15 +154,6 @@ def lay_out(counts: np.ndarray) -> tuple[np.ndarray, int]:
     """Texts of so many tokens -> s64 (texts,), where each begins, and the end of the last."""
     ends = np.cumsum(-(-counts // ALIGN) * ALIGN)
     return np.concatenate([[0], ends[:-1]]), int(ends[-1])
-
-
-def choose_width(tokens: int) -> int:
-    """Tokens in a panel, for so many in all: the wide one unless the half one leaves far less padding.
-
-    A panel of 32 tokens takes about 0.62 of the time of one of 64.
-    """
-    wide, half = (-(-tokens // width) for width in (WIDE, HALF))
-    return HALF if 0.62 * half < wide else WIDE
 
 
 def allocate(plan: Plan) -> np.ndarray:
