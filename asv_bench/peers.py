@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refimpl.bounds import gamma
-from refimpl.models import engines  # noqa: F401  # before openvino, which it keeps from reporting its use
+from refimpl.models import engines  # before openvino, which it keeps from reporting its use
 
 
 class Peer(NamedTuple):
@@ -31,7 +31,7 @@ def openvino(a: np.ndarray, w: np.ndarray) -> Peer:
     import openvino as ov
     from openvino import opset13 as opset
 
-    from refimpl.models.engines.openvino import count_integer_layers, identity_limits
+    from refimpl.models.engines.openvino import identity_limits, runtime_layers
 
     x = opset.parameter(list(a.shape), np.uint8)
     codes = opset.multiply(opset.convert(x, "f32"), opset.constant(np.float32(1)))
@@ -39,7 +39,7 @@ def openvino(a: np.ndarray, w: np.ndarray) -> Peer:
     model = ov.Model([opset.matmul(codes, weight, False, True)], [x])
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
     compiled = ov.Core().compile_model(model, "CPU", settings)
-    if count_integer_layers(compiled) != 1:
+    if engines.count_integer_layers("openvino", runtime_layers(compiled)) != 1:
         raise RuntimeError("OpenVINO did not run the MatMul on integers")
     request = compiled.create_infer_request()
     request.set_input_tensor(ov.Tensor(a, shared_memory=True))

@@ -151,7 +151,7 @@ def bitmask(seconds: float) -> dict[str, Any]:
             row |= {f"{form}_bytes": benchmark.bytes[kernel.name], f"{form}_seconds": taken[kernel.name]}
         rows.append(row)
     shape = f"{bitmask_bench.M}x{bitmask_bench.K}"
-    sizes = {"cache_bytes": bitmask_bench.cache_bytes(), "streamed_bytes": bitmask_bench.streamed_bytes()}
+    sizes = {"cache_bytes": cpu.cache_bytes(), "streamed_bytes": bitmask_bench.streamed_bytes()}
     return {"bitmask": {"shape": shape, **sizes, "rows": rows}}
 
 

@@ -27,6 +27,7 @@ MOST = 4
 PATIENCE = 120.0
 """Seconds to wait for helpers when nothing is left for this process."""
 DONE = b"."
+_ONE_AT_A_TIME = threading.Lock()
 START = "import sys; sys.path[:] = sys.argv[1:]; from refimpl.kernels.compilation import serve; serve()"
 
 Say = Callable[[int, int], None]
@@ -75,8 +76,16 @@ def _is_ready(job: Job) -> bool:
 
 
 def compile_all(jobs: Sequence[Job], say: Say = lambda done, of: None) -> None:
-    """Compile the jobs, here and in helpers."""
+    """Compile the jobs, here and in helpers. Of two calls at once, in two threads, the second waits and then loads."""
+    with _ONE_AT_A_TIME:
+        left = [job for job in jobs if not _is_ready(job)]
+        if left:
+            _share_out(left, say)
+        for job in jobs:
+            job.compile()  # from the disk
 
+
+def _share_out(jobs: Sequence[Job], say: Say) -> None:
     def here(group: list[Job]) -> bool:
         for job in group:
             job.compile()
@@ -98,8 +107,6 @@ def compile_all(jobs: Sequence[Job], say: Say = lambda done, of: None) -> None:
             thread.join()
             helper.communicate()
     work.do(here)  # what a helper left
-    for job in jobs:
-        job.compile()  # from the disk
 
 
 class _Work:

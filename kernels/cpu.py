@@ -1,6 +1,7 @@
-"""What this CPU can do, in LLVM's names for features ("avx512vnni")."""
+"""What this CPU can do, in LLVM's names for features ("avx512vnni"), and what it keeps."""
 
 from functools import cache
+from pathlib import Path
 
 import llvmlite.binding as llvm
 
@@ -18,3 +19,14 @@ def features() -> frozenset[str]:
 def name() -> str:
     """LLVM's name of the CPU, such as "sapphirerapids"."""
     return llvm.get_host_cpu_name()
+
+
+def cache_bytes() -> dict[int, int]:
+    """Level -> bytes of the caches for data that Linux knows CPU 0 to have: a virtual machine may hide some, other
+    systems do not say."""
+    sizes = {}
+    for folder in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
+        if kind != "Instruction":
+            sizes[int(level)] = 1024 * int(size.removesuffix("K"))
+    return dict(sorted(sizes.items()))

@@ -1,5 +1,7 @@
 """Compiled code with a number of threads."""
 
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,6 +10,8 @@ import numba
 
 from refimpl.kernels.simd.threefold import NATIVE, PORTABLE, KernelSource, config
 
+_turn = threading.RLock()
+
 
 @contextmanager
 def compiled(source: KernelSource, target: str, threads: int) -> Iterator[Callable[..., Any]]:
@@ -15,22 +19,42 @@ def compiled(source: KernelSource, target: str, threads: int) -> Iterator[Callab
     check_threads(threads)
     execution = source.compiled(target, parallel=threads > 1)
     before = numba.get_num_threads()
-    numba.set_num_threads(threads)
     try:
-        yield execution
+        with parallel(threads):
+            yield execution
     finally:
         numba.set_num_threads(before)
 
 
+@contextmanager
+def parallel(threads: int) -> Iterator[None]:
+    """Inside, the parallel code of this Python thread has so many threads, and afterwards until others are asked for.
+
+    Where numba has nothing better than its layer "workqueue", which ends the program if two Python threads run parallel
+    code at once, they take turns, and who has to wait is warned.
+    """
+    numba.set_num_threads(threads)
+    if threads == 1 or numba.threading_layer() != "workqueue":
+        yield
+        return
+    if not _turn.acquire(blocking=False):
+        warnings.warn("numba's threading layer is workqueue: parallel code takes turns; install tbb", stacklevel=3)
+        _turn.acquire()
+    try:
+        yield
+    finally:
+        _turn.release()
+
+
+def most_threads() -> int:
+    """As many as numba has."""
+    return int(config.NUMBA_NUM_THREADS)
+
+
 def check_threads(threads: int) -> None:
     """Raise ValueError unless numba has so many threads."""
-    if not 1 <= threads <= config.NUMBA_NUM_THREADS:
-        raise ValueError(f"threads is {threads}; need 1 to {config.NUMBA_NUM_THREADS}")
-
-
-def use_threads(threads: int) -> None:
-    """The number of threads for parallel code that this Python thread runs from now on."""
-    numba.set_num_threads(threads)
+    if not 1 <= threads <= most_threads():
+        raise ValueError(f"threads is {threads}; need 1 to {most_threads()}")
 
 
 def fastest(source: KernelSource) -> str:

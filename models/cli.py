@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from refimpl import __version__
 from refimpl.models.bench import commands as bench_commands
 from refimpl.models.explain import commands as explain_commands
+from refimpl.models.loading import load, load_dense
+from refimpl.models.options import AsJson, ModelPath
+from refimpl.models.records import commands as records_commands
 from refimpl.models.run import commands as run_commands
-from refimpl.models.run.commands import AsJson, ModelPath
-from refimpl.models.terminal import console, print_json, read_texts, say, show_warnings
+from refimpl.models.terminal import console, print_json, progress_console, read_texts, say, show_warnings
+from refimpl.models.tune import commands as tune_commands
+from refimpl.models.vectors import commands as vectors_commands
 
 app = typer.Typer(
     help="A readable, bit-exact reference for compressed BERT on CPUs.",
@@ -61,7 +64,6 @@ def verify(
 
     from refimpl import check
     from refimpl.models import compress as stages
-    from refimpl.models.loading import load_dense
     from refimpl.models.verify.show import show
     from refimpl.models.verify.steps import count_steps
     from refimpl.models.verify.steps import verify as run_steps
@@ -69,7 +71,7 @@ def verify(
     check.fraction("sparsity", sparsity)
     texts, dense = read_texts(text), load_dense(model)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, TimeElapsedColumn(), console=progress_console(), transient=True) as progress:
         task = progress.add_task("load", total=count_steps(), completed=-1)
         report = run_steps(
             dense, texts, str(model or "all-MiniLM-L6-v2"), sparsity,
@@ -87,7 +89,6 @@ def verify(
 def info(model: ModelPath = None, as_json: AsJson = False) -> None:
     """Show a model's shape, sparsity and bytes, and what this CPU can do."""
     from refimpl.models import information
-    from refimpl.models.loading import load
 
     facts = information.gather(load(model), str(model or "all-MiniLM-L6-v2"))
     if as_json:
@@ -100,20 +101,13 @@ app.command()(run_commands.run)
 app.command()(explain_commands.explain)
 app.command()(explain_commands.asm)
 app.command()(bench_commands.bench)
+app.command()(records_commands.record)
+app.command()(vectors_commands.vectors)
+app.command()(tune_commands.tune)
 
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
-
-
-def _check_output(path: Path, force: bool) -> None:
-    from refimpl.models.files import check_folder
-
-    check_folder(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; need the name of a file")
-    if path.exists() and not force:
-        raise ValueError(f"{path} exists; name another file, or --force to replace it")
 
 
 @app.command()
@@ -129,10 +123,10 @@ def compress(
     from refimpl import check
     from refimpl.models import compress as stages
     from refimpl.models import packed_file
-    from refimpl.models.loading import load_dense
+    from refimpl.models.files import check_output
 
     check.fraction("sparsity", sparsity)
-    _check_output(output, force)
+    check_output(output, force)
     quantizer = stages.quantize_with_attention if int8_attention else stages.quantize
     packed = stages.compress(load_dense(model), read_texts(text), 1 - sparsity, quantizer=quantizer)
     packed_file.save(packed, output)
@@ -144,9 +138,9 @@ def export(output: Output, model: ModelPath = None, force: Force = False) -> Non
     """Write a model as ONNX: f32 from a Hugging Face directory, INT8 (QDQ) from a packed file."""
     from refimpl.models import compress as stages
     from refimpl.models.export import export_onnx
-    from refimpl.models.loading import load
+    from refimpl.models.files import check_output
 
-    _check_output(output, force)
+    check_output(output, force)
     loaded = load(model)
     packed = isinstance(loaded, stages.Packed)
     export_onnx(stages.unpack(loaded).model if packed else loaded.model, output)  # type: ignore[arg-type]

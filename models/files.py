@@ -1,8 +1,9 @@
 """Writing a file so that it is either whole or not there."""
 
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,7 +32,46 @@ def check_folder(path: Path) -> None:
         raise FileNotFoundError(f"{Path(path).parent} is not a folder; create it first")
 
 
+def check_output(path: Path, force: bool) -> None:
+    """Raise ValueError unless ``path`` may be written: no folder, and not there yet or to be replaced by force."""
+    check_folder(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; need the name of a file")
+    if path.exists() and not force:
+        raise ValueError(f"{path} exists; name another file, or --force to replace it")
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+@contextmanager
+def atomic_folder(path: Path, replaceable: Callable[[Path], bool]) -> Iterator[Path]:
+    """The same for a folder: a new temporary one, renamed to ``path``.
+
+    An empty folder gives way. One with files gives way only if it is ``replaceable``; else ValueError.
+    """
+    path = Path(path).resolve()
+    check_folder(path)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file; need the name of a folder")
+    if path.is_dir() and any(path.iterdir()) and not replaceable(path):
+        raise ValueError(f"{path} holds other files; name another folder")
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=path.name + "."))
+    old = temporary.with_name(temporary.name + ".old")
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if path.exists():
+            path.replace(old)
+        try:
+            temporary.replace(path)
+        except OSError:
+            if old.exists():
+                old.replace(path)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

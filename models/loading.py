@@ -1,23 +1,76 @@
-"""The model that a person names: a Hugging Face directory, a packed file, or nothing for the embedded one."""
+"""The model that a command is given: a Hugging Face directory, a packed file, the embedded model or a synthetic one.
+
+Imports wait until a command needs them.
+"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from refimpl.models import compress, packed_file
-from refimpl.models.compress import Dense, Packed
-from refimpl.models.embedded import embedded_model
+from refimpl.models.terminal import read_texts
+
+if TYPE_CHECKING:
+    from refimpl.models.compress import Dense, Packed
+
+DENSITY = 0.2
+"""Share of the 4x1 blocks that is kept where a command compresses and nothing else is asked for."""
 
 
-def load(path: Path | None) -> Dense | Packed:
-    """Raises FileNotFoundError or ValueError with the path and what is wrong with it."""
+def load(path: Path | None) -> "Dense | Packed":
+    """A directory or a packed file; the embedded model if there is no path."""
+    from refimpl.models import compress, packed_file
+    from refimpl.models.embedded import embedded_model
+
     found = path or embedded_model()
     if not found.exists():
         raise FileNotFoundError(f"{found} does not exist; need a Hugging Face directory or a packed file")
     return packed_file.load(found) if found.is_file() else compress.load(found)
 
 
-def load_dense(path: Path | None) -> Dense:
-    """As ``load``; ValueError for a packed file."""
+def load_dense(path: Path | None) -> "Dense":
+    """A directory, or the embedded model. Raises ValueError for a packed file."""
+    from refimpl.models.compress import Dense
+
     loaded = load(path)
     if not isinstance(loaded, Dense):
         raise ValueError(f"{path} is packed already; need a Hugging Face directory")
+    return loaded
+
+
+def load_for_engine(
+    path: Path | None, density: float | None, synthetic: bool, int8_attention: bool | None = None
+) -> "Dense | Packed | None":
+    """What ``pack`` makes a packed model of: None if that is to be synthetic.
+
+    Raises ValueError for a density or an attention that cannot be, or cannot be had.
+    """
+    from refimpl import check
+    from refimpl.models.compress import Packed
+
+    check.fraction("--density", DENSITY if density is None else density)
+    if synthetic:
+        return None
+    loaded = load(path)
+    if isinstance(loaded, Packed) and density is not None:
+        raise ValueError(f"{path} is packed already, so that --density cannot change it; leave it out")
+    if isinstance(loaded, Packed) and int8_attention is not None:
+        raise ValueError(
+            f"{path} is packed already, with its attention; leave --int8-attention and --f32-attention out"
+        )
+    return loaded
+
+
+def pack(loaded: "Dense | Packed | None", density: float | None, int8_attention: bool | None = None) -> "Packed":
+    """A packed model as it is, a dense one compressed on our own texts, or random weights in DistilBERT's shape.
+
+    density: DENSITY if None; int8_attention: f32 if False.
+    """
+    from refimpl.models import compress
+    from refimpl.models.bench.synthetic import synthetic
+
+    kept = DENSITY if density is None else density
+    quantizer = compress.quantize if int8_attention is False else compress.quantize_with_attention
+    if loaded is None:
+        return compress.pack(synthetic(kept, quantizer))
+    if isinstance(loaded, compress.Dense):
+        return compress.compress(loaded, read_texts(None), kept, quantizer=quantizer)
     return loaded

@@ -11,24 +11,21 @@ The digest covers the configuration, the tokenizer and every tensor's name, dtyp
 untrusted all the same: whatever a kernel will rely on is validated here, and a damaged file is a ValueError.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from refimpl import check
 from refimpl.kernels.layout import bsr4x1
+from refimpl.kernels.layout.aligned import flat
 from refimpl.kernels.layout.bsr4x1 import Bsr4x1
 from refimpl.models import config as configs
-from refimpl.models import heads
+from refimpl.models import heads, sealed
 from refimpl.models.bert import Model
 from refimpl.models.compress import Packed, PackedLinear
 from refimpl.models.config import Config
-from refimpl.models.files import atomic
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.nn import AttentionScales, Embeddings, EncoderLayer, Linear, Norm
 from refimpl.quant import QuantizedTable
@@ -37,6 +34,9 @@ from refimpl.quant.symmetric import SMALLEST_NORMAL
 
 HEADER, TOKENIZER = "refimpl.packed", "tokenizer"
 VERSION = 1
+KIND = sealed.Kind(
+    HEADER, VERSION, "packed model", "a Hugging Face directory or a packed file", "name the directory of a model"
+)
 DERIVED = ("compensation", "shape", "eps")
 """Fields that are not stored: they follow from others or from the configuration."""
 
@@ -53,14 +53,13 @@ def save(packed: Packed, path: Path) -> None:
     _flatten("head", model.head, tensors)
     config, tokenizer = configs.to_json(model.config), packed.tokenizer.to_bytes().decode()
     header = {"version": VERSION, "config": config, "sha256": _digest(config, tokenizer, tensors)}
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, {HEADER: json.dumps(header), TOKENIZER: tokenizer})
+    sealed.save(tensors, path, {HEADER: json.dumps(header), TOKENIZER: tokenizer})
 
 
 def _flatten(prefix: str, value: Any, tensors: dict[str, np.ndarray]) -> None:
     """Arrays of a tree of NamedTuples by their dotted names; the fields of ``weight`` in a packed linear move up."""
     if isinstance(value, np.ndarray):
-        tensors[prefix] = np.ascontiguousarray(value).reshape(value.shape)
+        tensors[prefix] = value
     elif value is not None:
         for name in value._fields:
             if name not in DERIVED:
@@ -69,12 +68,7 @@ def _flatten(prefix: str, value: Any, tensors: dict[str, np.ndarray]) -> None:
 
 
 def _digest(config: dict[str, Any], tokenizer: str, tensors: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(json.dumps([VERSION, config, tokenizer], sort_keys=True).encode())
-    for name in sorted(tensors):
-        array = tensors[name]
-        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)  # a file may hold dtypes that have no buffer
-    return digest.hexdigest()
+    return sealed.digest([VERSION, config, tokenizer], tensors)
 
 
 def load(path: Path) -> Packed:
@@ -85,7 +79,8 @@ def load(path: Path) -> Packed:
     FileNotFoundError, ValueError, TypeError
         with the file and what is wrong with it
     """
-    header, tokenizer, tensors = _read(Path(path))
+    header, metadata, tensors = sealed.read(Path(path), KIND, [TOKENIZER])
+    tokenizer = metadata[TOKENIZER]
     config = configs.from_json(header.get("config"), str(path))
     if header.get("sha256") != _digest(configs.to_json(config), tokenizer, tensors):
         raise ValueError(f"{path} is damaged: its contents do not match its checksum")
@@ -101,32 +96,8 @@ def load(path: Path) -> Packed:
     return Packed(model, Tokenizer.from_bytes(tokenizer.encode(), config, str(path)))
 
 
-def _read(path: Path) -> tuple[dict[str, Any], str, dict[str, np.ndarray]]:
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
-    try:
-        with safe_open(path, "numpy") as handle:
-            metadata = handle.metadata() or {}
-            names = handle.keys() if HEADER in metadata else []
-            tensors = {name: handle.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is not a safetensors file: {error}; need a Hugging Face directory or a packed file"
-        ) from None
-    if HEADER not in metadata or TOKENIZER not in metadata:
-        raise ValueError(f"{path} is a safetensors file, but no packed model; name the directory of a model instead")
-    try:
-        header = json.loads(metadata[HEADER])
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} has a damaged header: {error}") from None
-    if not isinstance(header, dict) or header.get("version") != VERSION:
-        version = header.get("version") if isinstance(header, dict) else None
-        raise ValueError(f"{path} has the format version {version!r}; this program reads version {VERSION}")
-    return header, metadata[TOKENIZER], tensors
-
-
 class _Reader(NamedTuple):
-    """Takes tensors out by name, checking dtype, shape and values."""
+    """Takes tensors out by name, checking dtype, shape and values; on cache lines, where an engine reads them."""
 
     path: str
     tensors: dict[str, np.ndarray]
@@ -139,7 +110,7 @@ class _Reader(NamedTuple):
         check.shape(f"{self.path}: {name}", array, need)
         if dtype is np.float32:
             check.finite(f"{self.path}: {name}", array)
-        return array
+        return flat(array).reshape(array.shape)
 
     def scale(self, name: str, *need: int) -> np.ndarray:
         array = self.take(name, np.float32, *need)

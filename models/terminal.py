@@ -4,7 +4,8 @@ import json
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +48,30 @@ def print_json(value: Any) -> None:
     print(json.dumps(json.loads(json.dumps(value), parse_constant=lambda name: None)))
 
 
+@cache
+def progress_console() -> Console:
+    """Stderr, for what shows progress: the same for all, which knows of what is shown already."""
+    return Console(stderr=True)
+
+
 @contextmanager
 def late_bar(title: str, after: float = 1.0) -> Iterator[Callable[..., None]]:
     """A bar on stderr for who has waited ``after`` seconds; none where stderr is no terminal. (done, of all) moves it,
     (done, of all, title) renames it, too."""
+    from rich.errors import LiveError
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    screen = Console(stderr=True)
+    screen = progress_console()
     bar = Progress(
         TextColumn("{task.description}"), MofNCompleteColumn(), BarColumn(), console=screen, transient=True,
         disable=not screen.is_terminal,
     )  # fmt: skip
-    task, timer = bar.add_task(title, total=None), threading.Timer(after, bar.start)
+
+    def start() -> None:
+        with suppress(LiveError):  # there is another bar
+            bar.start()
+
+    task, timer = bar.add_task(title, total=None), threading.Timer(after, start)
     timer.daemon = True
     timer.start()
 

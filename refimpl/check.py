@@ -27,6 +27,12 @@ def same_dtype(name: str, array: np.ndarray, other: np.ndarray) -> None:
     dtype(name, array, other.dtype.type)
 
 
+def mask(value: np.uint64) -> None:
+    """Raise TypeError unless ``value`` is a scalar of 64 mask bits."""
+    if not isinstance(value, np.uint64):
+        raise TypeError(f"mask is {type(value).__name__}; need uint64")
+
+
 def shape(name: str, array: np.ndarray, need: tuple[int | str, ...]) -> None:
     """Raise ValueError unless the shape is ``need``; a letter in ``need`` stands for any length.
 

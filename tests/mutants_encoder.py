@@ -9,6 +9,7 @@ from refimpl import isa
 from refimpl.isa import f32 as isa_f32
 from refimpl.kernels.encoder import attention_f32, attention_u8s8, half_rows, layernorm, rows
 from refimpl.kernels.encoder.exponentials import exponentials
+from refimpl.kernels.encoder.lanes import UP_TO, text_lanes
 from refimpl.kernels.epilogue import rescale
 from refimpl.kernels.rowwise.quantize import quantize
 from refimpl.kernels.simd.exchange import exchange
@@ -124,6 +125,14 @@ def padding_counts(x, at, n, padded):
     return exponentials(x, at, padded, padded)
 
 
+def all_lanes(skip, n, panel):
+    return UP_TO[64]
+
+
+def lanes_from_the_first(skip, n, panel):
+    return UP_TO[min(n - 64 * panel, 64)]
+
+
 def squares_twice(a, b, c):
     return isa_f32.vfmadd(a, b, isa_f32.vaddps(c, c))
 
@@ -144,6 +153,8 @@ ATTENTION = [
             "padding takes part": changed(INTEGER, exponentials, padding_counts),
             "probabilities truncated": changed(INTEGER, vcvtps2dq, lambda x: np.trunc(x).astype(np.int32)),
             "pair sums saturate": changed(INTEGER, vpdpbusd, pair_saturating),
+            "other texts' lanes stored": changed(INTEGER, text_lanes, all_lanes),
+            "texts begin with a panel": changed(INTEGER, text_lanes, lanes_from_the_first),
         },
     ),
     Suite(
@@ -153,6 +164,7 @@ ATTENTION = [
             "keys in the order of the tokens": changed(FLOAT, rows.place, lambda token: token),
             "padding takes part": changed(FLOAT, exponentials, padding_counts),
             "not divided by the sum": changed(FLOAT, rows.divide, lambda a, b: a),
+            "other texts' lanes stored": changed(FLOAT, text_lanes, all_lanes),
         },
     ),
     Suite(

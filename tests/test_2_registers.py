@@ -37,6 +37,7 @@ from refimpl.kernels.simd.instructions.memory import (
     vmovdqu8_load_low,
     vmovdqu8_store,
     vmovdqu8_store_low,
+    vmovdqu8_store_masked,
     vmovdqu32_load,
     vmovdqu32_store,
     vpbroadcastd,
@@ -142,6 +143,11 @@ def half_stores(a, b, flipped):
 
 
 @kernel
+def masked_stores(a, at, mask, out):
+    vmovdqu8_store_masked(out, at, vmovdqu8_load(a, 0), mask)
+
+
+@kernel
 def stores_zero(out, at):
     vmovdqu32_store(out, at, zero_s32())
 
@@ -225,6 +231,22 @@ def test_a_half_store_touches_32_bytes(target, dtype):
 
 
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_a_masked_store_touches_the_bytes_of_the_mask(target, dtype):
+    a = np.arange(64, dtype=dtype)
+    for mask in (0, 1, 1 << 63, 2**64 - 1, 0b1011 << 30, 0xAAAA_0000_FFFF_5555):
+        expected = np.full(70, 99, dtype)
+        places = [j for j in range(64) if mask >> j & 1]
+        expected[5:][places] = a[places]
+        out = np.full(70, 99, dtype)
+        execution(masked_stores, target)(a, 5, np.uint64(mask), out)
+        equal(out, expected)
+    edge = np.full(8, 99, dtype)  # the other 62 bytes of the register lie outside the array
+    execution(masked_stores, target)(a, 6, np.uint64(0b11), edge)
+    equal(edge, np.array([99] * 6 + [0, 1], dtype))
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_store_touches_sixteen_elements(target):
     for at in (0, 1, 7, 16, 24):
         out = np.arange(1, 41, dtype=np.int32)
@@ -287,6 +309,7 @@ def test_every_instruction_is_tested():
         pairs,
         differences,
         half_stores,
+        masked_stores,
         stores_zero,
         copies,
         ors,

@@ -156,29 +156,42 @@ def heads(rows):
 
 
 def laid_out(texts, width):
-    """Where texts of so many tokens begin, panels in all, and the most tokens of one, up to whole panels."""
+    """Where texts of so many tokens begin, panels in all, and the most tokens of the panels of one."""
     counts = np.array(texts, np.int64)
-    each = -(-counts // width)
-    return np.cumsum(each) - each, counts, int(each.sum()), int(each.max()) * width
+    each = -(-counts // 4) * 4
+    first = np.cumsum(each) - each
+    spans = -(-(first % width + counts) // width)
+    return first, counts, int(-(-each.sum() // width)), int(spans.max()) * width
 
 
-TEXTS = [3, 33, 1, 70]
+TEXTS = [3, 33, 1, 70, 30, 66]
+UNTOUCHED = 99
+
+
+def only_of_texts(rows, first, lengths):
+    """Tokens of no text keep what was there."""
+    mine = np.zeros(len(rows), bool)
+    for start, n in zip(first, lengths, strict=True):
+        mine[start : start + n] = True
+    assert not mine.all()
+    assert (rows[~mine] == UNTOUCHED).all()
 
 
 def run_integer(version, width, q, k, v, factors):
     """Codes of each text, texts laid one after the other."""
     first, lengths, count, most = laid_out(TEXTS, width)
     x, e, slots = np.full((count * width, 3 * D), 77, np.uint8), D // HEADS, 1
-    for text, (start, n) in enumerate(zip(first * width, lengths, strict=True)):
+    for text, (start, n) in enumerate(zip(first, lengths, strict=True)):
         x[start : start + n] = np.concatenate([q[text], k[text], v[text]], 1)
-    out, small = np.zeros(count * width * D, np.uint8), np.zeros(slots * 2 * e * most, np.int8)
+    out, small = np.full(count * width * D, UNTOUCHED, np.uint8), np.zeros(slots * 2 * e * most, np.int8)
     version(
         flat(x, width), first, lengths, HEADS, D, factors, most, np.zeros(slots * (e + 2 * most) * width, np.uint8),
         small.view(np.uint8), small, np.zeros(slots * most, np.int32), np.zeros(slots * most * width, np.float32),
         slots, 1, out,
     )  # fmt: skip
     rows = rows_of(out, width, D, count * width)
-    return [rows[start : start + n] for start, n in zip(first * width, lengths, strict=True)]
+    only_of_texts(rows, first, lengths)
+    return [rows[start : start + n] for start, n in zip(first, lengths, strict=True)]
 
 
 @on_targets
@@ -215,20 +228,21 @@ def check_f32_attention(version, width):
     x = [rng(t).normal(0, 1, (n, 3 * D)).astype(np.float32) for t, n in enumerate(TEXTS)]
     first, lengths, count, most = laid_out(TEXTS, width)
     together = np.zeros((count * width, 3 * D), np.float32)
-    for text, start in enumerate(first * width):
+    for text, start in enumerate(first):
         together[start : start + len(x[text])] = x[text]
-    out = np.zeros(count * width * D, np.uint8)
+    out = np.full(count * width * D, UNTOUCHED, np.uint8)
     factors = np.array([1 / np.sqrt(D // HEADS), STEP], np.float32)
-    scratch = np.zeros(most * width, np.float32)
-    version(flat_f32(together, width), first, lengths, HEADS, D, factors, most, scratch, 1, 1, out)
+    scratch, row = np.zeros(most * width, np.float32), np.zeros(width, np.uint8)
+    version(flat_f32(together, width), first, lengths, HEADS, D, factors, most, scratch, row, 1, 1, out)
     codes = rows_of(out, width, D, count * width)
+    only_of_texts(codes, first, lengths)
     for text, n in enumerate(TEXTS):
         q, k, v = (heads(x[text][:, i * D : (i + 1) * D]) for i in range(3))
         wide = [y.astype(np.float64) for y in (q, k, v)]
         scores = attention_scores(wide[0], wide[1], np.ones((1, n), np.int64))
         probs = softmax(scores)
         exact = attention_context(probs, wide[2]).transpose(0, 2, 1, 3).reshape(n, D) / STEP
-        got = codes[first[text] * width :][:n].astype(int) - 128
+        got = codes[first[text] :][:n].astype(int) - 128
         # scores within 1e-5 move probabilities by a factor of 1 + 2e-5, and the context of |v| < 5 by 1e-4
         assert (np.abs(got - exact) <= 0.5 + 1e-3).all()
 

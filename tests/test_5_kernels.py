@@ -277,7 +277,36 @@ def test_the_yardstick_computes(target):
     equal(out.reshape(16, 16), np.stack(want))
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_f32_yardstick_computes(target):
+    a, w = (rng(i).integers(-9, 10, size).astype(np.float32) for i, size in ((1, 16), (2, 17)))
+    out, steps = np.zeros(256, np.float32), 3
+    execution(peak.multiply_adds, target)(a, w, steps, out)
+    equal(out.reshape(16, 16), np.outer(w[:16] + steps * w[16], a))  # small integers: exact
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("shares", "blocks", "times"), [(1, 1, 1), (3, 2, 1), (2, 5, 3)])
+def test_the_yardstick_reads_everything(target, shares, blocks, times):
+    x = rng(3).integers(0, 256, (shares, blocks * peak.BLOCK // 64, 64), np.uint8)
+    out = np.zeros(64 * shares, np.uint8)
+    execution(peak.reads, target)(x.reshape(-1), times, shares, out)
+    seen = np.concatenate([x[:, : peak.BLOCK // 64], *[x] * times], 1)
+    equal(out.reshape(shares, 64), np.bitwise_xor.reduce(seen, 1))
+
+
 @NEEDS_JIT
 @needs_native
 def test_the_yardstick_measures():
     assert 1e8 < peak.measure(rounds=2, steps=1000) < 1e13
+
+
+@NEEDS_JIT
+def test_yardsticks_do_what_they_count():
+    """Twice the steps or bytes, twice the amount; each runs."""
+    assert peak.f32_peak(20).amount == 2 * peak.f32_peak(10).amount == 20 * 256
+    for size, threads in ((1000, 1), (peak.LEAST_READ + 1, 3)):
+        run, amount = peak.read_peak(size, threads)
+        assert peak.LEAST_READ <= amount < peak.LEAST_READ + max(size, threads * peak.BLOCK) + threads * peak.BLOCK
+        if threads == 1:
+            run()

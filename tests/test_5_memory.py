@@ -136,6 +136,18 @@ def check_yardstick(execution, steps):
     equal(out, np.full(256, 4 + 4 * steps, np.int32))
 
 
+def check_f32_yardstick(execution, steps):
+    x, w, out = np.ones(16, np.float32), np.ones(17, np.float32), np.zeros(256, np.float32)
+    execution(x, w, steps, out)
+    equal(out, np.full(256, 1 + steps, np.float32))
+
+
+def check_reads(execution, shares):
+    x, out = rng(shares).integers(0, 256, (shares, 1, peak.BLOCK), np.uint8), np.ones(64 * shares, np.uint8)
+    execution(x.reshape(-1), 2, shares, out)
+    equal(out.reshape(shares, 64), np.bitwise_xor.reduce(x.reshape(shares, -1, 64), 1))
+
+
 def encoder():
     """The kernels on panels, which their checks give shapes of their own."""
     for width, version in encoding.WIDTHS.items():
@@ -167,6 +179,8 @@ FAMILIES = {
         (attention.attention, check_f32_heads, HEADS),
         (attention_u8s8.attention_u8s8, check_u8s8_heads, HEADS),
         (peak.dot_products, check_yardstick, [0, 1, 3]),
+        (peak.multiply_adds, check_f32_yardstick, [0, 1, 3]),
+        (peak.reads, check_reads, [1, 2]),
     ],
 }
 """Of each kernel: its source, a check of one shape by (execution, shape), the shapes."""

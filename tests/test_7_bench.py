@@ -20,7 +20,7 @@ from refimpl.models import compress, engines, packed_file
 from refimpl.models.bench import case as cases
 from refimpl.models.bench import gate, measuring, variants
 from refimpl.models.bench.case import FAILED, TIMED, WRONG, Result, measure
-from refimpl.models.bench.contestants import Candidate, Contestant, contestants, load_engine
+from refimpl.models.bench.contestants import Candidate, Contestant, contestants
 from refimpl.models.bench.measuring import Samples
 from refimpl.models.bench.plan import BATCHES, LATENCY, LONG, PRODUCTION, SCENARIOS, THROUGHPUT, TOKENS, Budget, Case
 from refimpl.models.bench.plan import make_plan as plan_of
@@ -29,6 +29,7 @@ from refimpl.models.bench.report import Report, density_of
 from refimpl.models.bench.standings import Entry, run, standings
 from refimpl.models.bench.synthetic import OUTLIER, synthetic
 from refimpl.models.bert import forward, linears
+from refimpl.models.engines.others import load_function
 from refimpl.models.information import sparsity
 from refimpl.nn import EncoderLayer
 from refimpl.quant import QUANTIZED, QuantizedLinear, dequantize_weight
@@ -472,7 +473,7 @@ def test_what_counts(scenario, values, times):
 def test_relative_performance(quantized):
     plan = make_plan([PRODUCTION], [8, 12], [1, 2, 4, 8])
     late = [result(r.name, r.case.batch, 0.02, tokens=12) for r in RESULTS if r.name != "bad"]
-    baseline, bars = relative(Report("m", quantized.model.config, 0.4, plan, RESULTS + late), PRODUCTION)
+    baseline, bars = relative(Report("m", quantized.model.config, 0.4, "f32", plan, RESULTS + late), PRODUCTION)
     assert baseline == ("other", "INT8")
     assert bars == {8: {("ours", "INT8"): pytest.approx(2), ("other", "INT8"): 1}}
 
@@ -585,7 +586,7 @@ def test_who_takes_part(quantized, files, toy):
 @NEEDS_JIT
 def test_a_broken_engine(toy, name, message):
     with pytest.raises(ValueError, match=message):
-        load_engine(name)
+        load_function(name)
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -665,8 +666,15 @@ def test_a_directory_is_compressed_first(refimpl, tmp_path):  # noqa: F811
         model = tiny.copy(name, tmp_path)
         status, report = bench_json(refimpl, model, "--scenario", "latency", "--tokens", 8, "--density", 0.5)
         assert status == 0, report
-        assert report["density"] == pytest.approx(0.5, abs=0.02)
+        assert (report["density"], report["attention"]) == (pytest.approx(0.5, abs=0.02), "INT8")
         assert report["config"]["head"] == tiny.dense(name).model.config.head
+
+
+@NEEDS_JIT
+def test_attention_in_f32(refimpl, tmp_path):  # noqa: F811
+    model = tiny.copy("distilbert_bare", tmp_path)
+    status, report = bench_json(refimpl, model, "--scenario", "latency", "--tokens", 8, "--f32-attention")
+    assert (status, report["attention"]) == (0, "f32")
 
 
 @NEEDS_JIT
@@ -720,6 +728,7 @@ def test_a_plot_without_matplotlib(one_line, monkeypatch, tmp_path):  # noqa: F8
         (["--seconds", 0], "--seconds is 0; need more than 0"),
         (["--limit", -1], "--limit is -1; need more than 0"),
         (["--density", 0.5], "is packed already, so that --density cannot change it"),
+        (["--int8-attention"], "is packed already, with its attention; leave --int8-attention and"),
         (["--density", 1.5], "--density is 1.5; need 0 to 1"),
         (["--engine", "onnxruntime"], "--engine is 'onnxruntime'; need module:function"),
     ],

@@ -25,7 +25,7 @@ from refimpl.models.judge import judge
 from refimpl.models.runtime.memory import Life, plan_memory
 from refimpl.models.runtime.plan import HALF, WIDE, make_plan
 from refimpl.models.runtime.record import record
-from refimpl.models.runtime.session import PLANS, Session, choose_width
+from refimpl.models.runtime.session import PLANS, Session, choose_width, lay_out
 from refimpl.models.runtime.weights import dense, prepare, sparse
 from refimpl.models.terminal import read_texts
 
@@ -86,8 +86,11 @@ def test_integer_attention_is_within_the_bounds(minilm):
 
 
 @pytest.mark.parametrize("form", [sparse, dense])
-def test_a_batch_is_its_texts(minilm, form):
-    _, packed, texts, _ = minilm
+@pytest.mark.parametrize("attention", ["f32", "INT8"])
+def test_a_batch_is_its_texts(minilm, form, attention):
+    _, packed, texts, pruned = minilm
+    if attention == "INT8":
+        packed = compress.pack(compress.quantize_with_attention(compress.calibrate(pruned, texts)))
     session = Session(prepare(packed, form))
     longest = max(one.ids.shape[1] for one in texts)
     together = Batch(
@@ -259,9 +262,17 @@ def test_the_plan_of_a_real_model_is_near_the_bound(minilm):
 
 
 def test_width_of_the_panels():
-    widths = {n: choose_width(np.array([n])) for n in (1, 32, 33, 64, 65, 96, 97, 128)}
+    widths = {n: choose_width(n) for n in (1, 32, 33, 64, 65, 96, 97, 128)}
     assert widths == {1: HALF, 32: HALF, 33: WIDE, 64: WIDE, 65: HALF, 96: HALF, 97: WIDE, 128: WIDE}
-    assert choose_width(np.array([32] * 8)) == HALF
+
+
+def test_texts_share_panels():
+    first, end = lay_out(np.array([3, 8, 1, 70]))
+    assert (first.tolist(), end) == ([0, 4, 12, 16], 88)
+    session = Session(compress.pack(quantized(NAME)))
+    shape = session.shape(np.ones((8, 16)))
+    assert (shape.width, shape.panels, shape.most) == (WIDE, 2, 1)
+    assert session.shape(np.ones((2, 48))).most == 2  # the second text lies in both panels
 
 
 def test_dense_form_needs_whole_tiles(minilm):

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from refimpl.kernels.simd.threefold import PORTABLE
-from refimpl.models import compress, packed_file
+from refimpl.models import compress, packed_file, sealed
 from refimpl.models.bert import Model, map_linears
 from refimpl.models.compiled import compiled_ops
 from refimpl.models.compress import Packed
@@ -139,7 +139,7 @@ def test_a_save_that_fails_midway_leaves_no_trace(tmp_path, monkeypatch, error, 
     path = tmp_path / "packed"
     if older is not None:
         path.write_bytes(older)
-    monkeypatch.setattr(packed_file, "save_file", partly)
+    monkeypatch.setattr(sealed, "save_file", partly)
     with pytest.raises(type(error)):
         packed_file.save(compress.pack(tiny.quantized(NAME)), path)
     assert [file.name for file in tmp_path.iterdir()] == ([] if older is None else ["packed"])

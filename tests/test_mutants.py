@@ -7,7 +7,9 @@ from mutants_attention import INTEGER_ATTENTION
 from mutants_encoder import ENCODER
 from mutants_explain import EXPLAIN
 from mutants_f32 import F32_KERNELS
+from mutants_instances import INSTANCES
 from mutants_kernels import KERNELS
+from mutants_records import RECORDS
 from mutants_saturating import SATURATING_AND_BITMASK
 from mutants_structured import STRUCTURED
 
@@ -21,6 +23,8 @@ SUITES = [
     *STRUCTURED,
     *INTEGER_ATTENTION,
     *ENCODER,
+    *RECORDS,
+    *INSTANCES,
 ]
 
 MUTANTS = [

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 
 from benchmarks.measuring import Contestant, array_bytes, copied, in_turns, product_arguments, timed
+from refimpl.kernels import cpu
 from refimpl.kernels.gemm_u8s8s32 import GEMM
 from refimpl.kernels.record import Kernel
 from refimpl.kernels.spgemm_bitmask_u8s8s32 import SPGEMM_BITMASK
@@ -36,19 +36,9 @@ def operands(tokens: int, density: float) -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 256, (tokens, K), np.uint8), w * (rng.random((M, K)) < density)
 
 
-def cache_bytes() -> dict[int, int]:
-    """Level -> bytes of the caches for data that the kernel knows CPU 0 to have; a virtual machine may hide some."""
-    sizes = {}
-    for cache in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
-        level, kind, size = ((cache / name).read_text().strip() for name in ("level", "type", "size"))
-        if kind != "Instruction":
-            sizes[int(level)] = 1024 * int(size.removesuffix("K"))
-    return sizes
-
-
 def streamed_bytes() -> int:
     """What the copies of one form take, to the next whole copy."""
-    return min(CACHE_FOLD * cache_bytes().get(3, MOST_BYTES), MOST_BYTES // 2)
+    return min(CACHE_FOLD * cpu.cache_bytes().get(3, MOST_BYTES), MOST_BYTES // 2)
 
 
 def layers(kernel: Kernel, a: np.ndarray, w: np.ndarray, packed: Any, count: int) -> list[Callable[[], None]]:

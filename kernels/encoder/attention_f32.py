@@ -9,13 +9,15 @@ Contract. Sums ascend from 0, each step one fused multiply-add. Errors within ``
 ``bounds.softmax`` and ``bounds.attention_context``; codes have the bits of ``refimpl.quant.quantize_activation``.
 Lanes are queries: no key of another text and no padding is ever looked at, so there is no mask.
 
-A task is one panel of queries of one head of one text.
+A text is n consecutive tokens of the panels, the first at a multiple of 4; its own lanes of ``out`` are written, and no
+others, so that texts may share panels. A task is one head of one text.
 """
 
 import numba
 import numpy as np
 
 from refimpl.kernels.encoder.exponentials import exponentials
+from refimpl.kernels.encoder.lanes import text_lanes
 from refimpl.kernels.encoder.rows import (
     divide,
     fused,
@@ -25,6 +27,7 @@ from refimpl.kernels.encoder.rows import (
     quantize,
     spread,
     store_codes,
+    store_lanes,
     store_row,
     width,
 )
@@ -58,11 +61,12 @@ def store_score(scores, at, acc, factor):
 
 
 @part
-def scores_of(x, queries, keys, e, groups, panel_size, scale, scores, lines):
-    """Scores of the queries at x[queries] with 4 ``groups`` keys, those of the first panel at x[keys]."""
+def scores_of(x, queries, keys, skip, e, groups, panel_size, scale, scores, lines):
+    """Scores of the queries at x[queries] with 4 ``groups`` keys from token ``skip``, those of the first panel at
+    x[keys]."""
     w, factor = width(), broadcast_f32(scale)
     for g in range(groups):
-        at, acc = keys + 4 * g // w * panel_size + place(4 * g % w), zero_rows()
+        at, acc = keys + (skip + 4 * g) // w * panel_size + place((skip + 4 * g) % w), zero_rows()
         for i in range(e):
             k = at + i * w
             acc = step_of_four(acc, load_row(x, queries + i * w), x, k, k + 1, k + 2, k + 3)
@@ -73,11 +77,11 @@ def scores_of(x, queries, keys, e, groups, panel_size, scale, scores, lines):
 
 
 @part
-def context_of(x, values, groups, panel_size, scores, lines):
-    """Four channels of the context, v's rows in the first panel at x[values]."""
+def context_of(x, values, skip, groups, panel_size, scores, lines):
+    """Four channels of the context, v's rows in the first panel at x[values], from token ``skip``."""
     w, acc = width(), zero_rows()
     for g in range(groups):
-        at = values + 4 * g // w * panel_size + place(4 * g % w)
+        at = values + (skip + 4 * g) // w * panel_size + place((skip + 4 * g) % w)
         for i in range(4):
             v = at + i
             acc = step_of_four(acc, load_row(scores, lines + (4 * g + i) * w), x, v, v + w, v + 2 * w, v + 3 * w)
@@ -85,33 +89,43 @@ def context_of(x, values, groups, panel_size, scores, lines):
 
 
 @part
-def queries_of_head(x, first, n, p, h, d, e, factors, scores, lines, out):
-    """The panel p of queries of head h of the text of n tokens that begins with panel ``first``."""
-    w, groups, panel_size = width(), (n + 3) // 4, 3 * d * width()
-    text = first * panel_size
-    scores_of(
-        x, text + p * panel_size + h * e * w, text + (d + h * e) * w, e, groups, panel_size, factors[0], scores, lines
-    )
+def store_context(out, at, acc, step, codes, own, mask):
+    """Codes of one channel, by way of a row of their own."""
+    store_codes(codes, own, quantize(acc, step))
+    store_lanes(out, at, codes, own, mask)
+
+
+@part
+def queries_of_head(x, first, n, p, h, d, e, factors, scores, lines, codes, own, out):
+    """The panel p of queries of head h of the text of n tokens that begins with token ``first``."""
+    w, groups, skip, panel_size = width(), (n + 3) // 4, first % width(), 3 * d * width()
+    text = first // w * panel_size
+    queries, keys = text + p * panel_size + h * e * w, text + (d + h * e) * w
+    scores_of(x, queries, keys, skip, e, groups, panel_size, factors[0], scores, lines)
     inverse = divide(spread(broadcast_f32(ONE)), exponentials(scores, lines, n, 4 * groups))
     for j in range(4 * groups):
         store_row(scores, lines + j * w, multiply(load_row(scores, lines + j * w), inverse))
+    mask, step = text_lanes(skip, n, p), spread(broadcast_f32(factors[1]))
     for c in range(0, e, 4):
-        acc = context_of(x, text + (2 * d + h * e + c) * w, groups, panel_size, scores, lines)
-        at, step = ((first + p) * d + h * e + c) * w, spread(broadcast_f32(factors[1]))
-        store_codes(out, at, quantize(acc[0], step))
-        store_codes(out, at + w, quantize(acc[1], step))
-        store_codes(out, at + 2 * w, quantize(acc[2], step))
-        store_codes(out, at + 3 * w, quantize(acc[3], step))
+        acc = context_of(x, text + (2 * d + h * e + c) * w, skip, groups, panel_size, scores, lines)
+        at = ((first // w + p) * d + h * e + c) * w
+        store_context(out, at, acc[0], step, codes, own, mask)
+        store_context(out, at + w, acc[1], step, codes, own, mask)
+        store_context(out, at + 2 * w, acc[2], step, codes, own, mask)
+        store_context(out, at + 3 * w, acc[3], step, codes, own, mask)
 
 
 @kernel
-def attention_f32(x, first, lengths, heads, d, factors, most, scores, slots, workers, out):
-    """x: f32 (P 3 D W,), rows of q, k, v; first, lengths: s64 (texts,), panels and tokens; factors: f32 (2,), 1 / sqrt
-    E and step; out: u8 (P D W,). Scratch for texts of up to ``most`` tokens, a multiple of W, in ``slots``, a multiple
-    of ``workers``: scores f32 (slots most W,)."""
+def attention_f32(x, first, lengths, heads, d, factors, most, scores, codes, slots, workers, out):
+    """x: f32 (P 3 D W,), rows of q, k, v; first, lengths: s64 (texts,), tokens; factors: f32 (2,), 1 / sqrt E and step;
+    out: u8 (P D W,). Scratch for texts whose panels have up to ``most`` tokens, in ``slots``, a multiple of
+    ``workers``: scores f32 (slots most W,), codes u8 (slots W,)."""
     tasks = first.size * heads
     for worker in numba.prange(workers):
         for task in range(worker, tasks, workers):
-            text, h, lines = task // heads, task % heads, task % slots * most * width()
-            for p in range((lengths[text] + width() - 1) // width()):
-                queries_of_head(x, first[text], lengths[text], p, h, d, d // heads, factors, scores, lines, out)
+            text, h, slot = task // heads, task % heads, task % slots
+            for p in range((first[text] % width() + lengths[text] + width() - 1) // width()):
+                queries_of_head(
+                    x, first[text], lengths[text], p, h, d, d // heads, factors,
+                    scores, slot * most * width(), codes, slot * width(), out,
+                )  # fmt: skip

@@ -6,6 +6,9 @@
     context[c, i] = f32(sum_j p[j, i] (v[c, j] - 128)) * n
     out[c, i]     = quantize(context, step)                                   u8 codes + 128
 
+A text is n consecutive tokens of the panels, the first at a multiple of 4; its own lanes of ``out`` are written, and no
+others, so that texts may share panels.
+
 Contract. Scores and context have the bits of the reference, given the codes that they are made of. The sum over the
 keys ascends from 0. p is within 1/2 + 255 (softmax's error + 3 u) of 255 times the exact probability. Lanes are
 queries: no key of another text and no padding is ever looked at, so there is no mask.
@@ -19,6 +22,7 @@ import numba
 import numpy as np
 
 from refimpl.kernels.encoder.exponentials import exponentials
+from refimpl.kernels.encoder.lanes import text_lanes
 from refimpl.kernels.encoder.rows import (
     divide,
     dot,
@@ -36,6 +40,7 @@ from refimpl.kernels.encoder.rows import (
     start_row,
     store_codes,
     store_flipped,
+    store_lanes,
     store_row,
     store_sums,
     to_f32,
@@ -100,15 +105,17 @@ def context(quads, own, groups, values, at, stride):
 
 
 @part
-def store_context(out, at, acc, factor, step):
-    """Codes of one channel."""
-    store_codes(out, at, quantize(multiply(to_f32(acc), spread(factor)), spread(step)))
+def store_context(out, at, acc, factor, step, codes, own, mask):
+    """Codes of one channel, by way of a row of their own."""
+    store_codes(codes, own, quantize(multiply(to_f32(acc), spread(factor)), spread(step)))
+    store_lanes(out, at, codes, own, mask)
 
 
 @part
-def one_head(u8, panel, n, h, d, e, factors, most, bytes_, raw, small, sums, scores, slot, out):
-    """Head h of the text of n tokens that begins with a panel."""
-    w, groups, panels = width(), (n + 3) // 4, (n + width() - 1) // width()
+def one_head(u8, first, n, h, d, e, factors, most, bytes_, raw, small, sums, scores, slot, out):
+    """Head h of the text of n tokens that begins with token ``first``."""
+    w, groups, panel, skip = width(), (n + 3) // 4, first // width(), first % width()
+    panels = (skip + n + w - 1) // w
     keys, values, queries = slot * 2 * e * most, slot * 2 * e * most + e * most, slot * (e + 2 * most) * w
     probs, quads, lines = queries + e * w, queries + (e + most) * w, slot * most * w
     flip = vpbroadcastd(TOP_BITS, 0)
@@ -123,7 +130,7 @@ def one_head(u8, panel, n, h, d, e, factors, most, bytes_, raw, small, sums, sco
             row = at + 4 * s * w
             save_quad(bytes_, queries + 4 * s * w, load_quad(u8, row, row + w, row + 2 * w, row + 3 * w))
         for g in range(groups):
-            into, within = 4 * g // w, place(4 * g % w)
+            into, within = (skip + 4 * g) // w, place((skip + 4 * g) % w)
             acc = score(
                 bytes_, queries, small, keys + into * e * w + 4 * within, e, sums, slot * most + into * w + within
             )
@@ -137,21 +144,22 @@ def one_head(u8, panel, n, h, d, e, factors, most, bytes_, raw, small, sums, sco
         for g in range(groups):
             row = probs + 4 * g * w
             save_quad(bytes_, quads + 4 * g * w, load_quad(bytes_, row, row + w, row + 2 * w, row + 3 * w))
+        mask, factor, step = text_lanes(skip, n, p), broadcast_f32(factors[1]), broadcast_f32(factors[2])
         for c in range(0, e, 4):
-            acc = context(bytes_, quads, groups, small, values + c * most, most)
-            at, factor, step = ((panel + p) * d + h * e + c) * w, broadcast_f32(factors[1]), broadcast_f32(factors[2])
-            store_context(out, at, acc[0], factor, step)
-            store_context(out, at + w, acc[1], factor, step)
-            store_context(out, at + 2 * w, acc[2], factor, step)
-            store_context(out, at + 3 * w, acc[3], factor, step)
+            acc = context(bytes_, quads, groups, small, values + c * most + skip, most)
+            at = ((panel + p) * d + h * e + c) * w
+            store_context(out, at, acc[0], factor, step, bytes_, probs, mask)
+            store_context(out, at + w, acc[1], factor, step, bytes_, probs, mask)
+            store_context(out, at + 2 * w, acc[2], factor, step, bytes_, probs, mask)
+            store_context(out, at + 3 * w, acc[3], factor, step, bytes_, probs, mask)
 
 
 @kernel
 def attention_u8s8(u8, first, lengths, heads, d, factors, most, bytes_, raw, small, sums, scores, slots, workers, out):
-    """u8: (P 3 D W,), rows of q, k, v; first, lengths: s64 (texts,), panels and tokens; factors: f32
-    (3,), m, n and step; out: u8 (P D W,).
+    """u8: (P 3 D W,), rows of q, k, v; first, lengths: s64 (texts,), tokens; factors: f32 (3,), m, n and
+    step; out: u8 (P D W,).
 
-    Scratch for texts of up to ``most`` tokens, a multiple of W, in ``slots``, a multiple of ``workers``: bytes_ u8
+    Scratch for texts whose panels have up to ``most`` tokens, in ``slots``, a multiple of ``workers``: bytes_ u8
     (slots (E + 2 most) W,); small s8 (slots 2 E most,), and raw, the same memory as u8; sums s32 (slots most,); scores
     f32 (slots most W,).
     """

@@ -16,6 +16,7 @@ from refimpl.kernels.simd.instructions.memory import (
     vmovdqu8_load_low,
     vmovdqu8_store,
     vmovdqu8_store_low,
+    vmovdqu8_store_masked,
 )
 from refimpl.kernels.simd.threefold import KernelSource, part
 
@@ -89,6 +90,12 @@ def store_flipped(out, at, x, source, flip):
 
 
 @part
+def store_lanes(out, at, x, source, mask):
+    """The codes at x[source] of the tokens in a mask; those of the others stay as they are."""
+    vmovdqu8_store_masked(out, at, vmovdqu8_load_low(x, source), mask)
+
+
+@part
 def spread(register):
     """The same register for all tokens."""
     return register, register
@@ -114,7 +121,18 @@ TWINS = {
     rows.saved_quad: saved_quad,
     **{
         getattr(rows, twin.__name__): twin
-        for twin in (width, place, start_row, load_quad, load_row, store_row, store_codes, store_flipped, spread)
+        for twin in (
+            width,
+            place,
+            start_row,
+            load_quad,
+            load_row,
+            store_row,
+            store_codes,
+            store_flipped,
+            store_lanes,
+            spread,
+        )
     },
     **{getattr(rows, name): lanewise(apply, _one, _two, _three) for name, apply in rows.LANEWISE.items()},
 }

@@ -24,7 +24,7 @@ from refimpl.kernels.simd.instructions import arithmetic, convert, f32
 from refimpl.kernels.simd.instructions import interleave as interleaving
 from refimpl.kernels.simd.instructions.f32 import vmovups_load, vmovups_store
 from refimpl.kernels.simd.instructions.interleave import vpxord
-from refimpl.kernels.simd.instructions.memory import vmovdqu8_load, vmovdqu8_store
+from refimpl.kernels.simd.instructions.memory import vmovdqu8_load, vmovdqu8_store, vmovdqu8_store_masked
 from refimpl.kernels.simd.threefold import Part, Threefold, part
 
 __all__ = ["dot_row", "save_quad", "saved_quad", "start_row", "store_sums", "zero_row"]
@@ -73,6 +73,12 @@ def store_codes(out, at, codes):
 def store_flipped(out, at, x, source, flip):
     """A row of codes from x[source], with the bits in ``flip`` flipped."""
     vmovdqu8_store(out, at, vpxord(vmovdqu8_load(x, source), flip))
+
+
+@part
+def store_lanes(out, at, x, source, mask):
+    """The codes at x[source] of the tokens in a mask; those of the others stay as they are."""
+    vmovdqu8_store_masked(out, at, vmovdqu8_load(x, source), mask)
 
 
 @part

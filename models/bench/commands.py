@@ -1,23 +1,20 @@
 """The command ``bench``."""
 
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from refimpl.models.bench.plan import BATCHES, LONG, SCENARIOS, TOKENS, Budget, make_plan
-from refimpl.models.terminal import console, print_json, read_texts, say
+from refimpl.models.loading import load_for_engine, pack
+from refimpl.models.options import LONGEST, AsJson, Attention, Density, check_seconds, check_threads
+from refimpl.models.terminal import console, print_json, progress_console, say
 
 if TYPE_CHECKING:
     from refimpl.models.bench.plan import Plan
     from refimpl.models.bench.report import Report
-    from refimpl.models.compress import Dense, Packed
-
-DENSITY = 0.2
-LONGEST = 3600.0
+    from refimpl.models.compress import Packed
 
 ModelPath = Annotated[
     Path | None,
@@ -40,7 +37,6 @@ Batches = Annotated[
         "--batch", help=f"Batch size, but for latency; repeatable; {BATCHES[0]} to {BATCHES[-1]} if left out."
     ),
 ]
-Density = Annotated[float | None, typer.Option(help=f"Share of the 4x1 blocks to keep; {DENSITY} if left out.")]
 Threads = Annotated[int, typer.Option(help="Threads of every engine.")]
 Engines = Annotated[
     list[str] | None,
@@ -49,7 +45,6 @@ Engines = Annotated[
 Seconds = Annotated[float, typer.Option(help="Time to measure a case, all engines together.")]
 Limit = Annotated[float, typer.Option(help="Milliseconds that a batch may take in the production scenario.")]
 Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw the paper's Figure 2.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of tables.")]
 
 
 def bench(
@@ -58,6 +53,7 @@ def bench(
     tokens: Tokens = None,
     batch: Batches = None,
     density: Density = None,
+    int8_attention: Attention = None,
     threads: Threads = 1,
     engine: Engines = None,
     seconds: Seconds = 1.0,
@@ -66,21 +62,21 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Race our engine against every engine installed: latency, throughput, and throughput under a time limit."""
-    from refimpl.models.bench.contestants import load_engine
     from refimpl.models.bench.plot import check_plot
     from refimpl.models.bench.plot import plot as draw
     from refimpl.models.bench.show import show
     from refimpl.models.bench.synthetic import NAME, POSITIONS
+    from refimpl.models.engines.others import load_function
 
     _check(threads, seconds, limit)
     if plot is not None:
         check_plot(plot)
     for name in engine or []:
-        load_engine(name)
-    loaded = _load(model, density)
+        load_function(name)
+    loaded = load_for_engine(model, density, model is None, int8_attention)
     positions = POSITIONS if loaded is None else loaded.model.config.positions
     plan = make_plan(scenario or [], tokens or [], batch or [], positions, Budget(threads, seconds, limit / 1e3))
-    packed = _packed(loaded, DENSITY if density is None else density)
+    packed = pack(loaded, density, int8_attention)
     report = _race(packed, NAME if model is None else str(model), plan, engine or [])
     if plot is not None:
         draw(report, plot)
@@ -92,39 +88,10 @@ def bench(
 
 
 def _check(threads: int, seconds: float, limit: float) -> None:
-    most = os.cpu_count() or 1
-    if not 1 <= threads <= most:
-        raise ValueError(f"--threads is {threads}; need 1 to {most}, the CPUs of this machine")
-    if not 0 < seconds <= LONGEST:
-        raise ValueError(f"--seconds is {seconds:g}; need more than 0 and at most {LONGEST:g}")
+    check_threads(threads)
+    check_seconds(seconds)
     if not 0 < limit <= LONGEST * 1e3:
         raise ValueError(f"--limit is {limit:g}; need more than 0 and at most {LONGEST * 1e3:g} milliseconds")
-
-
-def _load(path: Path | None, density: float | None) -> "Dense | Packed | None":
-    """The user's model; None if there is none. ValueError for a density that cannot be."""
-    from refimpl import check
-    from refimpl.models import compress, packed_file
-
-    check.fraction("--density", DENSITY if density is None else density)
-    if path is None:
-        return None
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; need a Hugging Face directory or a packed file")
-    if path.is_dir():
-        return compress.load(path)
-    if density is not None:
-        raise ValueError(f"{path} is packed already, so that --density cannot change it; leave it out")
-    return packed_file.load(path)
-
-
-def _packed(loaded: "Dense | Packed | None", density: float) -> "Packed":
-    from refimpl.models import compress
-    from refimpl.models.bench.synthetic import synthetic
-
-    if loaded is None:
-        return compress.pack(synthetic(density))
-    return compress.compress(loaded, read_texts(None), density) if isinstance(loaded, compress.Dense) else loaded
 
 
 def _race(packed: "Packed", name: str, plan: "Plan", added: list[str]) -> "Report":
@@ -140,7 +107,7 @@ def _race(packed: "Packed", name: str, plan: "Plan", added: list[str]) -> "Repor
         say("note:", f"{engine} is not installed and is left out: python -m pip install 'refimpl[engines]'", "yellow")
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    screen = Console(stderr=True)
+    screen = progress_console()
     with (
         tempfile.TemporaryDirectory() as folder,
         Progress(*columns, *times, console=screen, transient=True, disable=not screen.is_terminal) as progress,
@@ -155,4 +122,5 @@ def _race(packed: "Packed", name: str, plan: "Plan", added: list[str]) -> "Repor
                 task, description=f"{case.tokens} tokens, batch {case.batch}".ljust(22), advance=1
             ),
         )
-        return Report(name, packed.model.config, density_of(packed.model), plan, list(results))
+        attention = variants[0].attention
+        return Report(name, packed.model.config, density_of(packed.model), attention, plan, list(results))

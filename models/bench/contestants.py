@@ -12,8 +12,6 @@ It is called once for each shape, and what it returns is judged by ``gate`` befo
 spin between runs: others take turns with it.
 """
 
-import importlib
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +21,7 @@ from refimpl.models import engines
 from refimpl.models.bench.variants import F32, INT8, Variant
 from refimpl.models.compress import Packed
 from refimpl.models.engines import Run
+from refimpl.models.engines.others import load_function
 from refimpl.models.runtime.session import Session
 
 OURS = "refimpl"
@@ -52,7 +51,7 @@ def ours(packed: Packed, threads: int) -> Run:
 
 def contestants(packed: Packed, variants: Sequence[Variant], threads: int, added: Sequence[str]) -> list[Contestant]:
     """Ours first, then INT8 before f32. added: "module:function" of the user's engines; ValueError if one is broken."""
-    run, factories = ours(packed, threads), {name: load_engine(name) for name in added}
+    run, factories = ours(packed, threads), {name: load_function(name) for name in added}
     found = [Contestant(OURS, INT8, [Candidate("", variants[0], lambda shape: run)])]
     for name, make in factories.items():
         found.append(Contestant(name, INT8, [_added(make, v, threads) for v in variants if v.precision == INT8]))
@@ -76,22 +75,6 @@ def _open(engine: str, path: Path, threads: int, setting: str, shape: tuple[int,
 
 def _words(*names: str) -> str:
     return ", ".join(name for name in names if name)
-
-
-def load_engine(name: str) -> Callable[..., Any]:
-    """The function that ``--engine module:function`` names. Raises ValueError that says what is wrong with it."""
-    module, _, function = name.partition(":")
-    if not module or not function:
-        raise ValueError(f"--engine is {name!r}; need module:function")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        made = getattr(importlib.import_module(module), function, None)
-    except Exception as error:  # whatever the user's module raises
-        raise ValueError(f"--engine {name}: cannot import {module}: {error}") from None
-    if not callable(made):
-        raise ValueError(f"--engine {name}: {module} has no function {function}")
-    return made
 
 
 def _added(make: Callable[..., Any], variant: Variant, threads: int) -> Candidate:

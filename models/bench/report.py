@@ -18,11 +18,12 @@ MILLISECONDS = 1e3
 
 @dataclass(frozen=True)
 class Report:
-    """density: share of the 4x1 blocks of the encoder's weights that is alive."""
+    """density: share of the 4x1 blocks of the encoder's weights that is alive; attention: "INT8" or "f32"."""
 
     model: str
     config: Config
     density: float
+    attention: str
     plan: Plan
     results: list[Result]
 
@@ -38,6 +39,7 @@ class Report:
             "model": self.model,
             "config": asdict(self.config),
             "density": self.density,
+            "attention": self.attention,
             "cpu": cpu.name(),
             "threads": budget.threads,
             "seconds": budget.seconds,

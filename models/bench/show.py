@@ -27,7 +27,7 @@ def show(report: Report, console: Console) -> None:
     config, threads = report.config, report.plan.budget.threads
     shape = f"{config.layers} layers, hidden {config.hidden}, {config.heads} heads, {config.head.replace('_', ' ')}"
     console.print(f"[bold]{escape(report.model)}[/]: {shape}; {report.density:.0%} of the 4x1 blocks")
-    console.print(f"{escape(cpu.name())}, {threads} thread{'s' * (threads != 1)}")
+    console.print(f"Attention in {report.attention}. {escape(cpu.name())}, {threads} thread{'s' * (threads != 1)}")
     for scenario in report.plan.scenarios:
         console.print()
         console.print(_scenario(report, scenario))

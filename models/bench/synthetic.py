@@ -9,6 +9,7 @@ Source: the shape, DistilBERT, arXiv 1910.01108, section 3; outliers, BERT Buste
 """
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from refimpl import check
 from refimpl.models import compress
 from refimpl.models import config as configs
 from refimpl.models.bert import Batch, Model
-from refimpl.models.compress import Dense, Quantized
+from refimpl.models.compress import Calibrated, Dense, Quantized
 from refimpl.models.config import Config
 from refimpl.models.heads import QuestionAnswering
 from refimpl.models.tokenizer import SPECIAL, VOCABULARY, Tokenizer, wordpiece
@@ -38,6 +39,7 @@ WORDS = [*SPECIAL, "[MASK]", *"abcdefghijklmnopqrstuvwxyz"]
 
 def synthetic(
     density: float,
+    quantizer: Callable[[Calibrated], Quantized] = compress.quantize,
     seed: int = 0,
     layers: int = 6,
     hidden: int = 768,
@@ -46,7 +48,8 @@ def synthetic(
     vocabulary: int = 30522,
     positions: int = POSITIONS,
 ) -> Quantized:
-    """A question-answering model of random weights, pruned in 4x1 blocks to ``density``, calibrated and quantized.
+    """A question-answering model of random weights, pruned in 4x1 blocks to ``density``, calibrated and quantized
+    by ``quantizer``, one of ``compress``.
 
     Raises
     ------
@@ -61,7 +64,7 @@ def synthetic(
         raise ValueError(f"vocabulary is {vocabulary}; need at least {len(WORDS)}")
     rng = np.random.default_rng(seed)
     masked = compress.prune(Dense(_model(rng, config), _tokenizer(config)), density)
-    return compress.quantize(compress.calibrate(masked, [random_batch(rng, config, 1, LONGEST_CALIBRATION)]))
+    return quantizer(compress.calibrate(masked, [random_batch(rng, config, 1, LONGEST_CALIBRATION)]))
 
 
 def random_batch(rng: np.random.Generator, config: Config, texts: int, tokens: int) -> Batch:

@@ -36,6 +36,11 @@ class Variant(NamedTuple):
         """The table that defines its results."""
         return QUANTIZED if self.precision == INT8 else REFERENCE
 
+    @property
+    def attention(self) -> str:
+        """Its precision: INT8 or f32."""
+        return INT8 if any(layer.attention_scales is not None for layer in self.model.layers) else F32
+
 
 def export_variants(quantized: Quantized, folder: Path) -> list[Variant]:
     """Write one file a variant; the first is the model itself."""

@@ -1,8 +1,9 @@
 """Other engines, driven to be compared with: each runs an ONNX file and returns the values at our taps.
 
-An engine is a module here with ``open_session(path, taps, threads)`` and ``signed_product(codes, w)``, and with
-``settings()`` and ``open_fast(path, shape, threads, setting)`` to be timed. It is imported when it is asked for, since
-the engine is an optional dependency.
+An engine is a module here with ``open_graph(path, tensors, threads, optimize)``, the names ``INTEGER_LAYERS`` of
+layers that multiply integers, and ``signed_product(codes, w)``; and with ``settings()`` and
+``open_fast(path, shape, threads, setting)`` to be timed. It is imported when it is asked for, since the engine is an
+optional dependency. ``isolated`` runs one in a process of its own, where a CPU's instructions can be taken away.
 
 Both engines report their use over the network from threads of their own, started as they are imported. OpenVINO's
 forks the process, which can hang for ever if NumPy multiplies matrices meanwhile; and any of them would disturb a
@@ -12,7 +13,7 @@ measurement. So neither reports anything here.
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,8 +33,23 @@ NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 """Package -> what people call it."""
 
 
+class Graph(NamedTuple):
+    """An ONNX file, anybody's, loaded in an engine with inner tensors exposed.
+
+    run : the graph's inputs by name -> value of every exposed tensor, and of the graph's outputs
+    inputs : names of the graph's inputs
+    not_exposed : tensor -> why the engine has no value for it
+    layers : kind of layer -> how many there are in what the engine made of the file
+    """
+
+    run: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+    inputs: list[str]
+    not_exposed: dict[str, str]
+    layers: dict[str, int]
+
+
 class Session(NamedTuple):
-    """A loaded model. run: batch -> tap name -> value; integer_layers: how many MatMuls run on integers."""
+    """A loaded export of ours. run: batch -> tap name -> value; integer_layers: how many MatMuls run on integers."""
 
     run: Callable[[Batch], dict[str, np.ndarray]]
     integer_layers: int
@@ -49,13 +65,36 @@ def version(engine: str) -> str:
     return metadata.version(engine)
 
 
+def open_graph(
+    engine: str, path: Path, tensors: Sequence[str] | None, threads: int = 1, optimize: bool = True
+) -> Graph:
+    """Load an ONNX file with the given tensors, each the output of a node, made outputs of the graph.
+
+    Nothing is fused across an output, so what is exposed can change what runs; ``layers`` says what does. tensors None
+    exposes all that can be: in ONNX Runtime, if it optimizes, what its own optimization leaves, which changes nothing
+    else; otherwise the output of every node. optimize False: every node as it is written, as far as the engine allows.
+    """
+    return _module(engine).open_graph(path, tensors, threads, optimize)
+
+
 def open_session(engine: str, path: Path, taps: list[str], threads: int = 1) -> Session:
     """Load an exported file in an engine, with the given taps (and always "output") as outputs.
 
     Codes are u8: those that are s8 in the file come with 128 added.
     """
-    session = _module(engine).open_session(path, taps, threads)
-    return session._replace(run=lambda batch: {tap: _unsigned(value) for tap, value in session.run(batch).items()})
+    tensors = tap_tensors(path, taps)
+    graph = open_graph(engine, path, list(dict.fromkeys(tensors.values())), threads)
+
+    def run(batch: Batch) -> dict[str, np.ndarray]:
+        values = graph.run(feeds(batch, graph.inputs))
+        return {tap: _unsigned(values[tensor]) for tap, tensor in tensors.items()}
+
+    return Session(run, count_integer_layers(engine, graph.layers))
+
+
+def count_integer_layers(engine: str, layers: dict[str, int]) -> int:
+    """How many of a graph's layers multiply integers."""
+    return sum(layers.get(name, 0) for name in _module(engine).INTEGER_LAYERS)
 
 
 def _unsigned(value: np.ndarray) -> np.ndarray:
@@ -93,6 +132,11 @@ def tap_tensors(path: Path, taps: list[str]) -> dict[str, str]:
             tensors = json.loads(entry.value)
             return {tap: tensors[tap] for tap in [*taps, "output"]}
     raise ValueError(f"{path} has no taps; need an ONNX file that refimpl exported")
+
+
+def node_outputs(made: onnx.ModelProto) -> list[str]:
+    """The tensors that a graph's nodes make, in order."""
+    return [name for node in made.graph.node for name in node.output if name]
 
 
 def feeds(batch: Batch, names: list[str]) -> dict[str, np.ndarray]:

@@ -1,11 +1,13 @@
 """ONNX Runtime on the CPU.
 
-Taps are made graph outputs. A tensor that is an output cannot be fused away, which can change what runs; so
-``integer_layers`` counts, in the optimized graph of this very session, the MatMuls that became MatMulIntegerToFloat, or
-QLinearMatMul where codes follow.
+A tensor becomes an output of the graph to be seen. An output cannot be fused away, which can change what runs: then the
+layers counted are those of that very session's optimized graph. Where nothing in particular is asked for, the graph is
+optimized first and exposed then, so that what runs is what would run anyway.
 """
 
 import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,40 +16,70 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from refimpl.models.bert import Batch
-from refimpl.models.engines import Run, Session, feeds, tap_tensors
+from refimpl.models.engines import Graph, Run, feeds, node_outputs
 from refimpl.models.export import IR_VERSION, OPSET
 from refimpl.quant import ZERO_POINT
 
-FUSED = ("MatMulIntegerToFloat", "QLinearMatMul")
+INTEGER_LAYERS = ("MatMulIntegerToFloat", "QLinearMatMul")
+LEVELS = {True: ort.GraphOptimizationLevel.ORT_ENABLE_ALL, False: ort.GraphOptimizationLevel.ORT_DISABLE_ALL}
+INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+ARRAYS = {f"tensor({name})" for name in ("float", "double", "float16", "bool", *INTEGERS)}
+"""The types that NumPy has too."""
 
 
-def open_session(path: Path, taps: list[str], threads: int = 1) -> Session:
-    """See ``engines.open_session``."""
-    tensors = tap_tensors(path, taps)
-    made = onnx.load(path)
-    present = {output.name for output in made.graph.output}
-    for tensor in dict.fromkeys(tensors.values()):
-        if tensor not in present:
-            made.graph.output.append(helper.make_empty_tensor_value_info(tensor))
+def open_graph(path: Path, tensors: Sequence[str] | None, threads: int = 1, optimize: bool = True) -> Graph:
+    """See ``engines.open_graph``."""
+    made = onnx.load(path, load_external_data=False)
+    written = node_outputs(made)
+    forced = tensors if tensors is not None else [] if optimize else written
+    with tempfile.TemporaryDirectory() as folder:
+        first, second = (Path(folder, name) for name in ("first", "second"))
+        session, runs = _open(made, forced, _options(threads, optimize, Path(path).parent, s8=bool(tensors)), first)
+        missing = {}
+        if optimize and tensors is None:
+            left, folded = set(node_outputs(runs)), {constant.name for constant in runs.graph.initializer}
+            missing = {name: FOLDED if name in folded else FUSED for name in written if name not in left}
+            again = _options(threads, False, first, s8=False)
+            session, runs = _open(runs, [name for name in written if name in left], again, second)
+    foreign = {node.name: f"its type is {node.type}" for node in session.get_outputs() if node.type not in ARRAYS}
+    names = [node.name for node in session.get_outputs() if node.name not in foreign]
+
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(names, inputs), strict=True))
+
+    layers = Counter(node.op_type for node in runs.graph.node)
+    return Graph(run, [node.name for node in session.get_inputs()], missing | foreign, dict(layers))
+
+
+FOLDED = "ONNX Runtime folds it into a constant"
+FUSED = "ONNX Runtime fuses it away"
+
+
+def _options(threads: int, optimize: bool, folder: Path, s8: bool) -> ort.SessionOptions:
+    """folder: where the file's external data are. s8 codes cannot become u8 where they are an output: without s8 they
+    would go back to f32 there."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # s8 codes cannot become u8 where they are an output: without this it would go back to f32 there
-    options.add_session_config_entry("session.qdqisint8allowed", "1")
-    with tempfile.TemporaryDirectory() as folder:
-        options.optimized_model_filepath = f"{folder}/optimized.onnx"
-        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
-        session = ort.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        optimized = onnx.load(options.optimized_model_filepath, load_external_data=False)
-    fused = sum(node.op_type in FUSED for node in optimized.graph.node)
-    inputs = [node.name for node in session.get_inputs()]
+    options.graph_optimization_level = LEVELS[optimize]
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
+    if s8:
+        options.add_session_config_entry("session.qdqisint8allowed", "1")
+    return options
 
-    def run(batch: Batch) -> dict[str, np.ndarray]:
-        values = session.run(list(tensors.values()), feeds(batch, inputs))
-        return dict(zip(tensors, values, strict=True))
 
-    return Session(run, fused)
+def _open(
+    made: onnx.ModelProto, tensors: Iterable[str], options: ort.SessionOptions, folder: Path
+) -> tuple[ort.InferenceSession, onnx.ModelProto]:
+    """A session with these outputs too, and the graph that it runs, whose large constants are put into ``folder``."""
+    folder.mkdir()
+    present = {output.name for output in made.graph.output}
+    made.graph.output.extend(helper.make_empty_tensor_value_info(t) for t in dict.fromkeys(tensors) if t not in present)
+    options.optimized_model_filepath = f"{folder}/optimized.onnx"
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
+    session = ort.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session, onnx.load(options.optimized_model_filepath, load_external_data=False)
 
 
 def settings() -> tuple[str, ...]:

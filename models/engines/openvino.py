@@ -1,43 +1,50 @@
 """OpenVINO on the CPU, reading the same ONNX file.
 
 f32 is asked for (the default would be bf16 on CPUs that have it), so that what is not quantized is f32.
-``integer_layers`` counts, in the runtime model, the MatMuls and fully connected layers that run on u8 or s8.
+The layers counted are those of the runtime model, which is what runs.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import openvino as ov
 from openvino import opset13 as opset
 
 from refimpl.models.bert import Batch
-from refimpl.models.engines import Run, Session, feeds, tap_tensors
+from refimpl.models.engines import Graph, Run, count_integer_layers, feeds, node_outputs
 from refimpl.quant import compensation
 
-MATMULS = ("FullyConnected", "MatMul")
-INTEGERS = ("u8", "i8")
+INTEGER_LAYERS = tuple(f"{kind} {precision}" for kind in ("FullyConnected", "MatMul") for precision in ("u8", "i8"))
+NO_LAYERS = ("Input", "Const", "Output")
+AS_WRITTEN = {"LP_TRANSFORMS_MODE": "NO", "SNIPPETS_MODE": "DISABLE"}
+"""No integers in place of FakeQuantize and f32, no generated kernels. Properties of the CPU plugin that are not part of
+its public interface."""
 EXACT_K = 512
 """512 * 255 * 128 < 2**24: no sum of so many products is rounded by the conversion to f32."""
 
 
-def open_session(path: Path, taps: list[str], threads: int = 1) -> Session:
-    """See ``engines.open_session``."""
-    tensors = tap_tensors(path, taps)
+def open_graph(path: Path, tensors: Sequence[str] | None, threads: int = 1, optimize: bool = True) -> Graph:
+    """See ``engines.open_graph``."""
     core = ov.Core()
     model = core.read_model(path)
-    present = {name for output in model.outputs for name in output.get_names()}
-    model.add_outputs([tensor for tensor in dict.fromkeys(tensors.values()) if tensor not in present])
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-    compiled = core.compile_model(model, "CPU", settings)
+    ports = {name: port for node in model.get_ops() for port in node.outputs() for name in port.get_names()}
+    wanted = tensors if tensors is not None else node_outputs(onnx.load(path, load_external_data=False))
+    there = {result.input_value(0) for result in model.get_results()}
+    model.add_outputs([port for port in {ports[name] for name in wanted if name in ports} if port not in there])
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    compiled = core.compile_model(model, "CPU", hints if optimize else hints | AS_WRITTEN)
     request = compiled.create_infer_request()
-    inputs = [port.get_any_name() for port in compiled.inputs]
+    asked = {*wanted, *(name for port in compiled.outputs for name in port.get_names())}
 
-    def run(batch: Batch) -> dict[str, np.ndarray]:
-        result = request.infer(feeds(batch, inputs))
-        by_name = {name: value for port, value in result.items() for name in port.get_names()}
-        return {tap: by_name[tensor].copy() for tap, tensor in tensors.items()}
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        result = request.infer(inputs)
+        return {name: value.copy() for port, value in result.items() for name in port.get_names() if name in asked}
 
-    return Session(run, count_integer_layers(compiled))
+    missing = {name: "OpenVINO's reader keeps no tensor of this name" for name in wanted if name not in ports}
+    return Graph(run, [port.get_any_name() for port in compiled.inputs], missing, runtime_layers(compiled))
 
 
 def settings() -> tuple[str, ...]:
@@ -66,18 +73,17 @@ def open_fast(path: Path, shape: tuple[int, int], threads: int, setting: str) ->
     return run
 
 
-def count_integer_layers(compiled: ov.CompiledModel) -> int:
-    """MatMuls and fully connected layers of a compiled model that run on integers.
-
-    Not those of an attention without taps, which is fused into one Subgraph.
-    """
-    count = 0
+def runtime_layers(compiled: ov.CompiledModel) -> dict[str, int]:
+    """Layer and precision of what a compiled model runs -> how many. An attention that nobody looks into is fused into
+    one Subgraph."""
+    count: Counter[str] = Counter()
     for node in compiled.get_runtime_model().get_ordered_ops():
         information = node.get_rt_info()
-        kind = information["layerType"].astype(str) if "layerType" in information else ""
-        precision = information["runtimePrecision"].astype(str) if "runtimePrecision" in information else ""
-        count += kind in MATMULS and precision in INTEGERS
-    return count
+        kind, precision = (
+            information[key].astype(str) if key in information else "" for key in ("layerType", "runtimePrecision")
+        )
+        count[f"{kind} {precision}"] += kind not in NO_LAYERS
+    return dict(+count)
 
 
 def signed_product(codes: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -98,7 +104,7 @@ def matmul_integer(a: np.ndarray, w: np.ndarray) -> np.ndarray:
     weight = opset.fake_quantize(opset.constant(w.astype(np.float32)), *identity_limits(-128, 127), levels=256)
     product = opset.matmul(codes, weight, False, True)
     compiled = ov.Core().compile_model(ov.Model([product], [x]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    if count_integer_layers(compiled) != 1:
+    if count_integer_layers("openvino", runtime_layers(compiled)) != 1:
         raise RuntimeError("OpenVINO did not run the MatMul on integers")
     return compiled([a.astype(np.float32)])[0]
 

@@ -145,25 +145,28 @@ class _Builder:
     def attention(self, name: str, qkv: str, factors: np.ndarray) -> Step:
         shape, d = self.shape, self.d
         e, most, slots = d // self.heads, shape.most * shape.width, self.slots
-        scratch = {"scores": Tensor(np.float32, slots * most * shape.width)}
-        if self.weights.integer_attention:
+        integer = self.weights.integer_attention
+        scratch = {
+            "scores": Tensor(np.float32, slots * most * shape.width),
+            "bytes": Tensor(np.uint8, slots * (e + 2 * most if integer else 1) * shape.width),
+        }
+        if integer:
             scratch |= {
-                "bytes": Tensor(np.uint8, slots * (e + 2 * most) * shape.width),
                 "small": Tensor(np.int8, slots * 2 * e * most),
                 "sums": Tensor(np.int32, slots * most),
             }
         scratch = {f"{name}.{part}": tensor for part, tensor in scratch.items()}
 
         def arguments(a: Arrays) -> tuple[Any, ...]:
-            scores = a[f"{name}.scores"]
+            scores, bytes_ = a[f"{name}.scores"], a[f"{name}.bytes"]
             given = (a[qkv], a["first"], a["lengths"], self.heads, d, factors, most)
-            if not self.weights.integer_attention:
-                return (*given, scores, slots, shape.threads, a[name])
+            if not integer:
+                return (*given, scores, bytes_, slots, shape.threads, a[name])
             small = a[f"{name}.small"]
-            parts = a[f"{name}.bytes"], small.view(np.uint8), small, a[f"{name}.sums"], scores
+            parts = bytes_, small.view(np.uint8), small, a[f"{name}.sums"], scores
             return (*given, *parts, slots, shape.threads, a[name])
 
-        kernel = attention_u8s8.attention_u8s8 if self.weights.integer_attention else attention_f32.attention_f32
+        kernel = attention_u8s8.attention_u8s8 if integer else attention_f32.attention_f32
         return Step(
             name,
             self.version(kernel),

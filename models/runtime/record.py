@@ -35,7 +35,7 @@ def record(session: Session, ids: np.ndarray, mask: np.ndarray, types: np.ndarra
         session.run(ready, look)
         hidden = ready.arrays["hidden"].reshape(*ids.shape, -1).copy()
     head = Recorder()
-    taps["output"] = session.weights.model.head(hidden, mask, REFERENCE, head)
+    taps["output"] = session.weights.head(hidden, mask, REFERENCE, head)
     return taps | head.values
 
 

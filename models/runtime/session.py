@@ -4,9 +4,12 @@
     output = session(ids, mask)            s64 (B, T) -> what the model's head gives
     session.run_texts(["a film that works"])
 
-Padding is never computed: the tokens of every text, those with a mask other than 0, are laid one after the other into
-panels of their own, and a token that is masked comes back as zeros. A text's bits do not depend on what else is in the
-batch. A batch of a new shape makes a new plan; the last PLANS are kept.
+Padding is not computed: the tokens of all texts, those with a mask other than 0, are laid one after the other into
+panels, each text from a multiple of ALIGN on, and a token that is masked comes back as zeros. A text's bits do not
+depend on what else is in the batch. A batch of a new shape makes a new plan; the last PLANS are kept, in one arena,
+which grows to the largest that any of them needs and stays so. It is proportional to the tokens of a batch, and beyond
+that to the panels of the longest text: DistilBERT takes 13 KB a token. Texts have at most the model's positions,
+batches are as large as the caller makes them; what the memory that is left cannot hold is refused.
 """
 
 import os
@@ -25,6 +28,7 @@ from refimpl.kernels.layout import aligned
 from refimpl.kernels.simd.threefold import NATIVE, PORTABLE
 from refimpl.models.compress import Packed
 from refimpl.models.runtime import plan as plans
+from refimpl.models.runtime.available import available
 from refimpl.models.runtime.plan import HALF, WIDE
 from refimpl.models.runtime.steps import Arrays, Plan, Shape, Step, roots
 from refimpl.models.runtime.weights import Weights, prepare
@@ -32,6 +36,8 @@ from refimpl.models.tokenizer import Tokenizer
 from refimpl.nn import NO_TAP, REFERENCE
 
 PLANS = 16
+ALIGN = 4
+"""Tokens: attention takes four keys at once."""
 
 
 class Ready(NamedTuple):
@@ -90,7 +96,7 @@ class Session:
             fill(ready, ids, mask, types)
             self.run(ready)
             hidden = ready.arrays["hidden"].reshape(*ids.shape, -1)
-            return np.asarray(self.weights.model.head(hidden, mask, REFERENCE, NO_TAP))
+            return np.asarray(self.weights.head(hidden, mask, REFERENCE, NO_TAP))
 
     def run_texts(self, texts: Sequence[Any]) -> np.ndarray:
         """Texts, or pairs of texts, in one batch. Raises ValueError for a session without a tokenizer."""
@@ -101,9 +107,10 @@ class Session:
     def shape(self, mask: np.ndarray) -> Shape:
         """Of the plan for a batch with this mask."""
         counts = np.count_nonzero(mask, axis=1)
-        width = choose_width(counts, self.widths)
-        panels = -(-counts // width)
-        return Shape(width, int(panels.sum()), len(counts), int(panels.max()), mask.size, self.threads)
+        first, total = lay_out(counts)
+        width = choose_width(total, self.widths)
+        most = -(-(first % width + counts) // width)
+        return Shape(width, -(-total // width), len(counts), int(most.max()), mask.size, self.threads)
 
     def check(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> None:
         """Raises what ``__call__`` raises for arrays that do not fit."""
@@ -135,7 +142,8 @@ class Session:
         plan = plans.make_plan(self.weights, shape)
         if plan.arena.peak > self._arena.size:
             self._plans.clear()
-            self._arena = aligned.empty((plan.arena.peak,), np.uint8)
+            self._arena = aligned.empty((0,), np.uint8)  # given back before more is taken
+            self._arena = allocate(plan)
         while len(self._plans) >= PLANS:
             self._plans.popitem(last=False)
         ready = bind(plan, self._arena)
@@ -157,23 +165,42 @@ class Session:
 
     def run(self, ready: Ready, look: Callable[[Step, Ready], None] | None = None) -> None:
         """All steps; after each, ``look`` is told."""
-        if self.threads > 1:
-            execution.use_threads(self.threads)
-        for step, (run, arguments) in zip(ready.plan.steps, ready.calls, strict=True):
-            run(*arguments)
-            if look is not None:
-                look(step, ready)
+        with execution.parallel(self.threads) if self.threads > 1 else nullcontext():
+            for step, (run, arguments) in zip(ready.plan.steps, ready.calls, strict=True):
+                run(*arguments)
+                if look is not None:
+                    look(step, ready)
 
 
-def choose_width(counts: np.ndarray, widths: Sequence[int] = (WIDE, HALF)) -> int:
-    """Tokens in a panel, for texts of so many tokens: the wide one unless the half one leaves far less padding.
+def lay_out(counts: np.ndarray) -> tuple[np.ndarray, int]:
+    """Texts of so many tokens -> s64 (texts,), where each begins, and the end of the last."""
+    ends = np.cumsum(-(-counts // ALIGN) * ALIGN)
+    return np.concatenate([[0], ends[:-1]]), int(ends[-1])
+
+
+def choose_width(tokens: int, widths: Sequence[int] = (WIDE, HALF)) -> int:
+    """Tokens in a panel, for so many in all: the wide one unless the half one leaves far less padding.
 
     A panel of 32 tokens takes about 0.62 of the time of one of 64.
     """
     if len(widths) == 1:
         return widths[0]
-    wide, half = (int((-(-counts // width)).sum()) for width in (WIDE, HALF))
+    wide, half = (-(-tokens // width) for width in (WIDE, HALF))
     return HALF if 0.62 * half < wide else WIDE
+
+
+def allocate(plan: Plan) -> np.ndarray:
+    """An arena. Raises ValueError if the system has no memory for it."""
+    need, rows, left = plan.arena.peak, plan.shape.rows, available()
+    try:
+        if need <= left:
+            return aligned.empty((need,), np.uint8)
+    except MemoryError:  # a limit that is not asked for beforehand
+        left = 0
+    raise ValueError(
+        f"a batch of {plan.shape.texts} texts, {rows} tokens with padding, needs {need / 1e9:.2f} GB beside the "
+        f"weights; {left / 1e9:.2f} GB are left; give it in parts"
+    )
 
 
 def bind(plan: Plan, arena: np.ndarray) -> Ready:
@@ -196,19 +223,18 @@ def bind(plan: Plan, arena: np.ndarray) -> Ready:
 
 def fill(ready: Ready, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> None:
     """Lay a batch into the plan's inputs."""
-    arrays, width = ready.arrays, ready.plan.shape.width
+    arrays, tokens = ready.arrays, ids.shape[1]
     for name in plans.TOKENS:
         arrays[name][:] = 0
     arrays["sources"][:] = -1
-    panel, tokens = 0, ids.shape[1]
-    for text in range(len(ids)):
+    arrays["lengths"][:] = np.count_nonzero(mask, axis=1)
+    arrays["first"][:] = lay_out(arrays["lengths"])[0]
+    for text, first in enumerate(arrays["first"]):
         places = np.flatnonzero(mask[text])
-        here = slice(panel * width, panel * width + places.size)
+        here = slice(first, first + places.size)
         arrays["ids"][here], arrays["types"][here], arrays["places"][here] = (
             ids[text, places],
             types[text, places],
             places,
         )
         arrays["sources"][text * tokens + places] = np.arange(here.start, here.stop)
-        arrays["first"][text], arrays["lengths"][text] = panel, places.size
-        panel += -(-places.size // width)

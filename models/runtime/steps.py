@@ -14,7 +14,7 @@ from refimpl.models.runtime.memory import Arena, Life
 
 
 class Shape(NamedTuple):
-    """width: tokens in a panel; panels; texts; most: panels of the longest text; rows: of the result; threads."""
+    """width: tokens in a panel; panels; texts; most: panels that a text has tokens in; rows: of the result; threads."""
 
     width: int
     panels: int

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refimpl.kernels.layout import aligned, bsr4x1, vnni4_rows
+from refimpl.kernels.layout import bsr4x1, vnni4_rows
+from refimpl.kernels.layout.aligned import flat
 from refimpl.kernels.layout.bsr4x1 import ROWS, Bsr4x1
 from refimpl.kernels.layout.vnni4 import Vnni4
-from refimpl.models.bert import Model
 from refimpl.models.compress import Packed, PackedLinear
 from refimpl.models.config import Config
+from refimpl.models.heads import Head
 from refimpl.nn import EncoderLayer, Norm
 from refimpl.quant.attention import context_multiplier, scores_multiplier
 from refimpl.quant.linear import QuantizedTable
@@ -58,9 +59,13 @@ class LayerWeights(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """word, scale: s8 (V D,), f32 (V,); position: f32 (S D,); token_type: f32 (C D,), or (0,) for none."""
+    """word, scale: s8 (V D,), f32 (V,); position: f32 (S D,); token_type: f32 (C D,), or (0,) for none.
 
-    model: Model
+    Of the model itself only what these do not hold: its configuration and its head.
+    """
+
+    config: Config
+    head: Head
     word: np.ndarray
     scale: np.ndarray
     position: np.ndarray
@@ -68,11 +73,6 @@ class Weights(NamedTuple):
     norm: NormWeights
     layers: tuple[LayerWeights, ...]
     integer_attention: bool
-
-    @property
-    def config(self) -> Config:
-        """The model's."""
-        return self.model.config
 
 
 Form = Callable[[Bsr4x1], Bsr4x1 | Vnni4]
@@ -118,11 +118,12 @@ def prepare(packed: Packed, form: Form = by_density) -> Weights:
     )
     types = model.embeddings.token_type
     return Weights(
-        model,
-        _flat(table.codes),
-        _flat(table.scale),
-        _flat(model.embeddings.position),
-        _flat(np.zeros(0, np.float32) if types is None else types),
+        config,
+        model.head,
+        flat(table.codes),
+        flat(table.scale),
+        flat(model.embeddings.position),
+        flat(np.zeros(0, np.float32) if types is None else types),
         NormWeights(model.embeddings.norm, layers[0].qkv.input_scale[()] if layers else np.float32(1)),
         layers,
         any(integer),
@@ -174,19 +175,12 @@ def _linear(p: PackedLinear, form: Form, step: np.ndarray | None = None) -> Line
     weight, padding = form(p.weight), (0, 0)
     if isinstance(weight, Bsr4x1):
         padding = (0, -m % ROWS)
-        weight = Bsr4x1(weight.shape, _flat(weight.indptr), _flat(weight.indices), _flat(weight.values))
+        weight = Bsr4x1(weight.shape, flat(weight.indptr), flat(weight.indices), flat(weight.values))
     return LinearWeights(
         weight,
-        _flat(np.pad(-p.compensation, padding)),
-        _flat(np.pad(p.input_scale * p.weight_scale, padding)),
-        _flat(np.pad(p.bias, padding)),
-        _flat(np.pad(step, padding, constant_values=1)),
+        flat(np.pad(-p.compensation, padding)),
+        flat(np.pad(p.input_scale * p.weight_scale, padding)),
+        flat(np.pad(p.bias, padding)),
+        flat(np.pad(step, padding, constant_values=1)),
         p.input_scale,
     )
-
-
-def _flat(array: np.ndarray) -> np.ndarray:
-    """A flat copy on a cache line."""
-    copy: Any = aligned.empty((array.size,), array.dtype)
-    copy[...] = array.reshape(-1)
-    return copy

@@ -24,7 +24,8 @@ class TapRow:
 class BitsRow:
     """One execution of the INT8 model against the NumPy reference, counted over every code and every accumulator.
 
-    The engine's accumulators never leave registers: it has none to count, and the codes of what it keeps in f32. first: the first tap that differs, "" if none does.
+    The engine's accumulators never leave its registers: of it, the codes of what it keeps in f32, too, are counted.
+    first: the first tap that differs, "" if none does.
     """
 
     execution: str
@@ -91,10 +92,10 @@ class Check:
 class Report:
     """Everything that ``refimpl verify`` shows.
 
-    sizes in bytes; seconds: medians for ``timed_texts`` texts at once; products: matrix products in integers,
-    the linear layers' and INT8 attention's; distinct_layers: those that differ in input or weights, since an engine may merge equal ones; decides:
-    whether our engine gives the reference's answers, and decisions how far, in words; faults: "f32 ENGINE" or "INT8 ENGINE" -> the first tap that
-    is out of bounds, with its place.
+    sizes in bytes; seconds: medians for ``timed_texts`` texts at once; products: matrix products that should run in
+    integers, those of INT8 attention among them; distinct_layers: those that differ in input or weights, since an
+    engine may merge equal ones; faults: "f32 ENGINE" or "INT8 ENGINE" -> the first tap that is out of bounds, with its
+    place; decides: whether our engine's answers are the reference's, and decisions the count, "" if it did not run.
     """
 
     model: str

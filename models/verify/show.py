@@ -110,9 +110,9 @@ def _count(different: int) -> str:
 def _int8(report: Report) -> Table:
     table = _table(
         "3  INT8 in engines, layer by layer",
-        "Left, the engine's run and NumPy's, end to end: one code that rounds the other way changes all that follows, so "
-        "engines drift apart, and that is not judged. Right, each operator on the engine's own inputs: no "
-        "drift, so this is judged. step: the largest difference of two codes.",
+        "Left, the engine's run and NumPy's, end to end: one code that rounds the other way changes all that "
+        "follows, so engines drift apart, and that is not judged. Right, each operator on the engine's own inputs: "
+        "no drift, so this is judged. step: the largest difference of two codes.",
         "\nengine and layer",
         "codes equal\nend to end",
         "largest\nstep",

@@ -9,11 +9,6 @@ import numpy as np
 from refimpl import check
 
 
-def _check_mask(mask: np.uint64) -> None:
-    if not isinstance(mask, np.uint64):
-        raise TypeError(f"mask is {type(mask).__name__}; need uint64")
-
-
 def kmovq_load(array: np.ndarray, at: int) -> np.uint64:
     """One mask. array: u64 (N,)."""
     check.dtype("array", array, np.uint64)
@@ -26,7 +21,7 @@ def popcnt(mask: np.uint64) -> int:
     >>> popcnt(np.uint64(0b1011))
     3
     """
-    _check_mask(mask)
+    check.mask(mask)
     return int(mask).bit_count()
 
 

@@ -46,6 +46,23 @@ def vmovdqu8_store_low(array: np.ndarray, at: int, register: np.ndarray) -> None
     array[_inside(array, at, 32, np.uint8, np.int8)] = register[:32]
 
 
+def vmovdqu8_store_masked(array: np.ndarray, at: int, register: np.ndarray, mask: np.uint64) -> None:
+    """Byte j of a register to ``array[at + j]`` where bit j of the mask, lowest first, is set; nothing else is touched,
+    inside the array or not.
+
+    >>> array = np.zeros(4, np.uint8)
+    >>> vmovdqu8_store_masked(array, 1, np.arange(7, 71, dtype=np.uint8), np.uint64(0b101))
+    >>> array
+    array([0, 7, 0, 9], dtype=uint8)
+    """
+    check.same_dtype("register", register, array)
+    check.mask(mask)
+    places = np.flatnonzero([int(mask) >> j & 1 for j in range(64)])
+    if places.size:
+        _inside(array, at + int(places[0]), int(places[-1] - places[0]) + 1, np.uint8, np.int8)
+        array[at + places] = register[places]
+
+
 def prefetcht0(array: np.ndarray, at: int) -> None:
     """Asks for the cache line of ``array[at]``, inside the array or not: changes no value and never faults."""
     check.dtype("array", array, np.int8, np.int32, np.uint64)

@@ -5,7 +5,7 @@ from numba import types
 from numba.core import cgutils
 
 from refimpl import isa
-from refimpl.kernels.simd.lowering import Instruction, is_flat, pointer
+from refimpl.kernels.simd.lowering import Instruction, call_llvm, is_flat, pointer
 from refimpl.kernels.simd.registers import Register, s8x64, s32x16, u8x64, vector
 
 
@@ -83,6 +83,21 @@ def _insert(register, array, at):
     return register(register, array, types.intp), codegen
 
 
+def _store_masked(array, at, register, mask):
+    """Typing of llvm.masked.store, which touches no byte whose bit is clear."""
+    if register not in (u8x64, s8x64) or not is_flat(array, register) or mask != types.uint64:
+        return None
+
+    def codegen(context, builder, signature, args):
+        address = pointer(context, builder, signature.args[0], *args[:2], register.llvm)
+        bits = builder.bitcast(args[3], vector(1, 64))
+        operands = [args[2], address, ir.Constant(ir.IntType(32), 1), bits]
+        call_llvm(builder, ir.VoidType(), "llvm.masked.store.v64i8.p0", operands)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, register, types.uint64), codegen
+
+
 vmovdqu8_load = Instruction(isa.vmovdqu8_load, arity=2, portable=load(u8x64, s8x64))
 vmovdqu8_store = Instruction(isa.vmovdqu8_store, arity=3, portable=store(u8x64, s8x64))
 vpbroadcastd = Instruction(
@@ -94,6 +109,7 @@ vmovdqu8_load_low = Instruction(
     portable=load(u8x64, s8x64, loaded=vector(8, 32), spread=[*range(32), *[32] * 32]),
 )
 vmovdqu8_store_low = Instruction(isa.vmovdqu8_store_low, arity=3, portable=store(u8x64, s8x64, stored=vector(8, 32)))
+vmovdqu8_store_masked = Instruction(isa.vmovdqu8_store_masked, arity=4, portable=_store_masked)
 vinserti64x4 = Instruction(isa.vinserti64x4, arity=3, portable=_insert)
 vmovdqu32_load = Instruction(isa.vmovdqu32_load, arity=2, portable=load(s32x16))
 vmovdqu32_store = Instruction(isa.vmovdqu32_store, arity=3, portable=store(s32x16))

@@ -1,0 +1,45 @@
+"""Arguments and options that several commands have, and what they may be."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refimpl.models.loading import DENSITY
+
+LONGEST = 3600.0
+
+ModelPath = Annotated[
+    Path | None,
+    typer.Argument(help="A Hugging Face directory or a packed file; if left out, the embedded MiniLM."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of tables.")]
+Density = Annotated[float | None, typer.Option(help=f"Share of the 4x1 blocks to keep; {DENSITY} if left out.")]
+Attention = Annotated[
+    bool | None,
+    typer.Option(
+        "--int8-attention/--f32-attention", help="What to compress attention to; INT8 if left out.", show_default=False
+    ),
+]
+
+
+def check_threads(threads: int) -> None:
+    """Raise ValueError unless this machine has as many CPUs."""
+    most = os.cpu_count() or 1
+    if not 1 <= threads <= most:
+        raise ValueError(f"--threads is {threads}; need 1 to {most}, the CPUs of this machine")
+
+
+def check_seconds(seconds: float) -> None:
+    """Raise ValueError for a time that nobody can measure for, or waits for."""
+    if not 0 < seconds <= LONGEST:
+        raise ValueError(f"--seconds is {seconds:g}; need more than 0 and at most {LONGEST:g}")
+
+
+def check_tokens(tokens: Sequence[int], positions: int) -> None:
+    """Raise ValueError unless the model has positions for texts of these lengths."""
+    for number in tokens:
+        if not 2 <= number <= positions:
+            raise ValueError(f"--tokens is {number}; need 2 to {positions}, the model's positions")

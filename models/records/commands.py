@@ -1,0 +1,139 @@
+"""The command ``record``."""
+
+from collections import Counter
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from refimpl.models.terminal import console, print_json, progress_console, read_texts
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any ONNX file.")]
+EngineName = Annotated[
+    str,
+    typer.Option("--engine", help="onnxruntime, openvino, module:function, ./lib.so:symbol or 'command PROGRAM ...'."),
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]
+Isa = Annotated[str, typer.Option("--isa", help="native, avx512 (without VNNI), avx2 or qemu-haswell.")]
+Inputs = Annotated[
+    Path | None, typer.Option("--inputs", metavar="FILE", help="Arrays by name: .npz, or a record's own inputs.")
+]
+TextFile = Annotated[Path | None, typer.Option("--text", help="A file of texts, one a line, instead.")]
+TokenizerPath = Annotated[
+    Path | None,
+    typer.Option("--tokenizer", help="For texts: a Hugging Face directory or packed file; else the embedded MiniLM."),
+]
+Tensors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tensors",
+        metavar="PATTERN",
+        help="Expose and store only tensors whose names match, such as 'layer.0.*'; repeatable.",
+    ),
+]
+Threads = Annotated[int, typer.Option(help="Threads of the engine.")]
+Optimize = Annotated[
+    bool, typer.Option("--optimize/--no-optimize", help="Let the engine fuse; or every node as written.")
+]
+Timeout = Annotated[float, typer.Option(help="Seconds that the engine may take.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table.")]
+
+LABELS = {"products": "u8 x s8 products"}
+
+
+def record(
+    model: Model,
+    engine: EngineName,
+    output: Output,
+    isa: Isa = "native",
+    inputs: Inputs = None,
+    text: TextFile = None,
+    tokenizer: TokenizerPath = None,
+    tensors: Tensors = None,
+    threads: Threads = 1,
+    optimize: Optimize = True,
+    timeout: Timeout = 300.0,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run an ONNX file in an engine, on this CPU or one with fewer instructions, and keep what it returned."""
+    from refimpl.models.engines import onnx_file
+    from refimpl.models.engines.isolated import Conditions, run_isolated
+    from refimpl.models.files import check_output
+    from refimpl.models.records.file import save_record
+
+    check_output(output, force)
+    made = onnx_file.load(model)
+    arrays = _inputs(made, inputs, text, tokenizer)
+    chosen = _chosen(made, tensors)
+    with progress_console().status(f"{engine} runs {model.name}"):
+        run = run_isolated(engine, model, arrays, chosen, Conditions(isa, threads, optimize, timeout))
+    save_record(run, arrays, output)
+    facts = _facts(run.info, run.not_exposed, len(run.values), output)
+    if as_json:
+        print_json(facts | {"info": run.info})
+    else:
+        _show(facts)
+
+
+def _inputs(
+    made: "onnx.ModelProto", inputs: Path | None, text: Path | None, tokenizer: Path | None
+) -> dict[str, "np.ndarray"]:
+    from refimpl.models.embedded import embedded_model
+    from refimpl.models.records.inputs import encode_texts, load_tokenizer, read_arrays
+
+    if (inputs is None) == (text is None):
+        raise ValueError(f"{'no inputs' if inputs is None else 'two inputs'} were given; need --inputs or --text")
+    if inputs is not None:
+        return read_arrays(inputs)
+    texts = read_texts(text)
+    return encode_texts(texts, load_tokenizer(tokenizer or embedded_model()), made)
+
+
+def _chosen(made: "onnx.ModelProto", patterns: list[str] | None) -> list[str] | None:
+    from refimpl.models.engines import node_outputs
+
+    if not patterns:
+        return None
+    chosen = [name for name in node_outputs(made) if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    if not chosen:
+        raise ValueError(f"--tensors {' '.join(patterns)} matches no tensor of the file")
+    return chosen
+
+
+def _facts(info: dict[str, Any], not_exposed: dict[str, str], stored: int, output: Path) -> dict[str, Any]:
+    from refimpl.models.records.semantics import semantics_of
+
+    return {
+        "file": str(output),
+        "size": output.stat().st_size,
+        "engine": f"{info['engine']} {info['version']}".strip(),
+        "isa": info["isa"],
+        "cpu": info["emulator"] or f"{info['cpu']['model']} ({info['cpu']['name']})",
+        "set": info["environment"],
+        "products": semantics_of(info),
+        "tensors": stored,
+        "not exposed": dict(Counter(not_exposed.values())),
+        "layers": info["layers"],
+    }
+
+
+def _show(facts: dict[str, Any]) -> None:
+    table = Table(title=escape(facts["file"]), title_justify="left", show_header=False)
+    for key, value in facts.items():
+        if key == "file":
+            continue
+        if isinstance(value, dict):
+            pairs = sorted(value.items(), key=lambda item: (-item[1] if isinstance(item[1], int) else 0, item[0]))
+            words = (f"{name}={n}" if isinstance(n, str) else f"{n} {name}" for name, n in pairs)
+            value = ", ".join(words) or "-"
+        table.add_row(LABELS.get(key, key), escape(f"{value / 1e6:.2f} MB" if key == "size" else str(value)))
+    console().print(table)

@@ -1,0 +1,69 @@
+"""The command ``tune``."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from refimpl.models.loading import load_for_engine, pack
+from refimpl.models.options import LONGEST, AsJson, Attention, Density, ModelPath, check_seconds, check_tokens
+from refimpl.models.terminal import console, print_json, progress_console
+
+if TYPE_CHECKING:
+    from refimpl.models.compress import Packed
+    from refimpl.models.tune.splits import Row
+
+Tokens = Annotated[int, typer.Option(help="Length of the texts.")]
+Limit = Annotated[float, typer.Option(help="Milliseconds that 90 % of the batches may take.")]
+Seconds = Annotated[float, typer.Option(help="Time to measure each split with each batch size.")]
+
+
+def tune(
+    model: ModelPath = None,
+    tokens: Tokens = 32,
+    limit: Limit = 10.0,
+    density: Density = None,
+    int8_attention: Attention = None,
+    seconds: Seconds = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Find how many instances with how many threads, and which batch size, are best on this machine."""
+    from refimpl.models.bench.synthetic import NAME, POSITIONS
+    from refimpl.models.runtime.cores import cores
+    from refimpl.models.tune.show import Report, show, to_json
+
+    check_seconds(seconds)
+    if not 0 < limit <= LONGEST * 1e3:
+        raise ValueError(f"--limit is {limit:g}; need more than 0 and at most {LONGEST * 1e3:g} milliseconds")
+    loaded = load_for_engine(model, density, model is None, int8_attention)
+    positions = POSITIONS if loaded is None else loaded.model.config.positions
+    check_tokens([tokens], positions)
+    packed = pack(loaded, density, int8_attention)
+    rows = _measure(packed, tokens, seconds)
+    report = Report(NAME if model is None else str(model), len(cores()), tokens, limit / 1e3, rows)
+    if as_json:
+        print_json(to_json(report))
+    else:
+        show(report, console())
+
+
+def _measure(packed: "Packed", tokens: int, seconds: float) -> "list[Row]":
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from refimpl.kernels.execution import most_threads
+    from refimpl.models.runtime.cores import cores
+    from refimpl.models.runtime.weights import prepare
+    from refimpl.models.tune.measure import BATCHES, ROUNDS, measure
+    from refimpl.models.tune.splits import splits
+
+    found = splits(len(cores()), most_threads())
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    screen = progress_console()
+    with Progress(*columns, *times, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        task = progress.add_task("prepare", total=ROUNDS * len(found) * len(BATCHES), completed=-1)
+        return measure(
+            prepare(packed), found, tokens, seconds,
+            lambda split, batch: progress.update(
+                task, description=f"{split.instances} x {split.threads}, batch {batch}".ljust(18), advance=1
+            ),
+        )  # fmt: skip
