@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from refimpl import __version__
@@ -18,7 +17,8 @@ from refimpl.models.explain import commands as explain_commands
 from refimpl.models.loading import load, load_dense
 from refimpl.models.options import AsJson, ModelPath
 from refimpl.models.records import commands as records_commands
-from refimpl.models.terminal import console, print_json, read_texts, say, sentence, show_warnings
+from refimpl.models.run import commands as run_commands
+from refimpl.models.terminal import console, print_json, progress_console, read_texts, say, show_warnings
 from refimpl.models.tune import commands as tune_commands
 from refimpl.models.vectors import commands as vectors_commands
 
@@ -29,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+IntegerAttention = Annotated[bool, typer.Option("--int8-attention", help="Attention in INT8, not f32.")]
 TextFile = Annotated[Path | None, typer.Option("--text", help="A file of texts, one a line; if left out, our own.")]
 Sparsity = Annotated[float, typer.Option(help="Share of the 4x1 blocks to prune, 0 to 1.")]
 
@@ -51,11 +52,18 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 @app.command()
-def verify(model: ModelPath = None, text: TextFile = None, sparsity: Sparsity = 0.8, as_json: AsJson = False) -> None:
+def verify(
+    model: ModelPath = None,
+    text: TextFile = None,
+    sparsity: Sparsity = 0.8,
+    int8_attention: IntegerAttention = False,
+    as_json: AsJson = False,
+) -> None:
     """Run a model in f32 and compressed, every way there is, and judge it against ONNX Runtime and OpenVINO."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from refimpl import check
+    from refimpl.models import compress as stages
     from refimpl.models.verify.show import show
     from refimpl.models.verify.steps import count_steps
     from refimpl.models.verify.steps import verify as run_steps
@@ -63,56 +71,18 @@ def verify(model: ModelPath = None, text: TextFile = None, sparsity: Sparsity = 
     check.fraction("sparsity", sparsity)
     texts, dense = read_texts(text), load_dense(model)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, TimeElapsedColumn(), console=progress_console(), transient=True) as progress:
         task = progress.add_task("load", total=count_steps(), completed=-1)
         report = run_steps(
             dense, texts, str(model or "all-MiniLM-L6-v2"), sparsity,
             lambda step: progress.update(task, description=f"{step:32}", advance=1),
+            stages.quantize_with_attention if int8_attention else stages.quantize,
         )  # fmt: skip
     if as_json:
         print_json(report.to_json())
     else:
         show(report, console())
     raise typer.Exit(0 if report.passed else 1)
-
-
-@app.command()
-def run(
-    model: ModelPath = None,
-    text: Annotated[list[str] | None, typer.Option("--text", help="A text; may be given more than once.")] = None,
-    context: Annotated[str | None, typer.Option(help="Where to look for the answer to a question.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Give a text to a model: label and score, answer, missing word, or embedding and nearest sentence."""
-    from refimpl.models import tasks
-    from refimpl.models.runner import runner
-
-    if not text:
-        raise ValueError("no text was given; need --text at least once")
-    loaded = load(model)
-    ops, execution = runner(loaded)
-    parts = (loaded.model, loaded.tokenizer, ops)
-    head = loaded.model.config.head
-    if context is not None and head != "question_answering":
-        raise ValueError(f"--context is for question answering; this model does {head.replace('_', ' ')}")
-    if head == "question_answering":
-        if context is None:
-            raise ValueError("the model answers questions about a text; need --context")
-        results = [tasks.answer(*parts, question, context) for question in text]
-    elif head == "classification":
-        results = tasks.classify(*parts, text)
-    elif head == "masked_lm":
-        results = tasks.fill_mask(*parts, text)
-    else:
-        results = tasks.embed(*parts, text, text if len(set(text)) > 1 else read_texts(None))
-        execution += "" if len(set(text)) > 1 else "; nearest of the sentences that ship with refimpl"
-    if as_json:
-        print_json({"execution": execution, "results": results})
-        return
-    screen = console()
-    for result in results:
-        screen.print(sentence(result))
-    screen.print(f"[dim]ran: {execution}[/]")
 
 
 @app.command()
@@ -127,6 +97,7 @@ def info(model: ModelPath = None, as_json: AsJson = False) -> None:
         information.show(facts, console())
 
 
+app.command()(run_commands.run)
 app.command()(explain_commands.explain)
 app.command()(explain_commands.asm)
 app.command()(bench_commands.bench)
@@ -145,7 +116,7 @@ def compress(
     model: ModelPath = None,
     text: TextFile = None,
     sparsity: Sparsity = 0.8,
-    int8_attention: Annotated[bool, typer.Option("--int8-attention", help="Attention in INT8, not f32.")] = False,
+    int8_attention: IntegerAttention = False,
     force: Force = False,
 ) -> None:
     """Prune, calibrate on the texts, quantize and pack a model, without training, into one file."""

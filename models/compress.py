@@ -216,8 +216,9 @@ def compress(
 
 def encode_each(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Batch]:
     """One batch a text, so that nothing is padded."""
-    together = tokenizer.encode(texts)
-    return [
-        Batch(*(part[i : i + 1, :length] for part in together))
-        for i, length in enumerate(together.mask.sum(1).tolist())
-    ]
+    return split(tokenizer.encode(texts))
+
+
+def split(batch: Batch) -> list[Batch]:
+    """One batch a text, without its padding."""
+    return [Batch(*(part[i : i + 1, :length] for part in batch)) for i, length in enumerate(batch.mask.sum(1).tolist())]

@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from refimpl.kernels import cpu
-from refimpl.kernels.bsgemm_4x1_u8s8s32 import BSGEMM_4X1
+from refimpl.kernels.encoder import linear_4x1
+from refimpl.kernels.execution import fastest
 from refimpl.kernels.layout.bsr4x1 import GROUP, ROWS
 from refimpl.models.bert import Model, linears
 from refimpl.models.compress import Dense, Packed, PackedLinear
@@ -66,7 +67,7 @@ def gather(loaded: Dense | Packed, name: str) -> dict[str, Any]:
         },
         "sparsity": {layer: sparsity(p) for layer, p in linears(model).items()},
         "cpu": {"name": cpu.name(), "features": {name: name in features for name in cpu.INTEREST}},
-        "kernel": f"{BSGEMM_4X1.fastest()} {BSGEMM_4X1.name}",
+        "kernels": fastest(linear_4x1.to_codes),
     }
 
 
@@ -96,4 +97,4 @@ def show(facts: dict[str, Any], console: Console) -> None:
     console.print(weights)
     marks = "  ".join(f"[{'green' if have else 'dim'}]{name}[/]" for name, have in facts["cpu"]["features"].items())
     console.print(f"CPU: {facts['cpu']['name']}  {marks}")
-    console.print(f"kernel that runs packed models here: {facts['kernel']}")
+    console.print(f"kernels that run packed models here: {facts['kernels']}")

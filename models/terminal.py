@@ -1,7 +1,11 @@
 """What the command line reads and writes: texts in; lines, results and JSON out."""
 
 import json
+import threading
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +46,44 @@ def console() -> Console:
 def print_json(value: Any) -> None:
     """JSON proper: what is not a finite number becomes null."""
     print(json.dumps(json.loads(json.dumps(value), parse_constant=lambda name: None)))
+
+
+@cache
+def progress_console() -> Console:
+    """Stderr, for what shows progress: the same for all, which knows of what is shown already."""
+    return Console(stderr=True)
+
+
+@contextmanager
+def late_bar(title: str, after: float = 1.0) -> Iterator[Callable[..., None]]:
+    """A bar on stderr for who has waited ``after`` seconds; none where stderr is no terminal. (done, of all) moves it,
+    (done, of all, title) renames it, too."""
+    from rich.errors import LiveError
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    screen = progress_console()
+    bar = Progress(
+        TextColumn("{task.description}"), MofNCompleteColumn(), BarColumn(), console=screen, transient=True,
+        disable=not screen.is_terminal,
+    )  # fmt: skip
+
+    def start() -> None:
+        with suppress(LiveError):  # there is another bar
+            bar.start()
+
+    task, timer = bar.add_task(title, total=None), threading.Timer(after, start)
+    timer.daemon = True
+    timer.start()
+
+    def move(done: int, of: int, name: str = title) -> None:
+        bar.update(task, description=name, completed=done, total=of)
+
+    try:
+        yield move
+    finally:
+        timer.cancel()
+        timer.join()
+        bar.stop()
 
 
 def show_warnings() -> None:

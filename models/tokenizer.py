@@ -102,8 +102,15 @@ class Tokenizer:
 
     def encode_with_origin(self, texts: Sequence[Text]) -> tuple[Batch, Origin]:
         """As ``encode``, and each token's characters and text: question answering needs them."""
+        return self.batch(self.rows(texts))
+
+    def rows(self, texts: Sequence[Text]) -> list[Any]:
+        """One of the library's encodings a text, none longer than the model's positions. Raises as ``encode``."""
         _check_texts(texts)
-        rows = self._fit(list(texts))
+        return self._fit(list(texts))
+
+    def batch(self, rows: Sequence[Any]) -> tuple[Batch, Origin]:
+        """A batch of what ``rows`` gave, padded to the longest."""
         longest = max(len(row) for row in rows)
         ids = np.full((len(rows), longest), self.pad, np.int64)
         mask, types = np.zeros_like(ids), np.zeros_like(ids)
@@ -128,7 +135,7 @@ class Tokenizer:
             warnings.warn(
                 f"{len(too_long)} of {len(rows)} texts cut to {self.positions} tokens, the model's positions; "
                 f"{dropped} tokens dropped",
-                stacklevel=4,
+                stacklevel=5,
             )
             for i, row in zip(too_long, cut, strict=True):
                 rows[i] = row

@@ -141,4 +141,6 @@ TWINS = {
 @cache
 def half(source: KernelSource) -> KernelSource:
     """The twin of a kernel for panels of 32 tokens."""
-    return exchange(source, TWINS, f"{source.__name__}_half", source.emulated.__module__)
+    twin = exchange(source, TWINS, f"{source.__name__}_half", source.emulated.__module__)
+    twin.recipe = half, (source,)
+    return twin

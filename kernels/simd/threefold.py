@@ -9,6 +9,7 @@ To compile for a target, the function is copied with the threefold names among i
 for that target: there is no switch inside a kernel and no global state.
 """
 
+import importlib
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -42,7 +43,12 @@ class Threefold:
 class Part(Threefold):
     """A function of kernels, always inlined into the kernel that calls it."""
 
-    options: dict[str, Any] = {"forceinline": True}  # noqa: RUF012
+    # Only jitted code calls a part: wrappers for others would take a quarter of the time of compiling.
+    options: dict[str, Any] = {  # noqa: RUF012
+        "forceinline": True,
+        "no_cpython_wrapper": True,
+        "no_cfunc_wrapper": True,
+    }
 
     def __init__(self, meaning: Callable[..., Any]):
         super().__init__(meaning)
@@ -81,7 +87,12 @@ class KernelSource(Part):
     iterations are shared out among numba's threads.
     """
 
-    options = {"nogil": True}  # noqa: RUF012
+    options = {"nogil": True, "no_cfunc_wrapper": True}  # noqa: RUF012
+    recipe: tuple[Callable[..., "KernelSource"], tuple[Any, ...]] | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., "KernelSource"], tuple[Any, ...]]:
+        """Pickled by name, as functions are; by its recipe, (function, arguments), where no module names it."""
+        return self.recipe or (_named, (self.emulated.__module__, self.__name__))
 
     def compiled(self, target: str, parallel: bool = False) -> Callable[..., Any]:
         """The jitted kernel. Raises RuntimeError for a native version that this CPU cannot run."""
@@ -109,6 +120,13 @@ class KernelSource(Part):
     def missing(self) -> list[str]:
         """The features that the native version needs and this CPU lacks."""
         return sorted(self.features - cpu.features())
+
+
+def _named(module: str, name: str) -> KernelSource:
+    found = getattr(importlib.import_module(module), name)
+    if not isinstance(found, KernelSource):
+        raise AttributeError(f"{module}.{name} is no kernel")
+    return found
 
 
 def part(function: Callable[..., Any]) -> Part:

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from refimpl.models.bench.plan import BATCHES, LONG, SCENARIOS, TOKENS, Budget, make_plan
 from refimpl.models.loading import load_for_engine, pack
 from refimpl.models.options import LONGEST, AsJson, Attention, Density, check_seconds, check_threads
-from refimpl.models.terminal import console, print_json, say
+from refimpl.models.terminal import console, print_json, progress_console, say
 
 if TYPE_CHECKING:
     from refimpl.models.bench.plan import Plan
@@ -108,7 +107,7 @@ def _race(packed: "Packed", name: str, plan: "Plan", added: list[str]) -> "Repor
         say("note:", f"{engine} is not installed and is left out: python -m pip install 'refimpl[engines]'", "yellow")
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    screen = Console(stderr=True)
+    screen = progress_console()
     with (
         tempfile.TemporaryDirectory() as folder,
         Progress(*columns, *times, console=screen, transient=True, disable=not screen.is_terminal) as progress,

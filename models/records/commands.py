@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from refimpl.models.terminal import console, print_json, read_texts
+from refimpl.models.terminal import console, print_json, progress_console, read_texts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +74,7 @@ def record(
     made = onnx_file.load(model)
     arrays = _inputs(made, inputs, text, tokenizer)
     chosen = _chosen(made, tensors)
-    with Console(stderr=True).status(f"{engine} runs {model.name}"):
+    with progress_console().status(f"{engine} runs {model.name}"):
         run = run_isolated(engine, model, arrays, chosen, Conditions(isa, threads, optimize, timeout))
     save_record(run, arrays, output)
     facts = _facts(run.info, run.not_exposed, len(run.values), output)

@@ -39,6 +39,12 @@ def make_plan(weights: Weights, shape: Shape) -> Plan:
     return Plan(shape, inputs, steps, plan_memory(lives(inputs, steps)))
 
 
+def lacking(weights: Weights, width: int) -> list[str]:
+    """The CPU features that kernels for panels of this width need, and this CPU lacks."""
+    steps = _Builder(weights, Shape(width, panels=1, texts=1, most=1, rows=1, threads=1)).steps()
+    return sorted({feature for step in steps for feature in step.kernel.missing()})
+
+
 class _Builder:
     def __init__(self, weights: Weights, shape: Shape):
         self.weights, self.shape, self.slots = weights, shape, shape.threads

@@ -14,6 +14,7 @@ batches are as large as the caller makes them; what the memory that is left cann
 
 import os
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -22,14 +23,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refimpl import check
-from refimpl.kernels import execution
+from refimpl.kernels import compilation, execution
 from refimpl.kernels.layout import aligned
+from refimpl.kernels.simd.threefold import NATIVE, PORTABLE
 from refimpl.models.compress import Packed
 from refimpl.models.runtime import plan as plans
 from refimpl.models.runtime.available import available
 from refimpl.models.runtime.steps import Arrays, Plan, Shape, Step, roots
 from refimpl.models.runtime.weights import Weights, prepare
-from refimpl.models.runtime.widths import choose_width
+from refimpl.models.runtime.widths import HALF, WIDE, choose_width
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.nn import NO_TAP, REFERENCE
 
@@ -49,7 +51,9 @@ class Ready(NamedTuple):
 class Session:
     """Runs a packed model. ``weights`` of another session may be given instead, and are then shared.
 
-    lock: held by whoever uses the session's memory.
+    lock: held by whoever uses the session's memory. execution: "native", or "portable" where this CPU lacks
+    instructions of the kernels. widths: of panels, tokens; the half one only where its kernels are native, since their
+    portable form takes ten times as long.
     """
 
     def __init__(
@@ -58,8 +62,10 @@ class Session:
         tokenizer: Tokenizer | None = None,
         threads: int = 1,
         form: str | Mapping[str, str] | None = None,
+        say: compilation.Say | None = None,
     ):
-        """form: of the weights, as in ``weights.prepare``; if left out, what is fastest here.
+        """form: of the weights, as in ``weights.prepare``; if left out, what is fastest here. say: told (done, of all)
+        while kernels are compiled, from any thread; if left out, a line on a terminal.
 
         Raises ValueError for a model that the kernels cannot run, or for more threads than numba has.
         """
@@ -68,7 +74,12 @@ class Session:
             raise ValueError("form is given, but the weights are prepared already; give it to prepare")
         self.weights = model if isinstance(model, Weights) else prepare(model, form)
         self.tokenizer = model.tokenizer if isinstance(model, Packed) else tokenizer
-        self.threads = threads
+        self.threads, self.say = threads, say
+        lack = plans.lacking(self.weights, WIDE)
+        if lack:
+            warnings.warn(f"this CPU lacks {', '.join(lack)}: kernels run in portable form, slower", stacklevel=2)
+        self.execution = PORTABLE if lack else NATIVE
+        self.widths = (WIDE,) if plans.lacking(self.weights, HALF) else (WIDE, HALF)
         self._plans: OrderedDict[Shape, Ready] = OrderedDict()
         self._arena = aligned.empty((0,), np.uint8)
         self.lock = threading.Lock()
@@ -101,7 +112,7 @@ class Session:
         """Of the plan for a batch with this mask."""
         counts = np.count_nonzero(mask, axis=1)
         first, total = lay_out(counts)
-        width = choose_width(total)
+        width = choose_width(total, self.widths)
         most = -(-(first % width + counts) // width)
         return Shape(width, -(-total // width), len(counts), int(most.max()), mask.size, self.threads)
 
@@ -116,7 +127,8 @@ class Session:
             raise ValueError(f"ids has shape {ids.shape}; need at least one text and one token")
         if ids.shape[1] > config.positions:
             raise ValueError(f"ids has {ids.shape[1]} tokens; the model has {config.positions} positions")
-        for name, array, count in (("ids", ids, words), ("types", types, max(config.token_types, 1))):
+        read = [("ids", ids, words)] + ([("types", types, config.token_types)] if config.token_types else [])
+        for name, array, count in read:
             outside = array[(array < 0) | (array >= count)]
             if outside.size:
                 raise ValueError(f"{name} has the element {outside[0]}; need 0 to {count - 1}")
@@ -125,7 +137,9 @@ class Session:
             raise ValueError(f"mask has no token in text {empty[0]}; need at least one")
 
     def ready(self, shape: Shape) -> Ready:
-        """The plan for a shape, made or kept, with its memory."""
+        """The plan for a shape, made or kept, with its memory, its kernels compiled."""
+        if self.threads > 1 and os.getpid() != self._process:
+            raise RuntimeError("the process was forked after this session was made; make another with threads=1")
         if shape in self._plans:
             self._plans.move_to_end(shape)
             return self._plans[shape]
@@ -136,13 +150,25 @@ class Session:
             self._arena = allocate(plan)
         while len(self._plans) >= PLANS:
             self._plans.popitem(last=False)
-        self._plans[shape] = bind(plan, self._arena)
-        return self._plans[shape]
+        ready = bind(plan, self._arena)
+        self._compile(ready)
+        self._plans[shape] = ready
+        return ready
+
+    def _compile(self, ready: Ready) -> None:
+        parallel = self.threads > 1
+        calls = zip(ready.plan.steps, ready.calls, strict=True)
+        missing = compilation.missing(
+            (step.kernel, execution.fastest(step.kernel), parallel, arguments) for step, (_, arguments) in calls
+        )
+        if missing:
+            from refimpl.models.terminal import late_bar  # not before a person waits: it costs time to import
+
+            with late_bar("compiling kernels") if self.say is None else nullcontext(self.say) as say:
+                compilation.compile_all(missing, say)
 
     def run(self, ready: Ready, look: Callable[[Step, Ready], None] | None = None) -> None:
         """All steps; after each, ``look`` is told."""
-        if self.threads > 1 and os.getpid() != self._process:
-            raise RuntimeError("the process was forked after this session was made; make another with threads=1")
         with execution.parallel(self.threads) if self.threads > 1 else nullcontext():
             for step, (run, arguments) in zip(ready.plan.steps, ready.calls, strict=True):
                 run(*arguments)

@@ -3,11 +3,10 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from refimpl.models.loading import load_for_engine, pack
 from refimpl.models.options import LONGEST, AsJson, Attention, Density, ModelPath, check_seconds, check_tokens
-from refimpl.models.terminal import console, print_json
+from refimpl.models.terminal import console, print_json, progress_console
 
 if TYPE_CHECKING:
     from refimpl.models.compress import Packed
@@ -59,7 +58,7 @@ def _measure(packed: "Packed", tokens: int, seconds: float) -> "list[Row]":
     found = splits(len(cores()), most_threads())
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    screen = Console(stderr=True)
+    screen = progress_console()
     with Progress(*columns, *times, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         task = progress.add_task("prepare", total=ROUNDS * len(found) * len(BATCHES), completed=-1)
         return measure(

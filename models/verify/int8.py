@@ -10,13 +10,15 @@ from refimpl.models.bert import Batch, Model, forward, linears
 from refimpl.models.compiled import compiled_ops
 from refimpl.models.compress import Packed, Quantized
 from refimpl.models.engines import NAMES, open_session, signed_product
-from refimpl.models.judge import first_outside, judge
+from refimpl.models.judge import Finding, first_outside, judge
 from refimpl.models.verify.report import AccumulatorRow, BitsRow, LayerRow, SaturationRow
 from refimpl.nn import LINEARS, NO_TAP, Ops, Recorder, Tap
 from refimpl.quant import QUANTIZED, QuantizedLinear, integer_linear
 
 EMULATED, EMULATED_TOKENS = "q", 8
 CODES, ACCUMULATORS = ".codes", ".acc"
+ALL_CODES = (CODES, "_codes")
+"""Of linear layers, and of INT8 attention's operands."""
 
 
 def record(model: Model, batch: Batch, ops: Ops) -> dict[str, np.ndarray]:
@@ -29,9 +31,10 @@ def record(model: Model, batch: Batch, ops: Ops) -> dict[str, np.ndarray]:
 def compiled_bits(packed: Packed, batch: Batch, target: str, reference: dict[str, np.ndarray]) -> BitsRow:
     """The whole model on a jitted kernel against the reference."""
     values = record(packed.model, batch, compiled_ops(target))
-    codes = [tap for tap in reference if tap.endswith(CODES)]
+    codes = [tap for tap in reference if tap.endswith(ALL_CODES)]
     accumulators = [tap for tap in reference if tap.endswith(ACCUMULATORS)]
-    wrong = (tap for tap in reference if tap.endswith((CODES, ACCUMULATORS)) and (values[tap] != reference[tap]).any())
+    integers = (*ALL_CODES, ACCUMULATORS)
+    wrong = (tap for tap in reference if tap.endswith(integers) and (values[tap] != reference[tap]).any())
     return BitsRow(
         execution=f"{target} kernel",
         layers=len(accumulators),
@@ -63,17 +66,29 @@ def engine_layers(
     session = open_session(engine, path, taps)
     values = session.run(batch)
     findings = judge(quantized.model, batch, values)
+    rows = layer_rows(NAMES[engine], quantized, values, findings, reference)
+    return session.integer_layers, rows, first_outside(findings)
+
+
+def layer_rows(
+    name: str,
+    quantized: Quantized,
+    values: dict[str, np.ndarray],
+    findings: dict[str, Finding],
+    reference: dict[str, np.ndarray],
+) -> list[LayerRow]:
+    """A row an encoder layer of an engine's values, judged."""
     rows = []
     for layer in range(len(quantized.model.layers)):
         prefix = f"layer.{layer}."
-        codes = [tap for tap in taps if tap.startswith(prefix) and tap.endswith(CODES)]
+        codes = [tap for tap in values if tap.startswith(prefix) and tap.endswith(ALL_CODES)]
         steps = [np.abs(values[tap].astype(int) - reference[tap]) for tap in codes]
         total = sum(step.size for step in steps)
         ours, theirs = reference[prefix + "output_norm"], values[prefix + "output_norm"]
         rows.append(
             LayerRow(
                 layer=layer,
-                engine=NAMES[engine],
+                engine=name,
                 codes_equal=sum(int((step == 0).sum()) for step in steps) / total,
                 largest_step=max(int(step.max()) for step in steps),
                 own_equal=1 - sum(findings[tap].different for tap in codes) / total,
@@ -82,7 +97,7 @@ def engine_layers(
                 cosine=cosine(ours, theirs),
             )
         )
-    return session.integer_layers, rows, first_outside(findings)
+    return rows
 
 
 def _row(tap: str, quantized: Quantized) -> int:

@@ -24,6 +24,7 @@ class TapRow:
 class BitsRow:
     """One execution of the INT8 model against the NumPy reference, counted over every code and every accumulator.
 
+    The engine's accumulators never leave its registers: of it, the codes of what it keeps in f32, too, are counted.
     first: the first tap that differs, "" if none does.
     """
 
@@ -91,9 +92,10 @@ class Check:
 class Report:
     """Everything that ``refimpl verify`` shows.
 
-    sizes in bytes; seconds: medians for ``timed_texts`` texts at once; distinct_layers: linear layers that differ in
-    input or weights, since an engine may merge equal ones; faults: "f32 ENGINE" or "INT8 ENGINE" -> the first tap that
-    is out of bounds, with its place.
+    sizes in bytes; seconds: medians for ``timed_texts`` texts at once; products: matrix products that should run in
+    integers, those of INT8 attention among them; distinct_layers: those that differ in input or weights, since an
+    engine may merge equal ones; faults: "f32 ENGINE" or "INT8 ENGINE" -> the first tap that is out of bounds, with its
+    place; decides: whether our engine's answers are the reference's, and decisions the count, "" if it did not run.
     """
 
     model: str
@@ -104,10 +106,12 @@ class Report:
     timed_texts: int
     sparsity: float
     execution: str
+    attention: str = "f32"
     engines: dict[str, str] = field(default_factory=dict)
     fp32: list[TapRow] = field(default_factory=list)
     bits: list[BitsRow] = field(default_factory=list)
     int8: list[LayerRow] = field(default_factory=list)
+    products: int = 0
     distinct_layers: int = 0
     faults: dict[str, str] = field(default_factory=dict)
     integer_layers: dict[str, int] = field(default_factory=dict)
@@ -116,6 +120,8 @@ class Report:
     saturated_output_difference: float = 0.0
     largest_output: float = 0.0
     compression_cosine: float = 0.0
+    decisions: str = ""
+    decides: bool = False
     sizes: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)

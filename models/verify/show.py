@@ -14,7 +14,7 @@ MEGABYTE = 1e6
 def show(report: Report, console: Console) -> None:
     """Print everything, the verdict last."""
     engines = ", ".join(f"{name} {version}" for name, version in report.engines.items())
-    console.print(f"[bold]{escape(report.model)}[/]: {report.shape}")
+    console.print(f"[bold]{escape(report.model)}[/]: {report.shape}, {report.attention} attention")
     console.print(
         f"judged on {_texts(report.texts)} ({report.tokens} tokens), calibrated on {report.calibration_texts}"
     )
@@ -85,7 +85,8 @@ def _bits(report: Report) -> Table:
     table = _table(
         f"2  INT8, {report.sparsity:.0%} of the 4x1 blocks pruned: every bit against the NumPy reference",
         "Codes are the 8-bit activations, accumulators the 32-bit sums of products. The emulated kernel runs "
-        "one linear layer on a few tokens' codes, instruction by instruction. Tokens include padding.",
+        "one linear layer on a few tokens' codes, instruction by instruction. Tokens include padding, but for the "
+        "engine, whose codes are compared with NumPy's of the f32 values that it made them of.",
         "execution",
         "layers",
         "tokens",
@@ -96,7 +97,8 @@ def _bits(report: Report) -> Table:
     )
     for row in report.bits:
         codes = [f"{row.codes:,}", _count(row.different_codes)] if row.codes else ["-", "-"]
-        accumulators = [f"{row.accumulators:,}", _count(row.different_accumulators)]
+        sums = row.accumulators
+        accumulators = [f"{sums:,}", _count(row.different_accumulators)] if sums else ["-", "-"]
         table.add_row(row.execution, str(row.layers), str(row.tokens), *codes, *accumulators)
     return table
 
@@ -107,14 +109,14 @@ def _count(different: int) -> str:
 
 def _int8(report: Report) -> Table:
     table = _table(
-        "3  INT8 in other engines, layer by layer",
-        "Left, both runs end to end: one code that rounds the other way changes all that follows, so "
-        "engines drift apart, and that is not judged. Right, each operator on the engine's own inputs: no "
-        "drift, so this is judged. step: the largest difference of two codes.",
+        "3  INT8 in engines, layer by layer",
+        "Left, the engine's run and NumPy's, end to end: one code that rounds the other way changes all that "
+        "follows, so engines drift apart, and that is not judged. Right, each operator on the engine's own inputs: "
+        "no drift, so this is judged. step: the largest difference of two codes.",
         "\nengine and layer",
         "codes equal\nend to end",
         "largest\nstep",
-        "output\nfrom ours",
+        "output\nfrom NumPy's",
         "\ncosine",
         "codes equal\nown inputs",
         "out of\nbounds",

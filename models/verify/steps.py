@@ -1,18 +1,25 @@
 """The verification, step by step, into one ``Report``."""
 
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from refimpl.kernels.bsgemm_4x1_u8s8s32 import BSGEMM_4X1
 from refimpl.kernels.simd.threefold import NATIVE, PORTABLE
 from refimpl.models import compress
-from refimpl.models.bert import Batch
-from refimpl.models.compress import Dense, Packed, Quantized
+from refimpl.models.bench.case import describe
+from refimpl.models.bert import Batch, linears
+from refimpl.models.compress import Calibrated, Dense, Packed, Quantized
 from refimpl.models.engines import NAMES, installed, version
 from refimpl.models.export import count_quantized, export_onnx
 from refimpl.models.judge import first_outside, judge
+from refimpl.models.runtime.session import Session
 from refimpl.models.verify import fp32, int8, timing
+from refimpl.models.verify.engine import judge_session
 from refimpl.models.verify.report import Report
 from refimpl.models.verify.verdict import checks
 from refimpl.quant import QUANTIZED
@@ -24,10 +31,24 @@ TIMED_TEXTS = 4
 Say = Callable[[str], None]
 
 
+class Int8(NamedTuple):
+    """The INT8 model in its stages. session: None where our engine cannot run it."""
+
+    quantized: Quantized
+    packed: Packed
+    session: Session | None
+
+
 def verify(
-    dense: Dense, texts: Sequence[str], name: str, sparsity: float = 0.8, say: Say = lambda step: None
+    dense: Dense,
+    texts: Sequence[str],
+    name: str,
+    sparsity: float = 0.8,
+    say: Say = lambda step: None,
+    quantizer: Callable[[Calibrated], Quantized] = compress.quantize,
 ) -> Report:
-    """Run all steps. ``say`` is told the name of each step as it begins; ``count_steps`` of them.
+    """Run all steps. ``say`` is told the name of each step as it begins; ``count_steps`` of them. quantizer: as in
+    ``compress.compress``.
 
     Raises
     ------
@@ -48,50 +69,73 @@ def verify(
         execution=f"{BSGEMM_4X1.fastest()} {BSGEMM_4X1.name}",
         engines={NAMES[engine]: version(engine) for engine in installed()},
     )
+    masked = compress.prune(dense, 1 - sparsity)  # first: it may refuse the model
     with tempfile.TemporaryDirectory() as folder:
-        _verify(report, dense, texts, batch, Path(folder), say)
+        files = {"f32": Path(folder) / "f32.onnx", "INT8": Path(folder) / "int8.onnx"}
+        ours = _judge_f32(report, dense, batch, files["f32"], say)
+        say("calibrate, quantize, pack")
+        quantized = quantizer(compress.calibrate(masked, compress.encode_each(dense.tokenizer, texts)))
+        int8_model = _stages(quantized)
+        output = _judge_int8(report, int8_model, batch, files["INT8"], say)
+        report.compression_cosine = int8.cosine(output, ours)
+        say("sizes and times")
+        report.sizes = timing.sizes(dense, *int8_model[:2], Path(folder))
+        few = dense.tokenizer.encode(texts[:TIMED_TEXTS])
+        runs = timing.ours(dense, *int8_model, few) | timing.engines(few, files)
+        report.seconds = timing.race(runs)
+    report.checks = checks(report)
     return report
 
 
 def count_steps() -> int:
     """How often ``verify`` says something."""
-    return 7 + 3 * len(installed())
+    return 8 + 3 * len(installed())
 
 
-def _verify(report: Report, dense: Dense, texts: Sequence[str], batch: Batch, folder: Path, say: Say) -> None:
-    masked = compress.prune(dense, 1 - report.sparsity)  # first: it may refuse the model
+def _stages(quantized: Quantized) -> Int8:
+    packed = compress.pack(quantized)
+    try:
+        return Int8(quantized, packed, Session(packed))
+    except ValueError as error:
+        warnings.warn(f"our engine cannot run this model, so it is not judged: {error}", stacklevel=3)
+        return Int8(quantized, packed, None)
+
+
+def _judge_f32(report: Report, dense: Dense, batch: Batch, path: Path, say: Say) -> np.ndarray:
+    """Table 1; returns our own output."""
     say("f32 model in NumPy")
     ours = fp32.record(dense.model, batch)
     findings = judge(dense.model, batch, ours)
     report.fp32 = fp32.rows(fp32.OURS, findings, ours, ours)
     report.faults[f"f32 {fp32.OURS}"] = first_outside(findings)
-    f32_path, int8_path = folder / "f32.onnx", folder / "int8.onnx"
-    export_onnx(dense.model, f32_path)
+    export_onnx(dense.model, path)
     for engine in installed():
         say(f"f32 model in {engine}")
-        rows, report.faults[f"f32 {NAMES[engine]}"] = fp32.judge_engine(dense.model, batch, engine, f32_path, ours)
+        rows, report.faults[f"f32 {NAMES[engine]}"] = fp32.judge_engine(dense.model, batch, engine, path, ours)
         report.fp32 += rows
-    say("calibrate, quantize, pack")
-    batches = compress.encode_each(dense.tokenizer, texts)
-    quantized = compress.quantize(compress.calibrate(masked, batches))
-    packed = compress.pack(quantized)
-    reference = int8.record(quantized.model, batch, QUANTIZED)
-    report.compression_cosine = int8.cosine(reference["output"], ours["output"])
-    _kernels(report, packed, batch, reference, say)
-    export_onnx(quantized.model, int8_path)
-    report.distinct_layers = count_quantized(int8_path)
+    return ours["output"]
+
+
+def _judge_int8(report: Report, stages: Int8, batch: Batch, path: Path, say: Say) -> np.ndarray:
+    """Tables 2 to 4; returns the reference's output."""
+    quantized, model = stages.quantized, stages.quantized.model
+    integer = all(layer.attention_scales is not None for layer in model.layers)
+    report.attention = "INT8" if integer else "f32"
+    report.products = len(linears(model)) + 2 * len(model.layers) * integer
+    reference = int8.record(model, batch, QUANTIZED)
+    _kernels(report, stages.packed, batch, reference, say)
+    say("INT8 model in our engine")
+    if stages.session is not None:
+        _our_engine(report, quantized, stages.session, batch)
+    export_onnx(model, path)
+    report.distinct_layers = count_quantized(path)
     for engine in installed():
-        _engine(report, quantized, batch, engine, int8_path, reference, say)
+        _engine(report, quantized, batch, engine, path, reference, say)
     say("CPUs without VNNI")
     report.saturation = int8.saturation(quantized, reference)
     report.saturated_output_difference = int8.saturated_difference(quantized, batch, reference)
     report.largest_output = float(abs(reference["output"]).max())
-    say("sizes and times")
-    report.sizes = timing.sizes(dense, quantized, packed, folder)
-    files = {engine: {"f32": f32_path, "INT8": int8_path} for engine in installed()}
-    few = dense.tokenizer.encode(texts[:TIMED_TEXTS])
-    report.seconds = timing.race(timing.contestants(dense, quantized, packed, few, BSGEMM_4X1.fastest(), files))
-    report.checks = checks(report)
+    return reference["output"]
 
 
 def _kernels(report: Report, packed: Packed, batch: Batch, reference: dict, say: Say) -> None:
@@ -101,6 +145,14 @@ def _kernels(report: Report, packed: Packed, batch: Batch, reference: dict, say:
         say(f"INT8 kernel, {target}")
         if target == PORTABLE or BSGEMM_4X1.source.runs_natively():
             report.bits.append(int8.compiled_bits(packed, batch, target, reference))
+
+
+def _our_engine(report: Report, quantized: Quantized, session: Session, batch: Batch) -> None:
+    found = judge_session(quantized, session, compress.split(batch))
+    report.bits.append(found.bits)
+    report.int8 += found.layers
+    report.faults[f"INT8 {fp32.OURS}"] = found.fault
+    report.decides, report.decisions = found.agreement.right, describe(found.agreement)
 
 
 def _engine(

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
+from refimpl.kernels.bsgemm_4x1_u8s8s32 import BSGEMM_4X1
 from refimpl.models import packed_file
 from refimpl.models.bert import Batch, forward
 from refimpl.models.compiled import compiled_ops
 from refimpl.models.compress import Dense, Packed, Quantized
-from refimpl.models.engines import NAMES, open_session
+from refimpl.models.engines import NAMES, installed, open_session
 from refimpl.models.information import model_bytes
+from refimpl.models.runtime.session import Session
 from refimpl.quant import QUANTIZED
 
 ROUNDS = 3
@@ -31,19 +33,28 @@ def sizes(dense: Dense, quantized: Quantized, packed: Packed, folder: Path) -> d
     }
 
 
-def contestants(
-    dense: Dense, quantized: Quantized, packed: Packed, batch: Batch, target: str, engines: dict[str, dict[str, Path]]
+def ours(
+    dense: Dense, quantized: Quantized, packed: Packed, session: Session | None, batch: Batch
 ) -> dict[str, Callable[[], object]]:
-    """What is timed, by name. engines: engine -> {"f32": path, "INT8": path}."""
+    """What of ours is timed, by name."""
+    target = BSGEMM_4X1.fastest()
     runs: dict[str, Callable[[], object]] = {
         "f32, NumPy": lambda: forward(dense.model, batch),
         "INT8, NumPy reference": lambda: forward(quantized.model, batch, QUANTIZED),
         f"INT8, {target} 4x1 kernel": lambda: forward(packed.model, batch, compiled_ops(target)),
     }
-    for engine, files in engines.items():
-        for precision, path in files.items():
-            runs[f"{precision}, {NAMES[engine]}"] = partial(open_session(engine, path, []).run, batch)
+    if session is not None:
+        runs["INT8, engine"] = lambda: session(*batch)
     return runs
+
+
+def engines(batch: Batch, files: dict[str, Path]) -> dict[str, Callable[[], object]]:
+    """The other engines, by name. files: {"f32": path, "INT8": path}."""
+    return {
+        f"{precision}, {NAMES[engine]}": partial(open_session(engine, path, []).run, batch)
+        for engine in installed()
+        for precision, path in files.items()
+    }
 
 
 def race(runs: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:

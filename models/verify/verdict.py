@@ -7,6 +7,8 @@ from refimpl.models.verify.report import Check, Report
 def checks(report: Report) -> list[Check]:
     """The verdict of a report whose other fields are filled."""
     made = [_f32(report, OURS), _bits(report)]
+    if report.decisions:
+        made += [_codes(report, OURS), Check(f"{OURS}: decides as NumPy", report.decides, report.decisions)]
     for engine in report.engines:
         made += [_f32(report, engine), _integers(report, engine), _codes(report, engine)]
     made += [
@@ -42,10 +44,10 @@ def _bits(report: Report) -> Check:
 
 
 def _integers(report: Report, engine: str) -> Check:
-    ran, layers = report.integer_layers[engine], report.accumulators[0].layers
-    merged = f", {report.distinct_layers} of them distinct" if report.distinct_layers < layers else ""
-    passed = report.distinct_layers <= ran <= layers
-    return Check(f"{engine}: runs in integers", passed, f"{ran} of {layers} linear layers{merged}")
+    ran, all_, distinct = report.integer_layers[engine], report.products, report.distinct_layers
+    what = "linear layers" if report.attention == "f32" else "products"
+    merged = f", {distinct} of them distinct" if distinct < all_ else ""
+    return Check(f"{engine}: runs in integers", distinct <= ran <= all_, f"{ran} of {all_} {what}{merged}")
 
 
 def _codes(report: Report, engine: str) -> Check:

@@ -1,0 +1,1 @@
+"""``refimpl run``: texts in, labels, answers, words or neighbours out."""
