@@ -257,7 +257,7 @@ def softmax(x: np.ndarray, x_error: np.ndarray | float = 0.0, u: float = F32) ->
     """
     x, h = _wide(x, x_error)
     t, tiny, top = x.shape[-1], _tiny(u), x.max(-1, keepdims=True)
-    d = top - x
+    d = np.minimum(top - x, 1e300)  # x may be -inf, a masked score
     reach = np.where(x + h >= (x - h).max(-1, keepdims=True), h, 0).max(
         -1, keepdims=True
     )  # what may become the maximum

@@ -40,12 +40,13 @@ class Steps:
             raise ValueError(f"{self.node} has {len(self.node.outputs)} outputs; {len(results)} are supported")
         return self.nodes
 
-    def inputs(self, least: int, most: int) -> list[str]:
-        """The node's inputs, "" for those that are left out."""
+    def inputs(self, needed: str, most: int) -> list[str]:
+        """The node's inputs, "" for those that are left out; ``needed``: the digits of those that must be there."""
         given = list(self.node.inputs)
-        if len(given) < least or not all(given[:least]) or any(given[most:]):
-            raise ValueError(f"{self.node} has the inputs {given}; need {least} to {most}")
-        return (given + [""] * most)[:most]
+        padded = given + [""] * most
+        if any(given[most:]) or not all(padded[int(i)] for i in needed):
+            raise ValueError(f"{self.node} has the inputs {given}; need those numbered {needed}, and {most} at most")
+        return padded[:most]
 
     def refuse(self, **neutral: Any) -> None:
         """Raise ValueError if an attribute has another value than the one that changes nothing."""
@@ -70,14 +71,14 @@ def _sum(steps: Steps, *terms: str, step: str = "") -> str:
 
 
 def _bias_gelu(steps: Steps) -> list[Node]:
-    x, bias = steps.inputs(1, 2)
+    x, bias = steps.inputs("0", 2)
     kind = {"approximate": "tanh"} if steps.node.op == "FastGelu" else {}
     return steps.done(steps("Gelu", _sum(steps, x, bias), domain=MICROSOFT, **kind))
 
 
 def _skip_norm(steps: Steps) -> list[Node]:
     simple = steps.node.op.startswith("SkipSimplified")
-    x, skip, weight, *more = steps.inputs(3, 4 if simple else 5)
+    x, skip, weight, *more = steps.inputs("012", 4 if simple else 5)
     beta, bias = ("", more[0]) if simple else more
     total = _sum(steps, x, skip, bias, step="sum")
     epsilon = steps.attribute("epsilon", 1e-5 if simple else 1e-12)
@@ -91,15 +92,15 @@ def _skip_norm(steps: Steps) -> list[Node]:
 
 
 def _embed(steps: Steps) -> list[Node]:
-    ids, segments, word, position, segment, weight, beta, mask, positions = steps.inputs(4, 9)
+    ids, segments, word, position, segment, weight, beta, mask, positions = steps.inputs("02356", 9)
     return _embedded(steps, (ids, segments, mask, positions), (word, position, segment, weight, beta))
 
 
 def _quantized_embed(steps: Steps) -> list[Node]:
     """Five tables, their scales and their zero points."""
-    given = steps.inputs(17, 18)
+    given = steps.inputs("02356", 18)
     tables = [
-        steps("DequantizeLinear", codes, scale, zero)
+        steps("DequantizeLinear", codes, scale, zero) if codes else ""
         for codes, scale, zero in zip(given[2:7], given[8:13], given[13:18], strict=True)
     ]
     return _embedded(steps, (given[0], given[1], given[7], ""), tuple(tables))
@@ -125,7 +126,7 @@ def _embedded(steps: Steps, what: tuple[str, ...], tables: tuple[str, ...]) -> l
 
 def _fused_matmul(steps: Steps) -> list[Node]:
     steps.refuse(transBatchA=0, transBatchB=0)
-    a, b = steps.inputs(2, 2)
+    a, b = steps.inputs("01", 2)
     a = steps("SwapLast", a, domain=OURS) if steps.attribute("transA", 0) else a
     b = steps("SwapLast", b, domain=OURS) if steps.attribute("transB", 0) else b
     y, alpha = steps("MatMul", a, b, step="product"), steps.attribute("alpha", 1.0)
@@ -135,7 +136,7 @@ def _fused_matmul(steps: Steps) -> list[Node]:
 def _fused_gemm(steps: Steps) -> list[Node]:
     names = ("transA", "transB", "alpha", "beta")
     kept = {name: value for name, value in steps.node.attributes.items() if name in names}
-    y = steps("Gemm", *filter(None, steps.inputs(2, 3)), step="product", **kept)
+    y = steps("Gemm", *filter(None, steps.inputs("01", 3)), step="product", **kept)
     activation = steps.attribute("activation")
     if activation not in ("Relu", "Tanh", "Sigmoid", "Gelu"):
         raise ValueError(f"{steps.node} has the activation {activation!r}, which is not supported")
@@ -143,7 +144,7 @@ def _fused_gemm(steps: Steps) -> list[Node]:
 
 
 def _dynamic_matmul(steps: Steps) -> list[Node]:
-    a, b, scale, zero, bias = steps.inputs(3, 5)
+    a, b, scale, zero, bias = steps.inputs("012", 5)
     codes, a_scale, a_zero = steps("DynamicQuantizeLinear", a, step="codes", count=3)
     inputs = (codes, b, a_scale, scale, a_zero, zero, bias)
     return steps.done(steps("MatMulIntegerToFloat", *inputs, step="product", domain=MICROSOFT))
@@ -173,7 +174,7 @@ def _attended(steps: Steps, qkv: tuple[str, ...], mask: str, added: str) -> list
 
 def _attention(steps: Steps) -> list[Node]:
     steps.refuse(unidirectional=0, do_rotary=0)
-    x, weight, bias, mask, past, added, *more = steps.inputs(2, 7)
+    x, weight, bias, mask, past, added, *more = steps.inputs("01", 7)
     if past or any(more):
         raise ValueError(f"{steps.node} has a past, which is not supported")
     projected = _sum(steps, steps("MatMul", x, weight, step="projected"), bias)
@@ -182,7 +183,7 @@ def _attention(steps: Steps) -> list[Node]:
 
 def _quantized_attention(steps: Steps) -> list[Node]:
     steps.refuse(unidirectional=0, do_rotary=0)
-    x, weight, bias, x_scale, scale, mask, x_zero, zero, past = steps.inputs(5, 9)
+    x, weight, bias, x_scale, scale, mask, x_zero, zero, past = steps.inputs("0134", 9)
     if past:
         raise ValueError(f"{steps.node} has a past, which is not supported")
     inputs = (x, weight, x_scale, scale, x_zero, zero, bias)
@@ -197,7 +198,7 @@ def _thirds(steps: Steps, x: str) -> tuple[str, ...]:
 
 def _multi_head_attention(steps: Steps) -> list[Node]:
     steps.refuse(unidirectional=0)
-    q, k, v, bias, mask, added, *more = steps.inputs(3, 8)
+    q, k, v, bias, mask, added, *more = steps.inputs("012", 8)
     if any(more):
         raise ValueError(f"{steps.node} has a past, which is not supported")
     if not bias:

@@ -127,7 +127,8 @@ def _says_something(value: np.ndarray, error: np.ndarray) -> bool:
     """Whether the error is below the values: bools and integers must be known, or nearly all of them."""
     if not np.isfinite(error).all():
         return False
-    return not error.any() or float(error.max()) < max(float(np.abs(value).max(initial=0)), 1.0)
+    finite = np.where(np.isfinite(value), value, 0)
+    return not error.any() or float(error.max()) < max(float(np.abs(finite).max(initial=0)), 1.0)
 
 
 def _errors(call: Call, xs: list[Approx | None], results: tuple[np.ndarray, ...]) -> list[np.ndarray]:
@@ -139,10 +140,17 @@ def _errors(call: Call, xs: list[Approx | None], results: tuple[np.ndarray, ...]
         while xs and xs[-1] is None:
             xs = xs[:-1]
         made = error(call, xs, results[0])
-    first = made if isinstance(made, tuple) else (made,)
+    first = [_infinite(error, y) for error, y in zip(made if isinstance(made, tuple) else (made,), results, strict=False)]
     known = all(x is None or x.known for x in xs)
     rest = [_rest(known, result) for result in results[len(first) :]]
     return [*first, *rest]
+
+
+def _infinite(error: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """An infinite or undefined result is so for every engine: no error but where the bound itself says nothing."""
+    if np.isfinite(error).all() or y.dtype.kind != "f" or error.ndim == 0:
+        return error
+    return np.where(np.isfinite(y), error, 0.0)
 
 
 def _rest(known: bool, result: np.ndarray) -> np.ndarray:
@@ -186,9 +194,18 @@ def _judged(node: Node, name: str, theirs: np.ndarray, exact: Exact | None, carr
         raise TypeError(f"{name} has dtype {theirs.dtype}; need {'float32' if ours.dtype.kind == 'f' else ours.dtype}")
     if not theirs.size:
         return NodeFinding(name, node.name, node.op, Finding(0.0, (), 0, 0, 0), since, carried.steps, 0.0, 0.0)
-    whole = exact._replace(value=exact.value.astype(np.float64))
-    size, bound = float(np.abs(whole.value).max()), float(np.max(exact.bound))
-    return NodeFinding(name, node.name, node.op, find(theirs, whole), since, carried.steps, size, bound)
+    whole, compared = _finite(exact.value.astype(np.float64), theirs)
+    size, bound = float(np.abs(whole).max()), float(np.max(exact.bound))
+    finding = find(compared, exact._replace(value=whole))
+    return NodeFinding(name, node.name, node.op, finding, since, carried.steps, size, bound)
+
+
+def _finite(value: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both with 0 where both have the same infinity, or both NaN."""
+    if theirs.dtype.kind != "f":
+        return value, theirs
+    same = ~np.isfinite(value) & ((value == theirs) | (np.isnan(value) & np.isnan(theirs)))
+    return np.where(same, 0, value), np.where(same, 0, theirs)
 
 
 def first_outside(findings: list[NodeFinding]) -> str:

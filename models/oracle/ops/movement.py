@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from refimpl.models.oracle.operator import Call, Operator, affordable, axes_of, ints
+from refimpl.models.oracle.operator import Approx, Call, Operator, affordable, axes_of, ints
 
 
 def _reshape(call: Call, x: np.ndarray, shape: np.ndarray) -> np.ndarray:
@@ -230,10 +230,19 @@ def _non_zero(call: Call, x: np.ndarray) -> np.ndarray:
 MOVES = {
     "Reshape": _reshape, "Transpose": _transpose, "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Flatten": _flatten,
     "Concat": _concat, "Split": _split, "Slice": _slice, "Gather": _gather, "GatherElements": _gather_elements,
-    "GatherND": _gather_nd, "ScatterND": _scatter_nd, "Shape": _shape, "ConstantOfShape": _constant_of_shape,
+    "GatherND": _gather_nd, "ScatterND": _scatter_nd, "ConstantOfShape": _constant_of_shape,
     "Expand": _expand, "Constant": _constant, "Range": _range, "Tile": _tile, "Pad": _pad, "Trilu": _trilu,
     "OneHot": _one_hot, "Identity": lambda call, x: x, "Dropout": _dropout, "NonZero": _non_zero,
-    "Size": lambda call, x: np.array(x.size, np.int64),
 }  # fmt: skip
 
-OPERATORS = {("", name): Operator(value) for name, value in MOVES.items()}
+
+
+def _shape_only(call: Call, xs: Sequence[Approx | None], y: np.ndarray) -> np.ndarray:
+    """What depends on shapes alone is known, however uncertain the numbers are."""
+    return np.zeros(())
+
+
+OPERATORS = {("", name): Operator(value) for name, value in MOVES.items()} | {
+    ("", "Shape"): Operator(_shape, _shape_only),
+    ("", "Size"): Operator(lambda call, x: np.array(x.size, np.int64), _shape_only),
+}

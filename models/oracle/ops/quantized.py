@@ -10,6 +10,7 @@ import numpy as np
 
 from refimpl.models.oracle.graph import MICROSOFT
 from refimpl.models.oracle.operator import UNKNOWN, Approx, Call, Operator, affordable, axes_of, rounded
+from refimpl.nn.softmax import softmax
 from refimpl.quant.affine import dequantize, dynamic_parameters, limits
 
 ZERO = np.zeros((), np.uint8)
@@ -144,6 +145,38 @@ def _binary(function: np.ufunc) -> Operator:
     return Operator(value, error, codes=True)
 
 
+TABLE_STEPS = 0x7FFFFF
+"""ONNX Runtime looks exponentials of codes up in a table of whole numbers, of which this is the largest."""
+
+
+def _softmax(call: Call, *xs: np.ndarray | None) -> np.ndarray:
+    """QLinearSoftmax: quantize(softmax(dequantize(x)))."""
+    x, scale, zx, sy, zy = (*xs, None)[:5]
+    _check_axis(call, x)  # type: ignore[arg-type]
+    y = softmax(dequantize(x, scale, ZERO if zx is None else zx))  # type: ignore[arg-type]
+    zero = zero_of(call, zy)
+    return quotient(y / sy, zero) if call.wide else call.semantics.quantize(y, sy, zero)
+
+
+def _check_axis(call: Call, x: np.ndarray) -> None:
+    if call.get("opset") < 13 and x.ndim > 2 or axes_of([call.get("axis", -1)], x.ndim) != (x.ndim - 1,):
+        raise ValueError(f"the attribute axis is {call.get('axis', -1)}; need the last one")
+
+
+def _softmax_error(call: Call, xs: Sequence[Approx | None], y: np.ndarray) -> np.ndarray:
+    """Each exponential is off by one step of the table, which is coarser where sums of T would not fit 32 bits; then
+    p' - p <= (E + p T E) / (1 - T E), and roundings of the quotient."""
+    if any(x is not None and not x.known for x in xs):
+        return UNKNOWN
+    _, _, _, sy, zy = (*xs, None)[:5]
+    zero = 0.0 if zy is None else np.abs(zy.value.astype(np.float64))
+    length = y.shape[-1]
+    step = max(1 / TABLE_STEPS, length / 2**32)
+    probability = np.abs(y - zero) * sy.value  # type: ignore[union-attr]
+    moved = (step + probability * length * step) / (1 - length * step)
+    return rounded(np.abs(y - zero) + zero, moved / sy.value, 6)  # type: ignore[union-attr]
+
+
 QUANTIZE = Operator(_quantize, _quantize_error, codes=True)
 DEQUANTIZE = Operator(_dequantize, _dequantize_error)
 
@@ -155,4 +188,5 @@ OPERATORS = {
     ("", "DynamicQuantizeLinear"): Operator(_dynamic, _dynamic_error, codes=True),
     (MICROSOFT, "QLinearAdd"): _binary(np.add),
     (MICROSOFT, "QLinearMul"): _binary(np.multiply),
+    (MICROSOFT, "QLinearSoftmax"): Operator(_softmax, _softmax_error, codes=True),
 }

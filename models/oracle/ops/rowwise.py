@@ -155,10 +155,13 @@ def _layernorm_error(call: Call, xs: list[Approx | None], y: np.ndarray) -> np.n
     x, scale, bias = (*xs, None)[:3]
     assert x is not None
     assert scale is not None
-    if not scale.known or (bias is not None and not bias.known):
-        return UNKNOWN
     rows, p, _ = _flat_norm(call, x.value, scale.value, None if bias is None else bias.value)
-    error = bounds.layernorm(rows, p.weight, p.eps, p.bias, x.full.reshape(rows.shape))
+    _, off, _ = _flat_norm(call, x.value, scale.full, None if bias is None else bias.full)
+    error = bounds.layernorm(rows, np.abs(p.weight) + off.weight, p.eps, p.bias, x.full.reshape(rows.shape))
+    if off.weight.any() or off.bias.any():
+        unit = np.abs(layernorm(rows, Norm(np.ones_like(p.weight), np.zeros_like(p.bias), p.eps)))
+        largest = unit * np.abs(p.weight) + np.abs(p.bias)
+        error = error + rounded(largest, unit * off.weight + off.bias)
     return error.reshape(y.shape)
 
 
