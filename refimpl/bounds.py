@@ -241,7 +241,7 @@ def gelu_tanh(x: np.ndarray, u: float = F32) -> np.ndarray:
 def gelu_quick(x: np.ndarray, alpha: float = 1.702, u: float = F32) -> np.ndarray:
     """x s(alpha x), s(z) = 1 / (1 + exp(-z)): z has two roundings, which move s by at most z s (1 - s) exp |dz| times
     them; exp's error, the sum's and the quotient's rounding; the product."""
-    x, alpha = _wide(x, alpha)
+    (x,) = _wide(x)
     z = np.minimum(np.abs(alpha * x), 1000)
     s = expit(alpha * x)
     relative = gamma(2, u) * z * (1 - s) * np.exp(gamma(2, u) * z) + gamma(2 * EXP_ULPS + 3, u)

@@ -6,6 +6,7 @@ QLinearMatMul where codes follow.
 """
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,7 @@ FUSED = ("MatMulIntegerToFloat", "QLinearMatMul")
 def open_session(path: Path, taps: list[str], threads: int = 1) -> Session:
     """See ``engines.open_session``."""
     tensors = tap_tensors(path, taps)
-    made = onnx.load(path)
-    present = {output.name for output in made.graph.output}
-    for tensor in dict.fromkeys(tensors.values()):
-        if tensor not in present:
-            made.graph.output.append(helper.make_empty_tensor_value_info(tensor))
+    made = _with_outputs(path, list(tensors.values()))
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -48,6 +45,34 @@ def open_session(path: Path, taps: list[str], threads: int = 1) -> Session:
         return dict(zip(tensors, values, strict=True))
 
     return Session(run, fused)
+
+
+def _with_outputs(path: Path, tensors: list[str]) -> onnx.ModelProto:
+    """The file's model, the tensors among its outputs."""
+    made = onnx.load(path)
+    present = {output.name for output in made.graph.output}
+    for tensor in dict.fromkeys(tensors):
+        if tensor not in present:
+            made.graph.output.append(helper.make_empty_tensor_value_info(tensor))
+    return made
+
+
+def open_tensors(
+    path: Path, tensors: list[str], optimized: bool
+) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Any ONNX file, with the given tensors among its outputs: inputs by name -> values by tensor name.
+
+    ``optimized``: whether nodes may be fused; a tensor that is an output cannot be fused away. One thread.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
+    made = _with_outputs(path, tensors).SerializeToString()
+    session = ort.InferenceSession(made, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
 
 
 def settings() -> tuple[str, ...]:

@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refimpl import check
+
 STANDARD, MICROSOFT = "", "com.microsoft"
 OURS = "refimpl"
 """Domain of the operators that ``rewrite`` puts in the place of others; no file may use it."""
@@ -56,12 +58,11 @@ def check_inputs(graph: Graph, inputs: dict[str, np.ndarray]) -> None:
             raise TypeError(f"{name} has dtype {came}; need {port.dtype}")
         if port.shape is None:
             continue
-        need = [lengths.get(n, n) if isinstance(n, str) else n for n in port.shape]
-        if array.ndim != len(need) or any(isinstance(n, int) and n != got for got, n in zip(array.shape, need)):  # noqa: B905
-            raise ValueError(
-                f"{name} has shape {array.shape}; need ({', '.join('?' if n is None else str(n) for n in need)})"
-            )
-        lengths |= {n: got for got, n in zip(array.shape, port.shape, strict=True) if isinstance(n, str)}
+        for axis, n in enumerate(port.shape[: array.ndim]):
+            if isinstance(n, str):
+                lengths.setdefault(n, array.shape[axis])
+        need = tuple("?" if n is None else lengths.get(n, n) if isinstance(n, str) else n for n in port.shape)
+        check.shape(name, array, need)
 
 
 def sort(nodes: list[Node], known: set[str]) -> tuple[Node, ...]:

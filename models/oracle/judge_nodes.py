@@ -42,7 +42,7 @@ class NodeFinding(NamedTuple):
 
 
 class _Carried(NamedTuple):
-    """A value on its way: the ``Approx``, what it came from and over how many nodes. approx: None if nothing is known."""
+    """A value on its way, what it came from and over how many nodes. approx: None if nothing is known."""
 
     approx: Approx | None
     since: frozenset[str]
@@ -140,7 +140,8 @@ def _errors(call: Call, xs: list[Approx | None], results: tuple[np.ndarray, ...]
         while xs and xs[-1] is None:
             xs = xs[:-1]
         made = error(call, xs, results[0])
-    first = [_infinite(error, y) for error, y in zip(made if isinstance(made, tuple) else (made,), results, strict=False)]
+    bounds = made if isinstance(made, tuple) else (made,)
+    first = [_infinite(error, y) for error, y in zip(bounds, results, strict=False)]
     known = all(x is None or x.known for x in xs)
     rest = [_rest(known, result) for result in results[len(first) :]]
     return [*first, *rest]
@@ -212,6 +213,6 @@ def first_outside(findings: list[NodeFinding]) -> str:
     """Where an engine first leaves its bounds, in words; "" if it never does."""
     for tensor, node, op, finding, *_ in findings:
         if finding is not None and finding.outside:
-            at = f"{tensor} {list(finding.at)} of {op} {node}"
-            return f"{at} has {finding.worst:.3g} times the error allowed; {finding.outside} of {finding.of} are outside"
+            at, count = f"{tensor} {list(finding.at)} of {op} {node}", f"{finding.outside} of {finding.of}"
+            return f"{at} has {finding.worst:.3g} times the error allowed; {count} are outside"
     return ""

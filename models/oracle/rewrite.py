@@ -55,18 +55,9 @@ def _fuse(graph: Graph, nodes: list[Node], kept: set[str]) -> list[Node]:
                 products[node.outputs[0]] = fused[-1]
                 made += fused
                 continue
-        elif node.op == QUANTIZE and node.inputs[0] in products:
-            between = node.inputs[0]
-            if (
-                between not in kept
-                and readers[between] == 1
-                and _single(graph, node.inputs[1])
-                and len(node.inputs) > 2
-            ):
-                made.append(_requantized(node, products[between]))
-                if made[-1] is not node:
-                    continue
-                made.pop()
+        elif node.op == QUANTIZE and node.inputs[0] in products.keys() - kept and readers[node.inputs[0]] == 1:
+            made.append(_requantized(graph, node, products[node.inputs[0]]))
+            continue
         made.append(node)
     return made
 
@@ -121,11 +112,11 @@ def _product(graph: Graph, node: Node, coded: dict[str, Coded]) -> list[Node]:
     return [*turns, Node(node.name, "MatMulIntegerToFloat", MICROSOFT, inputs, node.outputs, {})]
 
 
-def _requantized(quantize: Node, product: Node) -> Node:
-    """QLinearMatMul in the place of a QuantizeLinear. It has no bias, and needs all zero points."""
+def _requantized(graph: Graph, quantize: Node, product: Node) -> Node:
+    """QLinearMatMul in the place of a QuantizeLinear, if it can be: no bias, and a zero point that says the type."""
     a, b, a_scale, b_scale, a_zero, b_zero, bias = product.inputs
-    y_scale, y_zero = quantize.inputs[1:3]
-    if bias or not (a_zero and b_zero and y_zero):
+    y_scale, y_zero = (*quantize.inputs, "")[1:3]
+    if bias or not y_zero or not _single(graph, y_scale):
         return quantize
     inputs = (a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero)
     return Node(product.name + ".requantized", "QLinearMatMul", STANDARD, inputs, quantize.outputs, {})

@@ -131,7 +131,7 @@ def _requantized(call: Call, *xs: np.ndarray) -> np.ndarray:
 
 def _requantized_error(call: Call, xs: Sequence[Approx | None], y: np.ndarray) -> np.ndarray:
     """Six roundings: of acc, three of the multiplier, the product, the zero point added before rounding."""
-    if any(x is None or not x.known for x in (*xs[1:3], *xs[4:])):
+    if not all(x is None or x.known for x in (*xs[1:3], *xs[4:])):
         return UNKNOWN
     a, sa, za, b, sb, zb, sy, zy = xs
     factor = _per_row(sa.value) * _per_column(sb.value) / _per_row(sy.value)  # type: ignore[union-attr]

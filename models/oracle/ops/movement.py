@@ -236,7 +236,6 @@ MOVES = {
 }  # fmt: skip
 
 
-
 def _shape_only(call: Call, xs: Sequence[Approx | None], y: np.ndarray) -> np.ndarray:
     """What depends on shapes alone is known, however uncertain the numbers are."""
     return np.zeros(())

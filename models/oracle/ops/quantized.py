@@ -159,7 +159,7 @@ def _softmax(call: Call, *xs: np.ndarray | None) -> np.ndarray:
 
 
 def _check_axis(call: Call, x: np.ndarray) -> None:
-    if call.get("opset") < 13 and x.ndim > 2 or axes_of([call.get("axis", -1)], x.ndim) != (x.ndim - 1,):
+    if (call.get("opset") < 13 and x.ndim > 2) or axes_of([call.get("axis", -1)], x.ndim) != (x.ndim - 1,):
         raise ValueError(f"the attribute axis is {call.get('axis', -1)}; need the last one")
 
 

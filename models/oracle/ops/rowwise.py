@@ -173,7 +173,7 @@ def _rms(call: Call, x: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 def _rms_error(call: Call, xs: list[Approx | None], y: np.ndarray) -> np.ndarray:
     """x / r, r = sqrt(mean x**2 + eps): r has half the relative error gamma(D + 2) of its square, bounded by all of
-    it; three roundings more, sqrt, quotient and product. An error of x moves x / r by at most e / r + |x / r| max e / r."""
+    it; three roundings more, sqrt, quotient, product. An error e of x moves x / r by e / r and |x / r| rms(e) / r."""
     x, scale = only(xs)[:2]
     if not scale.known:
         return UNKNOWN
