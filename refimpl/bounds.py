@@ -258,10 +258,8 @@ def softmax(x: np.ndarray, x_error: np.ndarray | float = 0.0, u: float = F32) ->
     x, h = _wide(x, x_error)
     t, tiny, top = x.shape[-1], _tiny(u), x.max(-1, keepdims=True)
     d = np.minimum(top - x, 1e300)  # x may be -inf, a masked score
-    reach = np.where(x + h >= (x - h).max(-1, keepdims=True), h, 0).max(
-        -1, keepdims=True
-    )  # what may become the maximum
-    grow = h + u * (d + h + reach) + 2 * EXP_ULPS * u
+    rivals = np.where(x + h >= (x - h).max(-1, keepdims=True), h, 0)  # errors of what may be the maximum
+    grow = h + u * (d + h + rivals.max(-1, keepdims=True)) + 2 * EXP_ULPS * u
     e = np.exp(-d)
     e_error = np.where(grow < 1, e * np.expm1(np.minimum(grow, 1)), np.exp(np.minimum(grow - d, 700))) + tiny
     total = e.sum(-1, keepdims=True)

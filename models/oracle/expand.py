@@ -72,7 +72,7 @@ def _sum(steps: Steps, *terms: str, step: str = "") -> str:
 
 def _bias_gelu(steps: Steps) -> list[Node]:
     x, bias = steps.inputs("0", 2)
-    kind = {"approximate": "tanh"} if steps.node.op == "FastGelu" else {}
+    kind: dict[str, Any] = {"approximate": "tanh"} if steps.node.op == "FastGelu" else {}
     return steps.done(steps("Gelu", _sum(steps, x, bias), domain=MICROSOFT, **kind))
 
 

@@ -61,8 +61,8 @@ def check_inputs(graph: Graph, inputs: dict[str, np.ndarray]) -> None:
         for axis, n in enumerate(port.shape[: array.ndim]):
             if isinstance(n, str):
                 lengths.setdefault(n, array.shape[axis])
-        need = tuple("?" if n is None else lengths.get(n, n) if isinstance(n, str) else n for n in port.shape)
-        check.shape(name, array, need)
+        bound = tuple("?" if n is None else lengths.get(n, n) if isinstance(n, str) else n for n in port.shape)
+        check.shape(name, array, bound)
 
 
 def sort(nodes: list[Node], known: set[str]) -> tuple[Node, ...]:

@@ -25,13 +25,13 @@ from refimpl.models.oracle.ops import OPERATORS
 
 MAX_BYTES = 2**31 - 1  # protobuf's own limit
 MAX_RANK = 32
-DTYPES = {
+DTYPES: dict[int, type] = {
     TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64, TensorProto.FLOAT16: np.float16,
     TensorProto.UINT8: np.uint8, TensorProto.INT8: np.int8, TensorProto.UINT16: np.uint16,
     TensorProto.INT16: np.int16, TensorProto.UINT32: np.uint32, TensorProto.INT32: np.int32,
     TensorProto.UINT64: np.uint64, TensorProto.INT64: np.int64, TensorProto.BOOL: np.bool_,
 }  # fmt: skip
-FIELDS = {
+FIELDS: dict[int, str] = {
     TensorProto.FLOAT: "float_data", TensorProto.DOUBLE: "double_data", TensorProto.INT64: "int64_data",
     TensorProto.UINT32: "uint64_data", TensorProto.UINT64: "uint64_data",
 }  # fmt: skip

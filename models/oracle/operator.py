@@ -92,7 +92,7 @@ def _int_for_float(value: Any, default: Any) -> bool:
 
 
 Value = Callable[..., Any]
-Error = Callable[[Call, Sequence[Approx | None], np.ndarray], np.ndarray]
+Error = Callable[..., Any]
 
 
 class Operator(NamedTuple):

@@ -8,6 +8,7 @@ ONNX Runtime's docs/ContribOperators.md.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -76,37 +77,27 @@ def accumulator_error(a: Approx, b: Approx, za: Approx | None = None, zb: Approx
     return (x + ex) @ (y + ey) - x @ y
 
 
-def _integer(call: Call, *xs: np.ndarray | None) -> np.ndarray:
+def _integer(call: Call, *xs: Any) -> np.ndarray:
     a, b, za, zb = (*xs, None, None)[:4]
-    assert a is not None
-    assert b is not None
     return accumulate(call, a, b, za, zb)
 
 
-def _integer_error(call: Call, xs: Sequence[Approx | None], y: np.ndarray) -> np.ndarray:
+def _integer_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
     a, b, za, zb = (*xs, None, None)[:4]
-    assert a is not None
-    assert b is not None
     return accumulator_error(a, b, za, zb)
 
 
-def _to_float(call: Call, *xs: np.ndarray | None) -> np.ndarray:
+def _to_float(call: Call, *xs: Any) -> np.ndarray:
     """MatMulIntegerToFloat: f32(acc) * (a_scale * b_scale) + bias."""
     a, b, sa, sb, za, zb, bias = (*xs, None, None, None)[:7]
-    assert a is not None
-    assert b is not None
     acc = call.tap("acc", accumulate(call, a, b, za, zb))
-    y = acc.astype(sa.dtype) * (_per_row(sa) * _per_column(sb))  # type: ignore[union-attr]
+    y = acc.astype(sa.dtype) * (_per_row(sa) * _per_column(sb))
     return y if bias is None else y + bias
 
 
-def _to_float_error(call: Call, xs: Sequence[Approx | None], y: np.ndarray) -> np.ndarray:
+def _to_float_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
     """Five roundings: of acc, the scales' product, the product, the sum, and one for a bias scaled by itself."""
     a, b, sa, sb, za, zb, bias = (*xs, None, None, None)[:7]
-    assert a is not None
-    assert b is not None
-    assert sa is not None
-    assert sb is not None
     left, right = _per_row(sa.value), _per_column(sb.value)
     largest = (left + _per_row(sa.full)) * (right + _per_column(sb.full))
     shift = np.zeros(()) if bias is None else bias.value
@@ -118,7 +109,7 @@ def _to_float_error(call: Call, xs: Sequence[Approx | None], y: np.ndarray) -> n
     return rounded(np.abs(product) + np.abs(shift), moved, 5) + acc * 2.0**-126
 
 
-def _requantized(call: Call, *xs: np.ndarray) -> np.ndarray:
+def _requantized(call: Call, *xs: Any) -> np.ndarray:
     """QLinearMatMul."""
     a, sa, za, b, sb, zb, sy, zy = xs
     acc = call.tap("acc", accumulate(call, a, b, za, zb))
@@ -129,24 +120,24 @@ def _requantized(call: Call, *xs: np.ndarray) -> np.ndarray:
     return call.semantics.requantize(acc, *scales, zero)
 
 
-def _requantized_error(call: Call, xs: Sequence[Approx | None], y: np.ndarray) -> np.ndarray:
+def _requantized_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
     """Six roundings: of acc, three of the multiplier, the product, the zero point added before rounding."""
     if not all(x is None or x.known for x in (*xs[1:3], *xs[4:])):
         return UNKNOWN
     a, sa, za, b, sb, zb, sy, zy = xs
-    factor = _per_row(sa.value) * _per_column(sb.value) / _per_row(sy.value)  # type: ignore[union-attr]
-    off = accumulator_error(a, b, za, zb)  # type: ignore[arg-type]
-    zero = np.abs(_per_row(zy.value).astype(np.float64))  # type: ignore[union-attr]
+    factor = _per_row(sa.value) * _per_column(sb.value) / _per_row(sy.value)
+    off = accumulator_error(a, b, za, zb)
+    zero = np.abs(_per_row(zy.value).astype(np.float64))
     return rounded(np.abs(y - zero) + zero, off * factor, 6)
 
 
-def _qgemm(call: Call, *xs: np.ndarray | None) -> np.ndarray:
+def _qgemm(call: Call, *xs: Any) -> np.ndarray:
     a, sa, za, b, sb, zb, c, sy, zy = (*xs, None, None, None)[:9]
-    a = a.T if call.get("transA", 0) else a  # type: ignore[union-attr]
-    b = b.T if call.get("transB", 0) else b  # type: ignore[union-attr]
+    a = a.T if call.get("transA", 0) else a
+    b = b.T if call.get("transB", 0) else b
     acc = accumulate(call, a, b, za, zb)
     acc = call.tap("acc", acc if c is None else wrap_s32(acc.astype(np.int64) + c))
-    alpha = sa.dtype.type(call.get("alpha", 1.0))  # type: ignore[union-attr]
+    alpha = sa.dtype.type(call.get("alpha", 1.0))
     left, right = _per_row(sa) * alpha, _per_column(sb)
     if sy is None:
         return acc.astype(left.dtype) * (left * right)
@@ -156,7 +147,7 @@ def _qgemm(call: Call, *xs: np.ndarray | None) -> np.ndarray:
     return call.semantics.requantize(acc, left, right, sy, zero)
 
 
-def _qgemm_error(call: Call, xs: Sequence[Approx | None], y: np.ndarray) -> np.ndarray:
+def _qgemm_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
     if not all(x is None or x.known for x in xs):
         return UNKNOWN
     zy = xs[8] if len(xs) > 8 else None

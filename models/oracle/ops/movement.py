@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from refimpl.models.oracle.operator import Approx, Call, Operator, affordable, axes_of, ints
+from refimpl.models.oracle.operator import Approx, Call, Operator, Value, affordable, axes_of, ints
 
 
 def _reshape(call: Call, x: np.ndarray, shape: np.ndarray) -> np.ndarray:
@@ -182,8 +182,8 @@ def _tile(call: Call, x: np.ndarray, repeats: np.ndarray) -> np.ndarray:
 
 def _pad(call: Call, x: np.ndarray, *more: np.ndarray | None) -> np.ndarray:
     pads, value, axes = (*more, None, None, None)[:3]
-    widths = ints(pads) if pads is not None else call.get("pads")
-    named = axes_of(ints(axes) if axes is not None else range(x.ndim), x.ndim)
+    widths: list[int] = (ints(pads) if pads is not None else call.get("pads")) or []
+    named = axes_of(list(range(x.ndim)) if axes is None else ints(axes) or [], x.ndim)
     if len(widths) != 2 * len(named):
         raise ValueError(f"pads are {widths}; need {2 * len(named)}")
     mode = call.get("mode", "constant")
@@ -227,7 +227,7 @@ def _non_zero(call: Call, x: np.ndarray) -> np.ndarray:
     return np.array(np.nonzero(x), np.int64)
 
 
-MOVES = {
+MOVES: dict[str, Value] = {
     "Reshape": _reshape, "Transpose": _transpose, "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Flatten": _flatten,
     "Concat": _concat, "Split": _split, "Slice": _slice, "Gather": _gather, "GatherElements": _gather_elements,
     "GatherND": _gather_nd, "ScatterND": _scatter_nd, "ConstantOfShape": _constant_of_shape,

@@ -5,11 +5,12 @@ inputs add. Sources: ONNX; ONNX Runtime's docs/ContribOperators.md.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from refimpl.models.oracle.graph import MICROSOFT
-from refimpl.models.oracle.operator import UNKNOWN, Approx, Call, Operator, affordable, axes_of, rounded
+from refimpl.models.oracle.operator import UNKNOWN, Call, Operator, affordable, axes_of, rounded
 from refimpl.nn.softmax import softmax
 from refimpl.quant.affine import dequantize, dynamic_parameters, limits
 
@@ -60,12 +61,10 @@ def _quantize(call: Call, x: np.ndarray, scale: np.ndarray, zero_point: np.ndarr
     return call.semantics.quantize(x.astype(np.float32), step, z)
 
 
-def _quantize_error(call: Call, xs: Sequence[Approx | None], y: np.ndarray) -> np.ndarray:
+def _quantize_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
     """Four roundings of a number no larger than the quotient and the zero point, as in ``bounds.quantize``."""
     x, scale = xs[0], xs[1]
     z = None if len(xs) < 3 or xs[2] is None else xs[2]
-    assert x is not None
-    assert scale is not None
     zero = spread(call, zero_of(call, None if z is None else z.value), y.shape).astype(np.float64)
     step, off = (spread(call, part, y.shape) for part in (scale.value, scale.full))
     least = step - off
@@ -81,12 +80,10 @@ def _dequantize(call: Call, x: np.ndarray, scale: np.ndarray, zero_point: np.nda
     return dequantize(x, spread(call, scale, x.shape), z)
 
 
-def _dequantize_error(call: Call, xs: Sequence[Approx | None], y: np.ndarray) -> np.ndarray:
+def _dequantize_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
     """One rounding, two for s32 codes. Uncertain codes are off by whole steps."""
     x, scale = xs[0], xs[1]
     z = xs[2] if len(xs) > 2 else None
-    assert x is not None
-    assert scale is not None
     step, off = (spread(call, part, y.shape) for part in (scale.value, scale.full))
     steps = x.error + (0 if z is None else spread(call, z.full, y.shape))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -103,11 +100,10 @@ def _dynamic(call: Call, x: np.ndarray) -> tuple[np.ndarray, ...]:
     return y, scale, zero
 
 
-def _dynamic_error(call: Call, xs: Sequence[Approx | None], y: np.ndarray) -> tuple[np.ndarray, ...]:
+def _dynamic_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> tuple[np.ndarray, ...]:
     """The scale: the difference and the quotient round. Its error, and x's, move the zero point before it is rounded,
     and every quotient."""
     x = xs[0]
-    assert x is not None
     scale, z = dynamic_parameters(x.value)
     e = x.full.max()
     off = rounded(scale, 2 * e / 255, 2)
@@ -122,23 +118,23 @@ def _dynamic_error(call: Call, xs: Sequence[Approx | None], y: np.ndarray) -> tu
 def _binary(function: np.ufunc) -> Operator:
     """QLinearAdd and QLinearMul."""
 
-    def value(call: Call, *xs: np.ndarray | None) -> np.ndarray:
+    def value(call: Call, *xs: Any) -> np.ndarray:
         a, sa, za, b, sb, zb, sy, zy = (*xs, None)[:8]
         left, right = ((ZERO if z is None else z) for z in (za, zb))
-        y = function(dequantize(a, sa, left), dequantize(b, sb, right))  # type: ignore[arg-type]
+        y = function(dequantize(a, sa, left), dequantize(b, sb, right))
         affordable(y.shape)
         zero = zero_of(call, zy)
         return quotient(y / sy, zero) if call.wide else call.semantics.quantize(y, sy, zero)
 
-    def error(call: Call, xs: Sequence[Approx | None], y: np.ndarray) -> np.ndarray:
+    def error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
         """At most eight roundings, of numbers as large as codes that are scaled with their zero points still in."""
         if any(x is not None and not x.known for x in xs):
             return UNKNOWN
         a, sa, za, b, sb, zb, sy, zy = (*(None if x is None else np.abs(x.value.astype(np.float64)) for x in xs), None)[
             :8
         ]
-        left = (a + (0 if za is None else za)) * sa  # type: ignore[operator]
-        right = (b + (0 if zb is None else zb)) * sb  # type: ignore[operator]
+        left = (a + (0 if za is None else za)) * sa
+        right = (b + (0 if zb is None else zb)) * sb
         size = (left + right if function is np.add else left * right) / sy
         return rounded(size + (0 if zy is None else zy), 0.0, 8)
 
@@ -149,11 +145,11 @@ TABLE_STEPS = 0x7FFFFF
 """ONNX Runtime looks exponentials of codes up in a table of whole numbers, of which this is the largest."""
 
 
-def _softmax(call: Call, *xs: np.ndarray | None) -> np.ndarray:
+def _softmax(call: Call, *xs: Any) -> np.ndarray:
     """QLinearSoftmax: quantize(softmax(dequantize(x)))."""
     x, scale, zx, sy, zy = (*xs, None)[:5]
-    _check_axis(call, x)  # type: ignore[arg-type]
-    y = softmax(dequantize(x, scale, ZERO if zx is None else zx))  # type: ignore[arg-type]
+    _check_axis(call, x)
+    y = softmax(dequantize(x, scale, ZERO if zx is None else zx))
     zero = zero_of(call, zy)
     return quotient(y / sy, zero) if call.wide else call.semantics.quantize(y, sy, zero)
 
@@ -163,7 +159,7 @@ def _check_axis(call: Call, x: np.ndarray) -> None:
         raise ValueError(f"the attribute axis is {call.get('axis', -1)}; need the last one")
 
 
-def _softmax_error(call: Call, xs: Sequence[Approx | None], y: np.ndarray) -> np.ndarray:
+def _softmax_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
     """Each exponential is off by one step of the table, which is coarser where sums of T would not fit 32 bits; then
     p' - p <= (E + p T E) / (1 - T E), and roundings of the quotient."""
     if any(x is not None and not x.known for x in xs):
@@ -172,9 +168,9 @@ def _softmax_error(call: Call, xs: Sequence[Approx | None], y: np.ndarray) -> np
     zero = 0.0 if zy is None else np.abs(zy.value.astype(np.float64))
     length = y.shape[-1]
     step = max(1 / TABLE_STEPS, length / 2**32)
-    probability = np.abs(y - zero) * sy.value  # type: ignore[union-attr]
+    probability = np.abs(y - zero) * sy.value
     moved = (step + probability * length * step) / (1 - length * step)
-    return rounded(np.abs(y - zero) + zero, moved / sy.value, 6)  # type: ignore[union-attr]
+    return rounded(np.abs(y - zero) + zero, moved / sy.value, 6)
 
 
 QUANTIZE = Operator(_quantize, _quantize_error, codes=True)
