@@ -220,7 +220,7 @@ def damage_graph(content, chance):
         if attribute.ints:
             attribute.ints[chance.randrange(len(attribute.ints))] = chance.choice(ODD)
         attribute.i = chance.choice(ODD)
-        attribute.type = chance.choice([attribute.type, attribute.type, *range(16)])
+        attribute.type = chance.choice([attribute.type, attribute.type, *range(15)])
     elif kind == 2:
         node.op_type = chance.choice(graph.node).op_type
     elif kind == 3:

@@ -18,7 +18,7 @@ from refimpl.models.oracle.rewrite import rewrite
 from refimpl.models.oracle.semantics import ONNX_RUNTIME, Semantics
 from refimpl.nn import NO_TAP, Tap
 
-FAILURES = (ArithmeticError, LookupError, TypeError, ValueError, MemoryError)
+FAILURES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, MemoryError)
 """What NumPy and the operators raise on inputs that do not fit."""
 
 
@@ -80,5 +80,8 @@ def apply(call: Call, arrays: Sequence[Any]) -> tuple[np.ndarray, ...]:
 
 
 def _line(error: Exception) -> str:
+    """In one line; what Python says of an input that is missing says nothing to who wrote the file."""
     text = str(error).strip()
+    if isinstance(error, AttributeError) or "positional argument" in text:
+        return "an input that it needs is left out, or there are too many"
     return text.splitlines()[0] if text else type(error).__name__

@@ -88,7 +88,8 @@ def judge_nodes(
 
 
 def _wide(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
 def _run(

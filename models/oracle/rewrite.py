@@ -45,9 +45,10 @@ def _fuse(graph: Graph, nodes: list[Node], kept: set[str]) -> list[Node]:
     readers = Counter(name for node in nodes for name in node.inputs)
     made: list[Node] = []
     for node in nodes:
+        first = node.inputs[0] if node.inputs else ""
         if node.op == DEQUANTIZE:
             _remember(graph, node, coded)
-        elif node.op == "Transpose" and node.inputs[0] in coded:
+        elif node.op == "Transpose" and first in coded:
             made += _transposed(node, coded)
         elif node.op in ("MatMul", "Gemm"):
             fused = _product(graph, node, coded)
@@ -55,8 +56,8 @@ def _fuse(graph: Graph, nodes: list[Node], kept: set[str]) -> list[Node]:
                 products[node.outputs[0]] = fused[-1]
                 made += fused
                 continue
-        elif node.op == QUANTIZE and node.inputs[0] in products.keys() - kept and readers[node.inputs[0]] == 1:
-            made.append(_requantized(graph, node, products[node.inputs[0]]))
+        elif node.op == QUANTIZE and first in products.keys() - kept and readers[first] == 1:
+            made.append(_requantized(graph, node, products[first]))
             continue
         made.append(node)
     return made
@@ -67,7 +68,7 @@ def _single(graph: Graph, name: str) -> bool:
 
 
 def _remember(graph: Graph, node: Node, coded: dict[str, Coded]) -> None:
-    codes, scale, zero_point = (*node.inputs, "")[:3]
+    codes, scale, zero_point = (*node.inputs, "", "", "")[:3]
     if scale not in graph.initializers or node.attributes.get("block_size", 0):
         return
     if codes in graph.initializers and graph.initializers[codes].dtype == np.int32:
@@ -84,17 +85,17 @@ def _transposed(node: Node, coded: dict[str, Coded]) -> list[Node]:
     """The transposition of codes, beside that of numbers."""
     x = coded[node.inputs[0]]
     perm = node.attributes.get("perm")
-    if x.axis is not None and perm is None:
+    if x.axis is not None and not (isinstance(perm, list) and x.axis in perm):
         return []
     name = f"{node.outputs[0]}.codes"
-    axis = None if x.axis is None else perm.index(x.axis)  # type: ignore[union-attr]
+    axis = perm.index(x.axis) if isinstance(perm, list) and x.axis is not None else None
     coded[node.outputs[0]] = Coded(name, x.scale, x.zero_point, axis, x.rank)
     return [Node(name, "Transpose", STANDARD, (x.codes,), (name,), dict(node.attributes))]
 
 
 def _product(graph: Graph, node: Node, coded: dict[str, Coded]) -> list[Node]:
     """The nodes that replace a product, the product last; none if it must stay in floats."""
-    a, b = (coded.get(name) for name in node.inputs[:2])
+    a, b = (coded.get(name) for name in (*node.inputs, "", "")[:2])
     if a is None or b is None or a.axis is not None:
         return []
     get = node.attributes.get
@@ -115,7 +116,7 @@ def _product(graph: Graph, node: Node, coded: dict[str, Coded]) -> list[Node]:
 def _requantized(graph: Graph, quantize: Node, product: Node) -> Node:
     """QLinearMatMul in the place of a QuantizeLinear, if it can be: no bias, and a zero point that says the type."""
     a, b, a_scale, b_scale, a_zero, b_zero, bias = product.inputs
-    y_scale, y_zero = (*quantize.inputs, "")[1:3]
+    y_scale, y_zero = (*quantize.inputs, "", "")[1:3]
     if bias or not y_zero or not _single(graph, y_scale):
         return quantize
     inputs = (a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero)

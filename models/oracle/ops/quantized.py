@@ -130,9 +130,8 @@ def _binary(function: np.ufunc) -> Operator:
         """At most eight roundings, of numbers as large as codes that are scaled with their zero points still in."""
         if any(x is not None and not x.known for x in xs):
             return UNKNOWN
-        a, sa, za, b, sb, zb, sy, zy = (*(None if x is None else np.abs(x.value.astype(np.float64)) for x in xs), None)[
-            :8
-        ]
+        sizes: list[Any] = [None if x is None else np.abs(x.value.astype(np.float64)) for x in xs]
+        a, sa, za, b, sb, zb, sy, zy = (*sizes, None)[:8]
         left = (a + (0 if za is None else za)) * sa
         right = (b + (0 if zb is None else zb)) * sb
         size = (left + right if function is np.add else left * right) / sy
