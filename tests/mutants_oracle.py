@@ -53,8 +53,21 @@ def wrapping(x):
     return x.astype(np.int16)
 
 
-def added_before_rounding(x, scale, zero_point):
-    return affine.by_reciprocal(x, scale, zero_point)
+def by_reciprocal(x, scale, zero_point):
+    low, high = affine.limits(zero_point.dtype)
+    with np.errstate(all="ignore"):
+        codes = np.rint(np.nan_to_num(x * (np.float32(1) / scale) + zero_point.astype(np.float32), nan=low))
+    return np.clip(codes, low, high).astype(zero_point.dtype)
+
+
+def step_of_the_scale(x, scale, zero_point):
+    """Levels whose step is 1 / scale, not recomputed from their limits."""
+    low, high = affine.limits(zero_point.dtype)
+    least = np.float32(low - int(zero_point)) * scale
+    most = np.float32(high - int(zero_point)) * scale
+    with np.errstate(all="ignore"):
+        level = np.clip(np.nan_to_num(x, nan=least), least, most) - least
+    return (np.rint(level * (np.float32(1) / scale)).astype(int) + low).astype(zero_point.dtype)
 
 
 def clipped_late(x, scale, zero_point):
@@ -120,9 +133,13 @@ ORACLE = [
     Suite(
         products.check_by_division,
         affine.by_division,
-        {"by reciprocal": added_before_rounding, "clipped after rounding": clipped_late},
+        {"by reciprocal": by_reciprocal, "by levels": affine.by_levels, "clipped after rounding": clipped_late},
     ),
-    Suite(products.check_by_reciprocal, affine.by_reciprocal, {"by division": affine.by_division}),
+    Suite(
+        products.check_by_levels,
+        affine.by_levels,
+        {"by division": affine.by_division, "by reciprocal": by_reciprocal, "step of the scale": step_of_the_scale},
+    ),
     Suite(
         oracle.check_judge,
         judge_nodes,

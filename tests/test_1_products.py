@@ -159,16 +159,35 @@ def check_by_division(quantize):
     assert quantize(extreme, np.array(1e-30, F32), np.array(7, U8)).tolist() == [255, 0, 255, 0]
 
 
-def check_by_reciprocal(quantize):
-    """Where division and reciprocal differ, and where the zero point takes part in rounding."""
-    x, scale = np.array([3.5 * 0.1, 4.5], F32), np.array([0.1, 1], F32)
-    want = np.rint(x * (F32(1) / scale) + F32(3)).astype(U8)
-    np.testing.assert_array_equal(quantize(x, scale, np.array(3, U8)), want)
-    assert quantize(np.array([0.5], F32), np.array(1, F32), np.array(1, U8)).tolist() == [2]  # division: 0 + 1
-    assert quantize(np.array([-9, 999], F32), np.array(1, F32), np.array(1, U8)).tolist() == [0, 255]
+LEVELS = {  # scale, zero point, x as hexadecimal f32: OpenVINO 2026.4's code, ONNX Runtime 1.32's
+    (0.0123, U8(128), "-0x1.27fcb6p-2"): (104, 105),
+    (0.0123, U8(128), "0x1.a5f06cp-2"): (162, 161),
+    (0.1, U8(3), "0x1.dp+2"): (76, 75),
+    (0.1, U8(3), "0x1.e4ccccp+3"): (154, 155),
+    (1 / 3, U8(200), "-0x1.e8p+4"): (109, 108),
+    (1 / 3, U8(200), "-0x1.355558p+2"): (186, 185),
+    (0.7, U8(0), "0x1.b1fffep+5"): (78, 77),
+    (0.0123, S8(0), "-0x1.e1c432p-1"): (-77, -76),
+    (0.0123, S8(0), "0x1.867380p-3"): (16, 15),
+    (1 / 3, S8(-5), "-0x1.caaaacp+2"): (-26, -27),
+    (1 / 3, S8(-5), "0x1.faaaacp+3"): (42, 43),
+    (0.1, S8(17), "-0x1.e00002p+1"): (-20, -21),
+    (0.1, S8(17), "0x1.acccce0p+1"): (50, 51),
+}
+"""Where the two differ."""
 
 
-@pytest.mark.parametrize("verify", [check_by_division, check_by_reciprocal])
+def check_by_levels(quantize):
+    for (scale, zero, x), (theirs, divided) in LEVELS.items():
+        arguments = (np.array([float.fromhex(x)], F32), np.array(scale, F32), np.asarray(zero))
+        assert quantize(*arguments).item() == theirs
+        assert affine.by_division(*arguments).item() == divided
+    extreme = np.array([np.inf, -np.inf, 3e38, np.nan], F32)
+    assert quantize(extreme, np.array(0.1, F32), np.array(7, U8)).tolist() == [255, 0, 255, 0]
+    assert quantize(extreme, np.array(0.1, F32), np.array(7, S8)).tolist() == [127, -128, 127, -128]
+
+
+@pytest.mark.parametrize("verify", [check_by_division, check_by_levels])
 def test_quantize(verify):
     verify(getattr(affine, verify.__name__.removeprefix("check_")))
 

@@ -11,7 +11,7 @@ import tiny
 from onnx import TensorProto, helper, numpy_helper
 
 from refimpl.integer.products import pair_saturating
-from refimpl.models.export import INPUTS, to_onnx
+from refimpl.models.export import INPUTS, export_onnx, to_onnx
 from refimpl.models.oracle.execute import execute
 from refimpl.models.oracle.judge_nodes import first_outside, judge_nodes
 from refimpl.models.oracle.load import load, parse
@@ -250,3 +250,58 @@ def test_a_chain_is_carried_as_far_as_its_bound_says_anything():
         findings = judge_nodes(graph, x, {"v2": np.ones(2, np.float32), "y": np.full(2, np.e, np.float32)})
     assert [(f.tensor, f.steps, f.since) for f in findings] == [("v2", 3, ()), ("y", 2, ("v2",))]
     assert findings[1].finding.outside == 0
+
+
+def test_published_zero_points_through_the_executor():
+    """onnxruntime #7524: MatMulInteger, u8 with zero point 42 times s8 with zero point -26."""
+    a = np.array([[238, 115, 94], [245, 111, 102], [158, 225, 48]], np.uint8)
+    b = np.array([[25, 36, 125], [42, -123, 76], [-81, -86, 35]], np.int8)
+    ports = [("a", TensorProto.UINT8), ("b", TensorProto.INT8), ("za", TensorProto.UINT8), ("zb", TensorProto.INT8)]
+    made = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["a", "b", "za", "zb"], ["y"])], "g",
+        [helper.make_tensor_value_info(name, kind, None) for name, kind in ports],
+        [helper.make_tensor_value_info("y", TensorProto.INT32, None)],
+    )  # fmt: skip
+    graph = parse(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)]))
+    inputs = {"a": a, "b": b, "za": np.array(42, np.uint8), "zb": np.array(-26, np.int8)}
+    exact, saturating = (execute(graph, inputs, s)["y"] for s in (ONNX_RUNTIME, Semantics(pair_saturating)))
+    np.testing.assert_array_equal(exact, (a.astype(int) - 42) @ (b.astype(int) + 26))
+    assert saturating[:, 2].tolist() == [34491, 35057, 32465]
+    np.testing.assert_array_equal(saturating[:, :2], exact[:, :2])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_onnxruntime_runs_our_exports_in_integers(stage, tmp_path):
+    """Optimized, with only the codes exposed that survive: products have the tight bound of exact accumulators."""
+    model, graph, inputs = exported("bert_classification", stage)
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    from refimpl.models.engines.onnxruntime import open_tensors
+
+    export_onnx(model, tmp_path / "m.onnx")
+    tensors = [node.outputs[0] for node in graph.nodes if node.op in ENDS]
+    findings = judge_nodes(graph, inputs, open_tensors(tmp_path / "m.onnx", tensors, True)(inputs))
+    assert all(f.finding is not None for f in findings if f.tensor != "output")
+    assert outside(findings) == {}, first_outside(findings)
+    assert sum(f.finding.different for f in findings if f.finding) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["f32", "int8"])
+def test_all_minilm(stage, tmp_path):
+    """The real model, every tensor of ONNX Runtime's unoptimized run."""
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    from refimpl.models import compress
+    from refimpl.models.embedded import embedded_model
+    from refimpl.models.engines.onnxruntime import open_tensors
+
+    dense = compress.load(embedded_model())
+    batch = dense.tokenizer.encode(["a film that works", "it does not"])
+    model = dense.model
+    if stage == "int8":
+        model = compress.quantize(compress.calibrate(compress.prune(dense, 1.0), [batch])).model
+    export_onnx(model, tmp_path / "m.onnx")
+    graph = load(tmp_path / "m.onnx")
+    inputs = {key: array for key, array in zip(INPUTS, batch, strict=True) if key in graph.inputs}
+    tensors = [name for node in graph.nodes for name in node.outputs if name]
+    findings = judge_nodes(graph, inputs, open_tensors(tmp_path / "m.onnx", tensors, False)(inputs), FLOATS)
+    assert outside(findings) == {}, first_outside(findings)

@@ -8,7 +8,7 @@ import numpy as np
 from refimpl.integer.products import Product, acc16, exact, neon_wrap, pair_saturating, s8s8_shifted
 from refimpl.quant.affine import (
     by_division,
-    by_reciprocal,
+    by_levels,
     requantize_in_one,
     requantize_in_two,
     requantize_wrapping,
@@ -30,7 +30,7 @@ class Semantics(NamedTuple):
 ONNX_RUNTIME = Semantics()
 """On x86 with VNNI, and the semantics of ONNX wherever it leaves no choice."""
 
-OPENVINO = Semantics(quantize=by_reciprocal, requantize=requantize_in_two)
+OPENVINO = Semantics(quantize=by_levels, requantize=requantize_in_two)
 """On x86 with VNNI."""
 
 PRODUCTS = {f.__name__: f for f in (exact, pair_saturating, s8s8_shifted, acc16, neon_wrap)}

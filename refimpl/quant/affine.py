@@ -1,16 +1,18 @@
 """Affine 8- and 16-bit quantization, u8, s8, u16 or s16 with any zero point, as different engines compute it.
 
     by_division              code = rint(clip(x / s, low - z, high - z)) + z          ONNX, ONNX Runtime
-    by_reciprocal            code = clip(rint(x * f32(1 / s) + z), low, high)         OpenVINO: FakeQuantize
+    by_levels                l = (low - z) s, h = (high - z) s, f = (high - low) / (h - l);
+                             code = rint(clip(x, l, h) * f + -l * f) + low            OpenVINO
+                             code = rint(clip(x, l, h) * f), if z is 0
     requantize_in_one        m = a_s * b_s / y_s;  by_division's code of f32(acc) * m     ONNX Runtime
     requantize_wrapping      the same, but the low bits of rint(...) + z              ONNX's reference evaluator
-    requantize_in_two        by_reciprocal(f32(acc) * (a_s * b_s))                    OpenVINO
+    requantize_in_two        by_levels of f32(acc) * (a_s * b_s)                      OpenVINO
 
 Contract. All in f32, left to right; rint rounds ties to even; f32(acc) is rounded above 2**24. A NaN becomes the lowest
 code. In x = (code - z) * s the subtraction is exact and the product rounds once. Scales broadcast against x.
 
 Sources: ONNX QuantizeLinear; ONNX Runtime, core/mlas/lib/quantize.cpp and quantize_linear_matmul.cc; onnx #6169 for
-the evaluator that wraps; OpenVINO's FakeQuantize.
+the evaluator that wrapped, in older versions; OpenVINO's FakeQuantize, and what it returns at every tie.
 """
 
 from typing import Any
@@ -40,13 +42,17 @@ def by_division(x: np.ndarray, scale: np.ndarray, zero_point: np.ndarray) -> np.
         return _clipped(x / scale, zero_point)
 
 
-def by_reciprocal(x: np.ndarray, scale: np.ndarray, zero_point: np.ndarray) -> np.ndarray:
-    """The same arguments: another result where 1 / scale is rounded, or the zero point is large."""
+def by_levels(x: np.ndarray, scale: np.ndarray, zero_point: np.ndarray) -> np.ndarray:
+    """The same arguments; another code near a tie, since limits, step and shift are rounded first."""
     _check(x, scale, zero_point)
-    low, high = limits(zero_point.dtype)
+    lowest, highest = limits(zero_point.dtype)
+    z = zero_point.astype(np.int64)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        shifted = x * (F32(1) / scale) + zero_point.astype(F32)
-    return np.clip(np.rint(np.nan_to_num(shifted, nan=low)), low, high).astype(zero_point.dtype)
+        low, high = (F32(lowest) - z.astype(F32)) * scale, (F32(highest) - z.astype(F32)) * scale
+        step = F32(highest - lowest) / (high - low)
+        shift, base = np.where(z == 0, 0, -low * step), np.where(z == 0, 0, lowest)
+        level = np.rint(np.clip(np.where(np.isnan(x), low, x), low, high) * step + shift)
+    return (np.nan_to_num(level).astype(np.int64) + base).astype(zero_point.dtype)
 
 
 def dequantize(codes: np.ndarray, scale: np.ndarray, zero_point: np.ndarray) -> np.ndarray:
@@ -79,9 +85,9 @@ def requantize_wrapping(
 def requantize_in_two(
     acc: np.ndarray, a_scale: np.ndarray, b_scale: np.ndarray, y_scale: np.ndarray, zero_point: np.ndarray
 ) -> np.ndarray:
-    """First to f32, then by the reciprocal of the output's scale."""
+    """First to f32, then by levels."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return by_reciprocal(acc.astype(F32) * (a_scale * b_scale), y_scale, zero_point)
+        return by_levels(acc.astype(F32) * (a_scale * b_scale), y_scale, zero_point)
 
 
 def dynamic_parameters(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

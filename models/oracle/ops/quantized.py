@@ -62,7 +62,8 @@ def _quantize(call: Call, x: np.ndarray, scale: np.ndarray, zero_point: np.ndarr
 
 
 def _quantize_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
-    """Four roundings of a number no larger than the quotient and the zero point, as in ``bounds.quantize``."""
+    """Eight roundings of a number no larger than the quotient and the zero point: two limits, their difference, the
+    step, the shift, the product, the sum, and one of a reciprocal; a division has fewer."""
     x, scale = xs[0], xs[1]
     z = None if len(xs) < 3 or xs[2] is None else xs[2]
     zero = spread(call, zero_of(call, None if z is None else z.value), y.shape).astype(np.float64)
@@ -70,7 +71,7 @@ def _quantize_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
     least = step - off
     moved = np.where(least > 0, (x.error + np.abs(y - zero) * off) / np.where(least > 0, least, 1), np.inf)
     moved = moved + (0 if z is None else spread(call, z.full, y.shape))
-    return rounded(np.abs(y - zero) + np.abs(zero), moved, 4)
+    return rounded(np.abs(y - zero) + np.abs(zero), moved, 8)
 
 
 def _dequantize(call: Call, x: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None = None) -> np.ndarray:
