@@ -2,6 +2,7 @@
 
 import numpy as np
 import test_1_products as products
+import test_3_error_propagation as propagation
 import test_7_oracle as oracle
 from mutants import Suite
 
@@ -92,7 +93,22 @@ def half(graph, inputs, engine):
     return judge_nodes(graph, inputs, dict(list(engine.items())[::2]))
 
 
+def only_the_first(error):
+    """Errors of the first input alone are carried on."""
+    return lambda call, xs, y: error(call, [xs[0], *(x._replace(error=np.zeros(())) for x in xs[1:])], y)
+
+
+def carried(share):
+    """Errors of the inputs are carried on in part."""
+    return lambda error: lambda call, xs, y: error(call, [x._replace(error=share * x.error) for x in xs], y)
+
+
 ORACLE = [
+    Suite(
+        propagation.check_errors,
+        lambda error: error,
+        {"inputs are exact": carried(0), "half": carried(0.5), "of the first input": only_the_first},
+    ),
     Suite(products.check_exact, exact, {"pair-saturating": pair_saturating, "shifted": s8s8_shifted}),
     Suite(
         products.check_pair_saturating,
