@@ -31,7 +31,7 @@ def half_changed(source, old, new):
 
 # --- linear layers ---------------------------------------------------------------------------------------------------
 
-CODES, SUM, DENSE = encoding.SPARSE["codes"], encoding.SPARSE["sum"], encoding.DENSE["f32"]
+CODES, SUM, DENSE = encoding.SPARSE.stores.codes, encoding.SPARSE.stores.sum, encoding.DENSE.stores.f32
 
 
 def check_linear_codes(version):

@@ -11,8 +11,9 @@ from test_5_kernels import operands
 
 from refimpl import bounds
 from refimpl.integer.gemm import gemm_u8s8s32
-from refimpl.kernels.encoder import attention_f32, attention_u8s8, embed, half_rows, layernorm, linear_4x1, linear_dense
+from refimpl.kernels.encoder import attention_f32, attention_u8s8, embed, half_rows, layernorm
 from refimpl.kernels.encoder import rows as wide_rows
+from refimpl.kernels.encoder.forms import FORMS
 from refimpl.kernels.layout import bsr4x1, panels, vnni4, vnni4_rows
 from refimpl.nn.attention import attention_context, attention_scores
 from refimpl.nn.gelu import gelu
@@ -57,44 +58,40 @@ def rows_of(flat_panels, width, d, tokens):
 
 # --- linear layers ---------------------------------------------------------------------------------------------------
 
-SHAPES = [(1, 12, 8, 1), (33, 12, 20, 0.5), (70, 24, 12, 0.3)]
-SPARSE = {
-    "codes": linear_4x1.to_codes,
-    "gelu": linear_4x1.to_gelu_codes,
-    "f32": linear_4x1.to_f32,
-    "sum": linear_4x1.to_sum,
-}
-DENSE = {
-    "codes": linear_dense.dense_to_codes,
-    "gelu": linear_dense.dense_to_gelu_codes,
-    "f32": linear_dense.dense_to_f32,
-    "sum": linear_dense.dense_to_sum,
-}
+SHAPES = [(1, 12, 8, 1), (33, 16, 20, 0.5), (70, 20, 12, 0.3)]
+"""N, M, K, density; in tiles of six, none, four and two channels are left over."""
+SPARSE, DENSE = FORMS["4x1"], FORMS["dense"]
+KINDS = [(SPARSE.name, kind) for kind in SPARSE.stores._fields]
+KINDS += [(name, "f32") for name in FORMS if name != SPARSE.name]
+"""Every store, and every form; the stores of all forms are the same."""
+on_kinds = pytest.mark.parametrize(("name", "kind"), KINDS)
+
+
+def linear(name, kind, width):
+    """The kernel."""
+    return WIDTHS[width](getattr(FORMS[name].stores, kind))
 
 
 def run_linear(version, kind, form, width, a, w, scale, bias, residual):
     """(N, M): codes or f32."""
     m, k = w.shape
-    x, start, step = flat(a, width), -compensation(w), np.full(m, STEP)
-    out = (
-        flat_f32(residual, width)
-        if kind == "sum"
-        else np.zeros(x.size // k * m, np.float32 if kind == "f32" else np.uint8)
-    )
-    if form is SPARSE:
-        packed = bsr4x1.pack(w)
-        version(packed.indptr, packed.indices, packed.values, start, scale, bias, step, x, k, out)
-    else:
-        version(vnni4_rows.pack(w).values, start, scale, bias, step, x, k, np.zeros_like(x), out)
+    x, step = flat(a, width), np.full(m, STEP)
+    out = flat_f32(residual, width) if kind == "sum" else np.zeros(x.size // k * m, dtype_of(kind))
+    parameters = [np.pad(p, (0, -m % form.tile)) for p in (-compensation(w), scale, bias, step)]
+    scratch = (np.zeros(size, dtype) for dtype, size in form.scratch(k, x.size // k))
+    version(*form.pack(bsr4x1.pack(w)), *parameters, x, k, *scratch, out)
     return rows_of(out, width, m, len(a))
+
+
+def dtype_of(kind):
+    return np.uint8 if kind.endswith("codes") else np.float32
 
 
 @on_targets
 @on_widths
-@pytest.mark.parametrize("form", [SPARSE, DENSE], ids=["4x1", "dense"])
-@pytest.mark.parametrize("kind", SPARSE)
-def test_linear(target, width, form, kind):
-    check_linear(execution(WIDTHS[width](form[kind]), target), width, form, kind)
+@on_kinds
+def test_linear(target, width, name, kind):
+    check_linear(execution(linear(name, kind, width), target), width, FORMS[name], kind)
 
 
 def check_linear(version, width, form, kind):
@@ -104,10 +101,12 @@ def check_linear(version, width, form, kind):
         bias, residual = rng(4).normal(0, 1, m).astype(np.float32), rng(5).normal(0, 1, (n, m)).astype(np.float32)
         got = run_linear(version, kind, form, width, a, w, scale, bias, residual)
         y = rescale(gemm_u8s8s32(a, w) - compensation(w), np.array(1, np.float32), scale, bias)
-        if kind == "gelu":
+        if kind == "gelu_codes":
             exact = gelu(y.astype(np.float64)) / STEP
             room = 0.5 + bounds.gelu(y) / STEP + 1e-5  # the quotient's own rounding, below 2**-23 of 128
             assert (np.abs(got.astype(int) - 128 - exact.clip(-128, 127)) <= room).all()
+        elif kind == "gelu_f32":
+            assert (np.abs(got - gelu(y.astype(np.float64))) <= bounds.gelu(y)).all()
         else:
             want = y + residual if kind == "sum" else y
             equal(got, quantize_activation(y, STEP) if kind == "codes" else want)
@@ -120,9 +119,9 @@ def test_the_executions_of_gelu_agree(width):
     a, w = operands(n, m, k, density)
     rest = np.full(m, 2e-4, np.float32), rng(4).normal(0, 1, m).astype(np.float32), np.zeros((n, m), np.float32)
     found = [
-        run_linear(execution(WIDTHS[width](SPARSE["gelu"]), target), "gelu", SPARSE, width, a, w, *rest)
+        run_linear(execution(linear("4x1", "gelu_codes", width), target), "gelu_codes", SPARSE, width, a, w, *rest)
         for target in [t.values[0] if hasattr(t, "values") else t for t in TARGETS]
-        if target_runs(target, SPARSE["gelu"])
+        if target_runs(target, linear("4x1", "gelu_codes", width))
     ]
     for other in found[1:]:
         equal(other, found[0])

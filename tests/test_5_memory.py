@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-from itertools import product
 from pathlib import Path
 
 import guard
@@ -151,8 +150,9 @@ def check_reads(execution, shares):
 def encoder():
     """The kernels on panels, which their checks give shapes of their own."""
     for width, version in encoding.WIDTHS.items():
-        for form, kind in product((encoding.SPARSE, encoding.DENSE), encoding.SPARSE):
-            yield version(form[kind]), on_width(encoding.check_linear, width, form, kind), [width]
+        for name, kind in encoding.KINDS:
+            check = on_width(encoding.check_linear, width, encoding.FORMS[name], kind)
+            yield encoding.linear(name, kind, width), check, [width]
         for source, check in (
             (encoding.attention_u8s8.attention_u8s8, encoding.check_integer_attention),
             (encoding.attention_f32.attention_f32, encoding.check_f32_attention),

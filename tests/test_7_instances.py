@@ -467,13 +467,13 @@ def test_a_session_has_no_second_copy_of_a_packed_file(tmp_path):
     """Of the arrays of a loaded model that are as a kernel reads them; q, k and v are joined."""
     packed_file.save(packed(), tmp_path / "model")
     model = packed_file.load(tmp_path / "model")
-    weights = Session(model).weights
+    weights = Session(model, form="4x1").weights
     layer, prepared = model.model.layers[0], weights.layers[0]
     for theirs, ours in (
         (model.model.embeddings.word.codes, weights.word),
         (model.model.embeddings.position, weights.position),
-        (layer.output.weight.values, prepared.output.weight.values),
-        (layer.intermediate.weight.indices, prepared.intermediate.weight.indices),
+        (layer.output.weight.values, prepared.output.arrays[2]),
+        (layer.intermediate.weight.indices, prepared.intermediate.arrays[1]),
     ):
         assert np.shares_memory(theirs, ours)
 

@@ -17,16 +17,17 @@ from test_2_registers import NEEDS_JIT
 from test_5_kernels import need_threads
 from tiny import ONE_OF_EACH_HEAD, batch, calibrated, quantized, rows
 
-from refimpl.kernels.layout.vnni4 import Vnni4
+from refimpl.kernels.encoder.forms import FORMS
 from refimpl.models import compress
 from refimpl.models.bert import Batch
 from refimpl.models.embedded import embedded_model
 from refimpl.models.judge import judge
 from refimpl.models.runtime.memory import Life, plan_memory
-from refimpl.models.runtime.plan import HALF, WIDE, make_plan
+from refimpl.models.runtime.plan import make_plan
 from refimpl.models.runtime.record import record
-from refimpl.models.runtime.session import PLANS, Session, choose_width, lay_out
-from refimpl.models.runtime.weights import dense, prepare, sparse
+from refimpl.models.runtime.session import PLANS, Session, lay_out
+from refimpl.models.runtime.weights import prepare
+from refimpl.models.runtime.widths import HALF, WIDE, choose_width
 from refimpl.models.terminal import read_texts
 
 pytestmark = NEEDS_JIT
@@ -54,7 +55,7 @@ def judged(model, session, one):
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH_HEAD)
-@pytest.mark.parametrize("form", [sparse, dense])
+@pytest.mark.parametrize("form", FORMS)
 def test_small_models_are_within_the_bounds(name, form):
     packed = compress.pack(quantized(name))
     session = Session(prepare(packed, form))
@@ -85,7 +86,7 @@ def test_integer_attention_is_within_the_bounds(minilm):
     assert 0.98 < (plain * coded).sum() < 0.999999
 
 
-@pytest.mark.parametrize("form", [sparse, dense])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("attention", ["f32", "INT8"])
 def test_a_batch_is_its_texts(minilm, form, attention):
     _, packed, texts, pruned = minilm
@@ -221,9 +222,10 @@ def test_sessions_share_weights_and_bound_their_plans(minilm):
         second(np.full((1, tokens), 5))
     assert len(second._plans) == PLANS
     weights = sum(
-        w.values.nbytes + w.indices.nbytes
+        array.nbytes
         for layer in first.weights.layers
-        for w in (layer.qkv.weight, layer.output.weight, layer.intermediate.weight)
+        for p in (layer.qkv, layer.output, layer.intermediate)
+        for array in p.arrays
     )
     assert second._arena.nbytes < weights / 10
 
@@ -273,10 +275,3 @@ def test_texts_share_panels():
     shape = session.shape(np.ones((8, 16)))
     assert (shape.width, shape.panels, shape.most) == (WIDE, 2, 1)
     assert session.shape(np.ones((2, 48))).most == 2  # the second text lies in both panels
-
-
-def test_dense_form_needs_whole_tiles(minilm):
-    _, packed, _, _ = minilm
-    weight = packed.model.layers[0].q.weight
-    assert isinstance(dense(weight), Vnni4)
-    assert sparse(weight) is weight

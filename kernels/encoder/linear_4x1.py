@@ -1,14 +1,8 @@
 """INT8 linear layers in 4x1 blocks, from panel to panel, with what follows fused into the store.
 
     acc[m, n] = sum_k (x[k, n] - 128) w[m, k]                  x: u8 codes (P, K, W), w: s8 in 4x1 blocks
-    y         = f32(acc) * scale[m] + bias[m]                  scale: the input's times the weight's
-    to_codes      out = quantize(y, step[m])                   u8 (P, M', W)
-    to_gelu_codes out = quantize(gelu(y), step[m])             u8
-    to_f32        out = y                                      f32
-    to_sum        out = y + out                                f32, in place of the residual
 
-Contract. Bits of ``bsgemm_4x1_u8s8s32``, ``refimpl.quant.rescale``, ``rowwise.gelu`` and ``rowwise.quantize`` one after
-the other, for every shape and pattern of zeros.
+Contract. Bits of ``bsgemm_4x1_u8s8s32``, then those of ``stores``, for every shape and pattern of zeros.
 
 The tile of ``bsgemm_4x1``: 4 output channels of a panel. Accumulators start from minus the compensation and leave the
 registers only as what the next step reads.
@@ -16,22 +10,8 @@ registers only as what the next step reads.
 
 import numba
 
-from refimpl.kernels.encoder.rows import (
-    add,
-    dot_row,
-    gelu,
-    load_quad,
-    load_row,
-    quantize,
-    rescale,
-    spread,
-    start_row,
-    store_codes,
-    store_row,
-    width,
-)
-from refimpl.kernels.simd.exchange import exchange
-from refimpl.kernels.simd.instructions.f32 import vbroadcastss
+from refimpl.kernels.encoder.rows import dot_row, load_quad, start_row, width
+from refimpl.kernels.encoder.stores import store_layer_codes, stores
 from refimpl.kernels.simd.instructions.memory import prefetcht0, vpbroadcastd
 from refimpl.kernels.simd.threefold import kernel, part
 
@@ -66,40 +46,10 @@ def product(indptr, indices, values, start, x, base, row):
     return row0, row1, row2, row3
 
 
-@part
-def layer(acc, scale, bias, m):
-    """The layer's output at channel m, f32."""
-    return rescale(acc, spread(vbroadcastss(scale, m)), spread(vbroadcastss(bias, m)))
-
-
-@part
-def store_layer_codes(out, at, acc, scale, bias, step, m):
-    """Channel m as codes."""
-    store_codes(out, at, quantize(layer(acc, scale, bias, m), spread(vbroadcastss(step, m))))
-
-
-@part
-def store_gelu_codes(out, at, acc, scale, bias, step, m):
-    """GELU of channel m as codes."""
-    store_codes(out, at, quantize(gelu(layer(acc, scale, bias, m)), spread(vbroadcastss(step, m))))
-
-
-@part
-def store_layer(out, at, acc, scale, bias, step, m):
-    """Channel m in f32."""
-    store_row(out, at, layer(acc, scale, bias, m))
-
-
-@part
-def store_sum(out, at, acc, scale, bias, step, m):
-    """Channel m in f32, added to what is there."""
-    store_row(out, at, add(layer(acc, scale, bias, m), load_row(out, at)))
-
-
 @kernel
-def to_codes(indptr, indices, values, start, scale, bias, step, x, k, out):
-    """x: u8 (P K W,); start: s32 (M',), minus the compensation; scale, bias, step: f32 (M',); M' = 4 block rows; out:
-    (P M' W,); the others as in ``Bsr4x1``."""
+def linear_4x1_to_codes(indptr, indices, values, start, scale, bias, step, x, k, out):
+    """x: u8 (P K W,); start: s32 (M,), minus the compensation; scale, bias, step: f32 (M,); M = 4 block rows; out:
+    (P M W,); the others as in ``Bsr4x1``."""
     block_rows = indptr.size - 1
     for task in numba.prange(x.size // (width() * k) * block_rows):
         panel, row = task // block_rows, task % block_rows
@@ -111,6 +61,4 @@ def to_codes(indptr, indices, values, start, scale, bias, step, x, k, out):
         store_layer_codes(out, at + 3 * width(), acc[3], scale, bias, step, m + 3)
 
 
-to_gelu_codes = exchange(to_codes, {store_layer_codes: store_gelu_codes}, "to_gelu_codes", __name__)
-to_f32 = exchange(to_codes, {store_layer_codes: store_layer}, "to_f32", __name__)
-to_sum = exchange(to_codes, {store_layer_codes: store_sum}, "to_sum", __name__)
+STORES = stores(linear_4x1_to_codes)

@@ -6,9 +6,8 @@ then a step of a tile takes the dwords of four input channels: 4 loads, 6 broadc
 
 import numba
 
-from refimpl.kernels.encoder.linear_4x1 import store_gelu_codes, store_layer, store_layer_codes, store_sum
 from refimpl.kernels.encoder.rows import dot_row, load_quad, save_quad, saved_quad, start_row, width
-from refimpl.kernels.simd.exchange import exchange
+from refimpl.kernels.encoder.stores import store_six, stores
 from refimpl.kernels.simd.instructions.memory import prefetcht0, vpbroadcastd
 from refimpl.kernels.simd.threefold import kernel, part
 
@@ -43,23 +42,18 @@ def interleave_rows(x, quads, at, steps):
 
 
 @kernel
-def dense_to_codes(values, start, scale, bias, step, x, k, quads, out):
+def linear_dense_to_codes(values, start, scale, bias, step, x, k, quads, out):
     """x: u8 (P k W,), k a multiple of 4; values: of ``vnni4_rows``; start: s32 (M',), minus the compensation; scale,
-    bias, step: f32 (M',), M' a multiple of 6; quads: u8, scratch of the size of x; out: (P M' W,)."""
+    bias, step: f32 (M',), M' = M up to a multiple of 6; quads: u8, scratch of the size of x; out: (P M W,), M even."""
     w, steps, tiles = width(), k // 4, start.size // 6
-    for panel in numba.prange(x.size // (w * k)):
+    panels = x.size // (w * k)
+    channels = out.size // (w * panels)
+    for panel in numba.prange(panels):
         interleave_rows(x, quads, panel * k * w, steps)
-    for task in numba.prange(x.size // (w * k) * tiles):
-        panel, m, at = task // tiles, 6 * (task % tiles), 6 * w * task
+    for task in numba.prange(panels * tiles):
+        panel, m = task // tiles, 6 * (task % tiles)
         acc = product(values, m * k, steps, start, m, quads, panel * k * w)
-        store_layer_codes(out, at, acc[0], scale, bias, step, m)
-        store_layer_codes(out, at + w, acc[1], scale, bias, step, m + 1)
-        store_layer_codes(out, at + 2 * w, acc[2], scale, bias, step, m + 2)
-        store_layer_codes(out, at + 3 * w, acc[3], scale, bias, step, m + 3)
-        store_layer_codes(out, at + 4 * w, acc[4], scale, bias, step, m + 4)
-        store_layer_codes(out, at + 5 * w, acc[5], scale, bias, step, m + 5)
+        store_six(out, (panel * channels + m) * w, acc, channels, scale, bias, step, m)
 
 
-dense_to_gelu_codes = exchange(dense_to_codes, {store_layer_codes: store_gelu_codes}, "dense_to_gelu_codes", __name__)
-dense_to_f32 = exchange(dense_to_codes, {store_layer_codes: store_layer}, "dense_to_f32", __name__)
-dense_to_sum = exchange(dense_to_codes, {store_layer_codes: store_sum}, "dense_to_sum", __name__)
+STORES = stores(linear_dense_to_codes)

@@ -61,12 +61,12 @@ def unpack(packed: Bsr4x1) -> np.ndarray:
     """The exact inverse of ``pack``: s8 (M, K). Raises what ``validate`` raises."""
     validate(packed)
     m, k = packed.shape
-    w = np.zeros((-(-m // ROWS) * ROWS, k), np.int16)
-    rows = np.repeat(np.arange(len(packed.indptr) - 1), np.diff(packed.indptr))
-    blocks = packed.values.reshape(-1, ROWS, GROUP)
-    at = (ROWS * rows[:, None, None] + np.arange(ROWS)[:, None], packed.indices.reshape(-1, 1, GROUP))
-    np.add.at(w, at, blocks)  # the repeated columns of a padded group add zeros
-    return w[:m].astype(np.int8)
+    blocks = packed.values.reshape(-1, ROWS, GROUP).swapaxes(1, 2).copy().view(np.uint32).reshape(-1)
+    rows = np.repeat(np.arange(len(packed.indptr) - 1), GROUP * np.diff(packed.indptr))
+    live = np.flatnonzero(blocks)  # the others pad a group: they repeat its last column
+    w = np.zeros((len(packed.indptr) - 1) * k, np.uint32)
+    w[(k * rows + packed.indices)[live]] = blocks[live]
+    return w.view(np.int8).reshape(-1, k, ROWS).swapaxes(1, 2).reshape(-1, k)[:m]
 
 
 def row_sums(packed: Bsr4x1) -> np.ndarray:

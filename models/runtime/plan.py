@@ -5,41 +5,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refimpl.kernels.encoder import (
-    attention_f32,
-    attention_u8s8,
-    embed,
-    half_rows,
-    layernorm,
-    linear_4x1,
-    linear_dense,
-)
-from refimpl.kernels.layout.bsr4x1 import Bsr4x1
+from refimpl.kernels.encoder import attention_f32, attention_u8s8, embed, layernorm
 from refimpl.kernels.simd.threefold import KernelSource
 from refimpl.models.runtime.memory import plan_memory
 from refimpl.models.runtime.steps import Arrays, Plan, Shape, Step, Tensor, lives
 from refimpl.models.runtime.weights import LayerWeights, LinearWeights, NormWeights, Weights
-
-WIDE, HALF = 64, 32
-ORDER = {WIDE: embed.WIDE_ORDER, HALF: embed.HALF_ORDER}
+from refimpl.models.runtime.widths import ORDER, version
 
 
 class Store(NamedTuple):
-    """What a linear layer does with its accumulators: the kernels that end so, the dtype that they store, in words."""
+    """What a linear layer does with its accumulators: the field of ``Stores``, the dtype that it stores, in words."""
 
-    sparse: KernelSource
-    dense: KernelSource
+    name: str
     dtype: type
     fused: str
 
 
-CODES = Store(linear_4x1.to_codes, linear_dense.dense_to_codes, np.uint8, "product + scale + bias + quantize")
-GELU_CODES = Store(
-    linear_4x1.to_gelu_codes, linear_dense.dense_to_gelu_codes, np.uint8, "product + scale + bias + GELU + quantize"
-)
-FLOATS = Store(linear_4x1.to_f32, linear_dense.dense_to_f32, np.float32, "product + scale + bias")
-SUM = Store(linear_4x1.to_sum, linear_dense.dense_to_sum, np.float32, "product + scale + bias + residual")
-
+CODES = Store("codes", np.uint8, "product + scale + bias + quantize")
+GELU_CODES = Store("gelu_codes", np.uint8, "product + scale + bias + GELU + quantize")
+FLOATS = Store("f32", np.float32, "product + scale + bias")
+SUM = Store("sum", np.float32, "product + scale + bias + residual")
 
 TOKENS, TEXTS = ("ids", "places", "types"), ("first", "lengths")
 
@@ -69,7 +54,7 @@ class _Builder:
 
     def version(self, source: KernelSource) -> KernelSource:
         """For the width of the panels."""
-        return source if self.shape.width == WIDE else half_rows.half(source)
+        return version(source, self.shape.width)
 
     def steps(self) -> Iterable[Step]:
         yield from self.embedding()
@@ -126,21 +111,18 @@ class _Builder:
         )
 
     def linear(self, name: str, store: Store, p: LinearWeights, x: str, residual: str = "") -> Step:
-        tensor = Tensor(store.dtype, self.tokens * p.start.size, over=residual)
+        m, k = p.shape
+        tensor = Tensor(store.dtype, self.tokens * m, over=residual)
         reads = (x, residual) if residual else (x,)
-        w = p.weight
-        if isinstance(w, Bsr4x1):
-            kernel, scratch = store.sparse, {}
-        else:
-            kernel, scratch = store.dense, {name + ".quads": Tensor(np.uint8, self.tokens * w.shape[1])}
+        needs = enumerate(p.form.scratch(k, self.tokens))
+        scratch = {f"{name}.scratch{i}": Tensor(dtype, size) for i, (dtype, size) in needs}
 
         def arguments(a: Arrays) -> tuple[Any, ...]:
-            rest = p.start, p.scale, p.bias, p.step, a[x], w.shape[1]
-            if isinstance(w, Bsr4x1):
-                return (w.indptr, w.indices, w.values, *rest, a[name])
-            return (w.values, *rest, a[name + ".quads"], a[name])
+            parameters = p.start, p.scale, p.bias, p.step
+            return (*p.arrays, *parameters, a[x], k, *(a[part] for part in scratch), a[name])
 
-        return Step(name, self.version(kernel), reads, {name: tensor}, arguments, scratch, store.fused)
+        kernel = self.version(getattr(p.form.stores, store.name))
+        return Step(name, kernel, reads, {name: tensor}, arguments, scratch, store.fused)
 
     def attention(self, name: str, qkv: str, factors: np.ndarray) -> Step:
         shape, d = self.shape, self.d

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from refimpl.models.runtime.cores import pin_to
-from refimpl.models.runtime.plan import HALF, WIDE
 from refimpl.models.runtime.session import Session
 from refimpl.models.runtime.shared import Shared
 from refimpl.models.runtime.weights import Weights
+from refimpl.models.runtime.widths import HALF, WIDE
 
 
 class Nursery:

@@ -6,9 +6,9 @@ with INT8 attention, q, k and v in f32, of which only the codes exist ("layer.0.
 
 import numpy as np
 
-from refimpl.models.runtime.plan import ORDER
 from refimpl.models.runtime.session import Ready, Session, fill
 from refimpl.models.runtime.steps import Step
+from refimpl.models.runtime.widths import ORDER
 from refimpl.nn import REFERENCE, Recorder
 from refimpl.nn.attention import split_heads
 

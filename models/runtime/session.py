@@ -16,7 +16,7 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -29,9 +29,9 @@ from refimpl.kernels.simd.threefold import NATIVE, PORTABLE
 from refimpl.models.compress import Packed
 from refimpl.models.runtime import plan as plans
 from refimpl.models.runtime.available import available
-from refimpl.models.runtime.plan import HALF, WIDE
 from refimpl.models.runtime.steps import Arrays, Plan, Shape, Step, roots
 from refimpl.models.runtime.weights import Weights, prepare
+from refimpl.models.runtime.widths import choose_width
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.nn import NO_TAP, REFERENCE
 
@@ -61,14 +61,18 @@ class Session:
         model: Packed | Weights,
         tokenizer: Tokenizer | None = None,
         threads: int = 1,
+        form: str | Mapping[str, str] | None = None,
         say: compilation.Say | None = None,
     ):
-        """say: told (done, of all) while kernels are compiled, from any thread; if left out, a line on a terminal.
+        """form: of the weights, as in ``weights.prepare``; if left out, what is fastest here. say: told (done, of all)
+        while kernels are compiled, from any thread; if left out, a line on a terminal.
 
         Raises ValueError for a model that the kernels cannot run, or for more threads than numba has.
         """
         execution.check_threads(threads)
-        self.weights = model if isinstance(model, Weights) else prepare(model)
+        if form is not None and isinstance(model, Weights):
+            raise ValueError("form is given, but the weights are prepared already; give it to prepare")
+        self.weights = model if isinstance(model, Weights) else prepare(model, form)
         self.tokenizer = model.tokenizer if isinstance(model, Packed) else tokenizer
         self.threads, self.say = threads, say
         lack = plans.lacking(self.weights, WIDE)
@@ -176,17 +180,6 @@ def lay_out(counts: np.ndarray) -> tuple[np.ndarray, int]:
     """Texts of so many tokens -> s64 (texts,), where each begins, and the end of the last."""
     ends = np.cumsum(-(-counts // ALIGN) * ALIGN)
     return np.concatenate([[0], ends[:-1]]), int(ends[-1])
-
-
-def choose_width(tokens: int, widths: Sequence[int] = (WIDE, HALF)) -> int:
-    """Tokens in a panel, for so many in all: the wide one unless the half one leaves far less padding.
-
-    A panel of 32 tokens takes about 0.62 of the time of one of 64.
-    """
-    if len(widths) == 1:
-        return widths[0]
-    wide, half = (-(-tokens // width) for width in (WIDE, HALF))
-    return HALF if 0.62 * half < wide else WIDE
 
 
 def allocate(plan: Plan) -> np.ndarray:

@@ -4,34 +4,34 @@ q, k and v become one product of 3 D output channels. Scales are folded: the inp
 layer's accumulators start from minus their compensation.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from refimpl.kernels.layout import bsr4x1, vnni4_rows
+from refimpl.kernels.encoder.forms import FORMS, Arrays, Form
 from refimpl.kernels.layout.aligned import flat
 from refimpl.kernels.layout.bsr4x1 import ROWS, Bsr4x1
-from refimpl.kernels.layout.vnni4 import Vnni4
 from refimpl.models.compress import Packed, PackedLinear
 from refimpl.models.config import Config
 from refimpl.models.heads import Head
+from refimpl.models.runtime import choice
+from refimpl.models.runtime.choice import Decision
 from refimpl.nn import EncoderLayer, Norm
 from refimpl.quant.attention import context_multiplier, scores_multiplier
 from refimpl.quant.linear import QuantizedTable
 
-DENSE_FROM = 0.75
-"""Live blocks are multiplied at about 3/4 of the speed of dense weights."""
-
 
 class LinearWeights(NamedTuple):
-    """weight: 4x1 blocks, M' = 4 block rows, or dense (``vnni4_rows``), M' = M, a multiple of 6.
+    """form: of the weight; arrays: the weight; shape: (M, K).
 
-    start: s32 (M',), minus the compensation; scale, bias: f32 (M',); step: f32 (M',), of the codes that the layer
-    writes, 1 where it writes none; input_scale: f32 ().
+    start: s32, minus the compensation; scale, bias: f32; step: f32, of the codes that the layer writes, 1 where it
+    writes none; each (M',), padded to the form's tiles; input_scale: f32 ().
     """
 
-    weight: Bsr4x1 | Vnni4
+    form: Form
+    arrays: Arrays
+    shape: tuple[int, int]
     start: np.ndarray
     scale: np.ndarray
     bias: np.ndarray
@@ -59,7 +59,8 @@ class LayerWeights(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """word, scale: s8 (V D,), f32 (V,); position: f32 (S D,); token_type: f32 (C D,), or (0,) for none.
+    """word, scale: s8 (V D,), f32 (V,); position: f32 (S D,); token_type: f32 (C D,), or (0,) for none; decisions: the
+    form of each layer's weight, by name, and why.
 
     Of the model itself only what these do not hold: its configuration and its head.
     """
@@ -73,44 +74,34 @@ class Weights(NamedTuple):
     norm: NormWeights
     layers: tuple[LayerWeights, ...]
     integer_attention: bool
+    decisions: dict[str, Decision]
 
 
-Form = Callable[[Bsr4x1], Bsr4x1 | Vnni4]
-"""Brings the weight of a layer into the form that its kernel reads."""
-
-
-def sparse(weight: Bsr4x1) -> Bsr4x1:
-    """4x1 blocks, whatever the density."""
-    return weight
-
-
-def dense(weight: Bsr4x1) -> Bsr4x1 | Vnni4:
-    """Dense, where the tile of the dense kernel divides the output channels."""
-    return weight if weight.shape[0] % vnni4_rows.TILE else vnni4_rows.pack(bsr4x1.unpack(weight))
-
-
-def by_density(weight: Bsr4x1) -> Bsr4x1 | Vnni4:
-    """The form whose kernel is faster: 4x1 blocks below a density of DENSE_FROM."""
-    m, k = weight.shape
-    return dense(weight) if weight.indices.size >= DENSE_FROM * -(-m // ROWS) * k else sparse(weight)
-
-
-def prepare(packed: Packed, form: Form = by_density) -> Weights:
+def prepare(packed: Packed, form: str | Mapping[str, str] | None = None, tokens: int = choice.TOKENS) -> Weights:
     """Attention is INT8 if the layers have scales for it, and f32 if not.
 
-    Raises ValueError for a model that the kernels cannot run: 4 does not divide the numbers of a head, a layer's q, k
-    and v read their input with different scales, or only some layers have attention scales.
+    form: of the weights: "4x1" or another of ``FORMS`` for all, or by layer ("layer.0.qkv", ".attention_output",
+    ".intermediate", ".output"); what is not named gets the form that is fastest here for so many tokens.
+
+    Raises ValueError for a model that the kernels cannot run: 4 does not divide the numbers of a head or of the
+    feed-forward block, a layer's q, k and v read their input with different scales, or only some layers have attention
+    scales; and for a form or a layer that does not exist.
     """
     model = packed.model
     config, table = model.config, model.embeddings.word
     if config.hidden % (ROWS * config.heads):
         raise ValueError(f"a head has {config.hidden / config.heads:g} numbers; need a multiple of {ROWS}")
+    if config.feed_forward % ROWS:
+        raise ValueError(f"the feed-forward block has {config.feed_forward} numbers; need a multiple of {ROWS}")
     if not isinstance(table, QuantizedTable):
         raise TypeError(f"the word table is {type(table).__name__}; need QuantizedTable")
     integer = [layer.attention_scales is not None for layer in model.layers]
     if any(integer) != all(integer):
         raise ValueError("only some layers have attention scales; need all or none")
-    layers = tuple(_layer(layer, config.heads, form, f"layer.{i}") for i, layer in enumerate(model.layers))
+    products = {name: p for i, layer in enumerate(model.layers) for name, p in _products(layer, f"layer.{i}").items()}
+    decisions = choice.decide({name: p.weight for name, p in products.items()}, form, tokens)
+    made = {name: (p, FORMS[decisions[name].form]) for name, p in products.items()}
+    layers = tuple(_layer(layer, config.heads, made, f"layer.{i}") for i, layer in enumerate(model.layers))
     steps = [layer.qkv.input_scale[()] for layer in layers[1:]] + [np.float32(1)]
     layers = tuple(
         layer._replace(output_norm=NormWeights(layer.output_norm.norm, step))
@@ -127,13 +118,24 @@ def prepare(packed: Packed, form: Form = by_density) -> Weights:
         NormWeights(model.embeddings.norm, layers[0].qkv.input_scale[()] if layers else np.float32(1)),
         layers,
         any(integer),
+        decisions,
     )
 
 
-def _layer(p: EncoderLayer, heads: int, form: Form, name: str) -> LayerWeights:
+def _products(p: EncoderLayer, name: str) -> dict[str, PackedLinear]:
+    """The products of a layer by name."""
     inputs = {float(part.input_scale) for part in (p.q, p.k, p.v)}
     if len(inputs) > 1:
         raise ValueError(f"{name}: q, k and v read their input with the scales {sorted(inputs)}; need one for all")
+    return {
+        f"{name}.qkv": _join(p.q, p.k, p.v),
+        f"{name}.attention_output": p.attention_output,
+        f"{name}.intermediate": p.intermediate,
+        f"{name}.output": p.output,
+    }
+
+
+def _layer(p: EncoderLayer, heads: int, made: Mapping[str, tuple[PackedLinear, Form]], name: str) -> LayerWeights:
     d, scales = p.q.weight.shape[0], p.attention_scales
     step = np.ones(3 * d, np.float32) if scales is None else np.repeat([scales.q, scales.k, scales.v], d)
     context_step = p.attention_output.input_scale[()]
@@ -141,13 +143,14 @@ def _layer(p: EncoderLayer, heads: int, form: Form, name: str) -> LayerWeights:
         factors = [np.float32(1 / (d // heads) ** 0.5), context_step]
     else:
         factors = [scores_multiplier(scales.q, scales.k, d // heads), context_multiplier(scales.v), context_step]
+    hidden = np.full(p.intermediate.weight.shape[0], p.output.input_scale)
     return LayerWeights(
-        _linear(_join(p.q, p.k, p.v), form, step),
+        _linear(*made[f"{name}.qkv"], step),
         np.array(factors, np.float32),
-        _linear(p.attention_output, form),
+        _linear(*made[f"{name}.attention_output"]),
         NormWeights(p.attention_norm, p.intermediate.input_scale[()]),
-        _linear(p.intermediate, form, np.full(p.intermediate.weight.shape[0], p.output.input_scale)),
-        _linear(p.output, form),
+        _linear(*made[f"{name}.intermediate"], hidden),
+        _linear(*made[f"{name}.output"]),
         NormWeights(p.output_norm, np.float32(1)),
     )
 
@@ -172,12 +175,11 @@ def _join(*parts: PackedLinear) -> PackedLinear:
 def _linear(p: PackedLinear, form: Form, step: np.ndarray | None = None) -> LinearWeights:
     m = p.weight.shape[0]
     step = np.ones(m, np.float32) if step is None else step.astype(np.float32)
-    weight, padding = form(p.weight), (0, 0)
-    if isinstance(weight, Bsr4x1):
-        padding = (0, -m % ROWS)
-        weight = Bsr4x1(weight.shape, flat(weight.indptr), flat(weight.indices), flat(weight.values))
+    padding = (0, -m % form.tile)
     return LinearWeights(
-        weight,
+        form,
+        form.pack(p.weight),
+        p.weight.shape,
         flat(np.pad(-p.compensation, padding)),
         flat(np.pad(p.input_scale * p.weight_scale, padding)),
         flat(np.pad(p.bias, padding)),
