@@ -31,7 +31,7 @@ from refimpl.models.runtime import plan as plans
 from refimpl.models.runtime.available import available
 from refimpl.models.runtime.steps import Arrays, Plan, Shape, Step, roots
 from refimpl.models.runtime.weights import Weights, prepare
-from refimpl.models.runtime.widths import choose_width
+from refimpl.models.runtime.widths import HALF, WIDE, choose_width
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.nn import NO_TAP, REFERENCE
 
