@@ -8,34 +8,18 @@ engine's value on. An operator that is wrong is found at its place, and only the
     |engine value - f64 operator(engine inputs)| <= bound          f32 taps
     |engine code - (engine input / scale + 128)| <= 1/2 + bound    INT8 codes; those that are not ours are counted
     |engine code - 255 engine probability| <= 1/2 + bound          likewise
+
+A value that an engine keeps to itself is replaced by the exact one, and how far the engine's own may be from that adds
+to the bounds of all that is computed from it (``refimpl.propagation``).
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from refimpl import bounds
-from refimpl.integer.gemm import gemm_u8s8s32
 from refimpl.models.bert import Batch, Model, forward
-from refimpl.nn import NO_TAP, REFERENCE, AttentionScales, Norm, Ops, Tap
-from refimpl.nn.embedding import check_ids
+from refimpl.models.exact import JUDGE, Exact, unseen
 from refimpl.nn.taps import SEPARATOR
-from refimpl.quant import ZERO_POINT, Codes, QuantizedLinear, QuantizedTable, quantize_activation, signed
-from refimpl.quant.attention import PROBS_MAX, integer_context, integer_scores, quantize_probs
-from refimpl.quant.symmetric import ACTIVATION_MAX, ACTIVATION_MIN
-
-LOWEST = float(np.finfo(np.float32).min)
-
-
-class Exact(NamedTuple):
-    """What an operator's result is, f64 (...), and how far an engine may be from it, f64 (...).
-
-    For codes, value is the quotient before rounding and ours, u8 (...), what our quantizer makes of it.
-    """
-
-    value: np.ndarray
-    bound: np.ndarray
-    ours: np.ndarray | None = None
 
 
 class Finding(NamedTuple):
@@ -55,7 +39,7 @@ class Finding(NamedTuple):
 class JudgeTap:
     """Compares an ``Exact`` with the engine's value of that name, records a ``Finding`` and returns the value.
 
-    Taps that the engine did not expose are passed through: what follows is then judged from our own exact value.
+    Of taps that the engine did not expose it returns an ``Unseen``.
     """
 
     def __init__(self, engine: dict[str, np.ndarray], findings: dict[str, Finding] | None = None, prefix: str = ""):
@@ -71,7 +55,7 @@ class JudgeTap:
         exact: Exact = value
         name = self.prefix + name
         if name not in self.engine:
-            return exact.value if exact.ours is None else exact.ours
+            return unseen(exact)
         theirs = self.engine[name]
         if theirs.shape != exact.value.shape:
             raise ValueError(f"{name} has shape {theirs.shape}; need {exact.value.shape}")
@@ -109,112 +93,3 @@ def judge(model: Model, batch: Batch, engine: dict[str, np.ndarray]) -> dict[str
     with np.errstate(invalid="ignore", over="ignore"):
         forward(model, batch, JUDGE, tap)
     return tap.findings
-
-
-def _wide(p: Any) -> Any:
-    return type(p)(*(np.asarray(part, np.float64) if isinstance(part, np.ndarray) else part for part in p))
-
-
-def _embedding(ids: np.ndarray, table: Any) -> Exact:
-    """Copies of rows are exact; code * scale is rounded once, or fused into the addition that follows."""
-    if not isinstance(table, QuantizedTable):
-        return Exact(REFERENCE.embedding(ids, table).astype(np.float64), np.zeros(()))
-    check_ids(ids, len(table.codes))
-    value = table.codes[ids] * table.scale[ids].astype(np.float64)[..., None]
-    return Exact(value, bounds.F32 * np.abs(value))
-
-
-def _add(x: Exact, y: Exact | np.ndarray) -> Exact:
-    """Sums of embeddings: each addition rounds once, and carries what came before."""
-    exact = y.value if isinstance(y, Exact) else y.astype(np.float64)  # positions and token types are copies
-    rounding = bounds.add(np.abs(x.value) + x.bound, np.abs(exact))
-    return Exact(x.value + exact, x.bound + rounding)
-
-
-def _linear(x: np.ndarray, p: Any, tap: Tap = NO_TAP) -> Exact:
-    if not isinstance(p, QuantizedLinear):
-        return Exact(REFERENCE.linear(x, _wide(p)), bounds.linear(x, p.weight, p.bias))
-    codes = tap("codes", _codes(x, p.input_scale))
-    acc = gemm_u8s8s32(codes.reshape(-1, codes.shape[-1]), p.codes) - p.compensation
-    acc = acc.reshape(*x.shape[:-1], -1)
-    scales = (p.input_scale, p.weight_scale, p.bias)
-    exact = acc * (p.input_scale.astype(np.float64) * p.weight_scale) + p.bias
-    return Exact(exact, bounds.rescale(acc, *scales))
-
-
-def _codes(x: np.ndarray, scale: np.ndarray) -> Exact:
-    finite = np.nan_to_num(x.astype(np.float32))  # what is not was found at its own tap
-    quotient = np.clip(finite / scale.astype(np.float64), ACTIVATION_MIN, ACTIVATION_MAX) + ZERO_POINT
-    return Exact(quotient, bounds.quantize(finite, scale), quantize_activation(finite, scale))
-
-
-def _layernorm(x: np.ndarray, p: Norm) -> Exact:
-    return Exact(REFERENCE.layernorm(x, _wide(p)), bounds.layernorm(x, p.weight, p.eps, p.bias))
-
-
-def _add_layernorm(x: np.ndarray, residual: np.ndarray, p: Norm) -> Exact:
-    return Exact(REFERENCE.add_layernorm(x, residual, _wide(p)), bounds.add_layernorm(x, residual, p))
-
-
-def _attention_operands(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, scales: AttentionScales | None, tap: Tap = NO_TAP
-) -> tuple[Any, Any, Any]:
-    if scales is None:
-        return q, k, v
-    return (
-        Codes(tap("q_codes", _codes(q, scales.q)), scales.q),
-        Codes(tap("k_codes", _codes(k, scales.k)), scales.k),
-        Codes(tap("v_codes", _codes(v, scales.v)), scales.v),
-    )
-
-
-def _products(q: Any, k: Any, mask: np.ndarray) -> Exact:
-    """Scores without the mask."""
-    if not isinstance(q, Codes):
-        return Exact(REFERENCE.attention_scores(q, k, np.ones_like(mask)), bounds.attention_scores(q, k))
-    acc, e = integer_scores(q.codes, signed(k.codes)), q.codes.shape[-1]
-    factor = q.scale.astype(np.float64) * k.scale / np.sqrt(e)
-    return Exact(acc * factor, bounds.scaled_scores(acc, q.scale, k.scale, e))
-
-
-def _attention_scores(q: Any, k: Any, mask: np.ndarray) -> Exact:
-    """At masked keys the lowest f32 number is added, which rounds once: a mask that was ignored is found here."""
-    value, bound, _ = _products(q, k, mask)
-    lowest = np.where(mask[:, None, None, :] != 0, 0.0, LOWEST)
-    return Exact(value + lowest, bound + np.where(lowest, bounds.add(value, lowest), 0.0))
-
-
-def _attention_context(probs: np.ndarray, v: Any, tap: Tap = NO_TAP) -> Exact:
-    if not isinstance(v, Codes):
-        return Exact(REFERENCE.attention_context(probs, v), bounds.attention_context(probs, v))
-    finite = np.clip(np.nan_to_num(probs.astype(np.float32)), 0, 1)  # what is not was found at its own tap
-    exact = Exact(finite.astype(np.float64) * PROBS_MAX, bounds.quantize_probs(finite), quantize_probs(finite))
-    acc = integer_context(tap("probs_codes", exact), signed(v.codes))
-    return Exact(acc * (v.scale.astype(np.float64) / PROBS_MAX), bounds.scaled_context(acc, v.scale))
-
-
-def _merge_heads(x: Exact) -> Exact:
-    return Exact(REFERENCE.merge_heads(x.value), REFERENCE.merge_heads(x.bound))
-
-
-JUDGE = Ops(
-    embedding=_embedding,
-    position_embedding=REFERENCE.position_embedding,
-    add=_add,
-    linear=_linear,
-    layernorm=_layernorm,
-    add_layernorm=_add_layernorm,
-    split_heads=REFERENCE.split_heads,
-    merge_heads=_merge_heads,
-    attention_operands=_attention_operands,
-    attention_scores=_attention_scores,
-    softmax=lambda x: Exact(REFERENCE.softmax(x), bounds.softmax(x)),
-    attention_context=_attention_context,
-    gelu=lambda x: Exact(REFERENCE.gelu(x), bounds.gelu(x)),
-    tanh=lambda x: Exact(REFERENCE.tanh(x), bounds.tanh(x)),
-    relu=lambda x: Exact(REFERENCE.relu(x), bounds.relu(x)),
-    first_token=REFERENCE.first_token,
-    mean_pool=lambda x, mask: Exact(REFERENCE.mean_pool(x, mask), bounds.mean_pool(x, mask)),
-    l2_normalize=lambda x: Exact(REFERENCE.l2_normalize(x), bounds.l2_normalize(x)),
-)
-"""Operators take the engine's values, widened to f64, and return an ``Exact``, which the next tap turns back."""

@@ -548,3 +548,60 @@ def test_a_batch_of_one_token():
     forward(model, batch, tap=recorder)
     assert (recorder.values["layer.0.probs"] == 1).all()
     assert not any(finding.outside for finding in judge(model, batch, recorder.values).values())
+
+
+# --- what an engine keeps to itself ----------------------------------------------------------------------------------
+
+HIDDEN = ["layer.0.scores", "layer.0.probs", "layer.0.probs_codes"]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", tiny.ONE_OF_EACH_HEAD)
+def test_a_right_run_has_no_findings_whatever_it_shows(name, precision):
+    values, rng = run(name, precision), np.random.default_rng(0)
+    for share in (0.2, 0.5, 0.8):
+        for _ in range(3):
+            shown = {tap: value for tap, value in values.items() if rng.random() < share or tap == "output"}
+            assert found(name, precision, shown) == {}
+    assert np.isfinite(values["output"]).all()
+
+
+def one_code_apart(name, place):
+    """A run in which one code of a probability is the next one, and that probability's distance from where two codes
+    meet, of 255; ``place`` chooses among these distances."""
+    model, rng = model_of(name, INTEGER_ATTENTION), np.random.default_rng(0)
+    whole = tiny.batch(name)
+    for _ in range(100):
+        batch = whole._replace(ids=rng.integers(5, tiny.TOKENS, whole.ids.shape))
+        probs = 255 * tiny.record(model, batch, QUANTIZED)["layer.0.probs"].astype(np.float64)
+        distance = np.abs(probs - np.floor(probs) - 0.5)
+        at = np.unravel_index(place(distance), probs.shape)
+        if place is np.argmax or distance[at] < 1e-5:
+            break
+
+    def other(codes):
+        codes[at] = codes[at] + 1 if codes[at] <= probs[at] else codes[at] - 1
+        return codes
+
+    values = tiny.record(model, batch, QUANTIZED, Planting("layer.0.probs_codes", other))
+    return batch, {tap: value for tap, value in values.items() if not tap.endswith(".acc")}, distance[at]
+
+
+def outside(batch, values):
+    return [
+        tap for tap, f in judge(model_of("bert_classification", INTEGER_ATTENTION), batch, values).items() if f.outside
+    ]
+
+
+def test_a_code_that_may_be_either_is_no_fault_and_another_is():
+    """Shown, it is judged; hidden, what follows is judged as if it were the one or the other, unless it cannot be."""
+    batch, values, distance = one_code_apart("bert_classification", np.argmin)
+    assert distance < 1e-5
+    assert outside(batch, values) == []
+    shown = {tap: value for tap, value in values.items() if tap not in HIDDEN}
+    assert outside(batch, shown) == []
+    batch, values, distance = one_code_apart("bert_classification", np.argmax)
+    assert distance > 0.4
+    assert outside(batch, values) == ["layer.0.probs_codes"]
+    shown = {tap: value for tap, value in values.items() if tap not in HIDDEN}
+    assert "layer.0.context" in outside(batch, shown)

@@ -12,7 +12,7 @@ for that target: there is no switch inside a kernel and no global state.
 import importlib
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any
+from typing import Any, ClassVar
 
 import numba
 
@@ -89,9 +89,15 @@ class KernelSource(Part):
 
     options = {"nogil": True, "no_cfunc_wrapper": True}  # noqa: RUF012
     recipe: tuple[Callable[..., "KernelSource"], tuple[Any, ...]] | None = None
+    made: ClassVar[dict[tuple[str, str], "KernelSource"]] = {}
+
+    def __init__(self, meaning: Callable[..., Any]):
+        super().__init__(meaning)
+        self.made[meaning.__module__, self.__name__] = self
 
     def __reduce__(self) -> tuple[Callable[..., "KernelSource"], tuple[Any, ...]]:
-        """Pickled by name, as functions are; by its recipe, (function, arguments), where no module names it."""
+        """Pickled by its recipe, (function, arguments), or by name: another process has the kernels of a module once it
+        has imported the module."""
         return self.recipe or (_named, (self.emulated.__module__, self.__name__))
 
     def compiled(self, target: str, parallel: bool = False) -> Callable[..., Any]:
@@ -123,10 +129,8 @@ class KernelSource(Part):
 
 
 def _named(module: str, name: str) -> KernelSource:
-    found = getattr(importlib.import_module(module), name)
-    if not isinstance(found, KernelSource):
-        raise AttributeError(f"{module}.{name} is no kernel")
-    return found
+    importlib.import_module(module)
+    return KernelSource.made[module, name]
 
 
 def part(function: Callable[..., Any]) -> Part:

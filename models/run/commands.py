@@ -1,4 +1,4 @@
-"""The command ``run``."""
+"""The command ``run``: what a person types, and how results are shown."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
