@@ -15,8 +15,10 @@ from rich.markup import escape
 from refimpl import __version__
 from refimpl.models.bench import commands as bench_commands
 from refimpl.models.explain import commands as explain_commands
-from refimpl.models.loading import load, load_dense
+from refimpl.models.graph import commands as graph_commands
+from refimpl.models.loading import load, load_dense, name_of
 from refimpl.models.options import AsJson, ModelPath
+from refimpl.models.profiling import commands as profiling_commands
 from refimpl.models.terminal import console, print_json, read_texts, say, sentence, show_warnings
 
 app = typer.Typer(
@@ -63,7 +65,7 @@ def verify(model: ModelPath = None, text: TextFile = None, sparsity: Sparsity = 
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("load", total=count_steps(), completed=-1)
         report = run_steps(
-            dense, texts, str(model or "all-MiniLM-L6-v2"), sparsity,
+            dense, texts, name_of(model), sparsity,
             lambda step: progress.update(task, description=f"{step:32}", advance=1),
         )  # fmt: skip
     if as_json:
@@ -117,7 +119,7 @@ def info(model: ModelPath = None, as_json: AsJson = False) -> None:
     """Show a model's shape, sparsity and bytes, and what this CPU can do."""
     from refimpl.models import information
 
-    facts = information.gather(load(model), str(model or "all-MiniLM-L6-v2"))
+    facts = information.gather(load(model), name_of(model))
     if as_json:
         print_json(facts)
     else:
@@ -127,6 +129,8 @@ def info(model: ModelPath = None, as_json: AsJson = False) -> None:
 app.command()(explain_commands.explain)
 app.command()(explain_commands.asm)
 app.command()(bench_commands.bench)
+app.command()(graph_commands.graph)
+app.command()(profiling_commands.profile)
 
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]

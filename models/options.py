@@ -1,6 +1,7 @@
 """Arguments and options that several commands have, and what they may be."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,8 @@ import typer
 from refimpl.models.loading import DENSITY
 
 LONGEST = 3600.0
+TOKENS = 128
+MOST_BATCH = 4096
 
 ModelPath = Annotated[
     Path | None,
@@ -16,6 +19,18 @@ ModelPath = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of tables.")]
 Density = Annotated[float | None, typer.Option(help=f"Share of the 4x1 blocks to keep; {DENSITY} if left out.")]
+Synthetic = Annotated[bool, typer.Option("--synthetic", help="Random weights in DistilBERT's shape, not a model.")]
+Tokens = Annotated[
+    list[int] | None, typer.Option(help=f"Length of the texts; {TOKENS} if left out; repeat it for several lengths.")
+]
+Batch = Annotated[int, typer.Option(help="Texts of each length in the batch.")]
+
+
+def lengths_of(tokens: Sequence[int] | None, batch: int, positions: int) -> list[int]:
+    """The length of each text of a batch. Raises ValueError for lengths or a batch that cannot be."""
+    check_tokens(tokens or [], positions)
+    check_batches([batch])
+    return [number for number in tokens or [min(TOKENS, positions)] for _ in range(batch)]
 
 
 def check_threads(threads: int) -> None:
@@ -29,3 +44,17 @@ def check_seconds(seconds: float) -> None:
     """Raise ValueError for a time that nobody can measure for, or waits for."""
     if not 0 < seconds <= LONGEST:
         raise ValueError(f"--seconds is {seconds:g}; need more than 0 and at most {LONGEST:g}")
+
+
+def check_tokens(tokens: Sequence[int], positions: int) -> None:
+    """Raise ValueError unless the model has positions for texts of these lengths."""
+    for number in tokens:
+        if not 2 <= number <= positions:
+            raise ValueError(f"--tokens is {number}; need 2 to {positions}, the model's positions")
+
+
+def check_batches(batches: Sequence[int]) -> None:
+    """Raise ValueError for a batch size that cannot be."""
+    for number in batches:
+        if not 1 <= number <= MOST_BATCH:
+            raise ValueError(f"--batch is {number}; need 1 to {MOST_BATCH}")

@@ -8,6 +8,7 @@ from mutants_encoder import ENCODER
 from mutants_explain import EXPLAIN
 from mutants_f32 import F32_KERNELS
 from mutants_kernels import KERNELS
+from mutants_profile import PROFILE
 from mutants_saturating import SATURATING_AND_BITMASK
 from mutants_structured import STRUCTURED
 
@@ -21,6 +22,7 @@ SUITES = [
     *STRUCTURED,
     *INTEGER_ATTENTION,
     *ENCODER,
+    *PROFILE,
 ]
 
 MUTANTS = [

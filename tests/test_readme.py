@@ -29,7 +29,7 @@ def test_python_blocks(capsys):
     assert said[2] == "(2, 384) all within the bounds"
 
 
-@pytest.mark.parametrize("section", ["verify", "peak"])
+@pytest.mark.parametrize("section", ["verify", "peak", "graph", "profile"])
 def test_measured_sections_are_filled(section):
     assert re.search(rf"<!-- {section} -->\n(.*?)<!-- /{section} -->", README, re.DOTALL)[1].strip()
 

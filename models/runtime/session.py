@@ -26,7 +26,7 @@ from refimpl.models.runtime.plan import HALF, WIDE
 from refimpl.models.runtime.steps import Arrays, Plan, Shape, Step, roots
 from refimpl.models.runtime.weights import Weights, prepare
 from refimpl.models.tokenizer import Tokenizer
-from refimpl.nn import NO_TAP, REFERENCE
+from refimpl.nn import NO_TAP, REFERENCE, Tap
 
 PLANS = 16
 
@@ -70,8 +70,7 @@ class Session:
             ready = self.ready(self.shape(mask))
             fill(ready, ids, mask, types)
             self.run(ready)
-            hidden = ready.arrays["hidden"].reshape(*ids.shape, -1)
-            return np.asarray(self.weights.model.head(hidden, mask, REFERENCE, NO_TAP))
+            return self.head(ready, mask)
 
     def run_texts(self, texts: Sequence[Any]) -> np.ndarray:
         """Texts, or pairs of texts, in one batch. Raises ValueError for a session without a tokenizer."""
@@ -130,6 +129,11 @@ class Session:
             if look is not None:
                 look(step, ready)
 
+    def head(self, ready: Ready, mask: np.ndarray, tap: Tap = NO_TAP) -> np.ndarray:
+        """The output of the model's head, in NumPy, after a run."""
+        hidden = ready.arrays["hidden"].reshape(*mask.shape, -1)
+        return np.asarray(self.weights.model.head(hidden, mask, REFERENCE, tap))
+
 
 def choose_width(counts: np.ndarray) -> int:
     """Tokens in a panel, for texts of so many tokens: the wide one unless the half one leaves far less padding.
@@ -149,7 +153,7 @@ def bind(plan: Plan, arena: np.ndarray) -> Ready:
         tensors |= step.writes | step.scratch
     for name, tensor in tensors.items():
         start = plan.arena.offsets[root[name]]
-        arrays[name] = arena[start : start + tensor.size * np.dtype(tensor.dtype).itemsize].view(tensor.dtype)
+        arrays[name] = arena[start : start + tensor.nbytes].view(tensor.dtype)
     parallel = plan.shape.threads > 1
     calls = []
     for step in plan.steps:
