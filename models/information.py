@@ -65,7 +65,8 @@ def headline(name: str, config: Config, density: float) -> str:
 def size_line(lengths: Sequence[int], shape: Shape) -> str:
     """A batch in one line. lengths: tokens of each text."""
     texts = f"{len(lengths)} text{'s' * (len(lengths) != 1)} of {', '.join(map(str, dict.fromkeys(lengths)))} tokens"
-    return f"{texts}: {shape.panels} panel{'s' * (shape.panels != 1)} of {shape.width}"
+    full = sum(lengths) / (shape.panels * shape.width)
+    return f"{texts}: {shape.panels} panel{'s' * (shape.panels != 1)} of {shape.width}, {full:.0%} full"
 
 
 def machine(threads: int) -> str:
