@@ -2,7 +2,7 @@
 
 Every part between ``<!-- NAME -->`` and ``<!-- /NAME -->`` is made anew, or those that ``--only NAME`` asks for. What
 race.py measured is read from its results: of this machine's CPU, or of ``--cpu``; "peak" has a column for every CPU.
-"verify" is measured here, on an otherwise idle machine.
+"verify" and "profile" are measured here, on an otherwise idle machine; "graph" is counted.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tables
 from race import RESULTS
 from rich.console import Console
@@ -19,7 +20,17 @@ from roofline import plot
 
 from refimpl.kernels import cpu
 from refimpl.models import compress
+from refimpl.models.bench.synthetic import random_texts
+from refimpl.models.bert import Batch
+from refimpl.models.compress import Packed
 from refimpl.models.embedded import embedded_model
+from refimpl.models.graph.report import look
+from refimpl.models.graph.show import show_changes, show_totals
+from refimpl.models.information import machine, size_line
+from refimpl.models.loading import EMBEDDED, load, pack
+from refimpl.models.options import TOKENS
+from refimpl.models.profiling.measure import profile
+from refimpl.models.profiling.show import times as show_times
 from refimpl.models.terminal import WIDTH, read_texts
 from refimpl.models.verify.show import show_verdict
 from refimpl.models.verify.steps import verify
@@ -29,9 +40,39 @@ README = Path(__file__).parents[1] / "README.md"
 
 def verdict() -> str:
     """The last tables of ``refimpl verify``, as text."""
-    report = verify(compress.load(embedded_model()), read_texts(None), "all-MiniLM-L6-v2")
+    report = verify(compress.load(embedded_model()), read_texts(None), EMBEDDED)
+    return printed(lambda console: show_verdict(report, console))
+
+
+def graph() -> str:
+    """The totals and the changes of ``refimpl graph``."""
+    packed = pack(load(None), None)
+    report = look(packed, EMBEDDED, example(packed))
+
+    def show(console: Console) -> None:
+        show_totals(report, console)
+        show_changes(report, console)
+
+    return printed(show)
+
+
+def times() -> str:
+    """The table of ``refimpl profile``."""
+    packed = pack(load(None), None)
+    report = profile(packed, EMBEDDED, example(packed), threads=1, seconds=10.0)
+    where = f"{machine(report.shape.threads)}; {size_line(report.lengths, report.shape)}\n"
+    return printed(lambda console: console.print(where, show_times(report, every=False), sep="\n"))
+
+
+def example(packed: Packed) -> Batch:
+    """What both commands take where nothing else is asked for."""
+    return random_texts(np.random.default_rng(0), packed.model.config, [TOKENS])
+
+
+def printed(show: Callable[[Console], None]) -> str:
+    """As text, without blank lines around it."""
     console = Console(file=io.StringIO(), width=WIDTH)
-    show_verdict(report, console)
+    show(console)
     lines = (line.rstrip() for line in console.file.getvalue().splitlines())
     return "```text\n" + "\n".join(lines).strip("\n") + "\n```"
 
@@ -71,6 +112,8 @@ def sections(results: Path, name: str) -> dict[str, Callable[[], str]]:
         "bitmask": lambda: tables.bitmask(measured(results, name, "bitmask")),
         "operations": lambda: tables.operations(measured(results, name, "operations")),
         "verify": verdict,
+        "graph": graph,
+        "profile": times,
     }
 
 

@@ -14,8 +14,10 @@ from rich.markup import escape
 from refimpl import __version__
 from refimpl.models.bench import commands as bench_commands
 from refimpl.models.explain import commands as explain_commands
-from refimpl.models.loading import load, load_dense
+from refimpl.models.graph import commands as graph_commands
+from refimpl.models.loading import load, load_dense, name_of
 from refimpl.models.options import AsJson, ModelPath
+from refimpl.models.profiling import commands as profiling_commands
 from refimpl.models.records import commands as records_commands
 from refimpl.models.run import commands as run_commands
 from refimpl.models.terminal import console, print_json, progress_console, read_texts, say, show_warnings
@@ -74,7 +76,7 @@ def verify(
     with Progress(*columns, TimeElapsedColumn(), console=progress_console(), transient=True) as progress:
         task = progress.add_task("load", total=count_steps(), completed=-1)
         report = run_steps(
-            dense, texts, str(model or "all-MiniLM-L6-v2"), sparsity,
+            dense, texts, name_of(model), sparsity,
             lambda step: progress.update(task, description=f"{step:32}", advance=1),
             stages.quantize_with_attention if int8_attention else stages.quantize,
         )  # fmt: skip
@@ -90,7 +92,7 @@ def info(model: ModelPath = None, as_json: AsJson = False) -> None:
     """Show a model's shape, sparsity and bytes, and what this CPU can do."""
     from refimpl.models import information
 
-    facts = information.gather(load(model), str(model or "all-MiniLM-L6-v2"))
+    facts = information.gather(load(model), name_of(model))
     if as_json:
         print_json(facts)
     else:
@@ -104,6 +106,8 @@ app.command()(bench_commands.bench)
 app.command()(records_commands.record)
 app.command()(vectors_commands.vectors)
 app.command()(tune_commands.tune)
+app.command()(graph_commands.graph)
+app.command()(profiling_commands.profile)
 
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]

@@ -1,6 +1,6 @@
 """``refimpl info``: the shape of a model, its sparsity layer by layer, its bytes part by part, and this CPU."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,9 +12,11 @@ from rich.table import Table
 from refimpl.kernels import cpu
 from refimpl.kernels.encoder import linear_4x1
 from refimpl.kernels.execution import fastest
-from refimpl.kernels.layout.bsr4x1 import GROUP, ROWS
+from refimpl.kernels.layout.bsr4x1 import ROWS, count_live
 from refimpl.models.bert import Model, linears
 from refimpl.models.compress import Dense, Packed, PackedLinear
+from refimpl.models.config import Config
+from refimpl.models.runtime.steps import Shape
 from refimpl.prune import BLOCK_4X1, live_blocks
 
 
@@ -41,11 +43,36 @@ def sparsity(layer: Any) -> float | None:
     """Share of the 4x1 blocks that are zero; None where 4 does not divide the output channels."""
     if isinstance(layer, PackedLinear):
         m, k = layer.weight.shape
-        live = int(layer.weight.values.reshape(-1, ROWS, GROUP).any(1).sum())
-        return 1 - live / (-(-m // ROWS) * k)
+        return 1 - count_live(layer.weight.values) / (-(-m // ROWS) * k)
     if layer.weight.shape[0] % ROWS:
         return None
     return 1 - float(live_blocks(layer.weight, BLOCK_4X1).mean())
+
+
+def density_of(model: Model) -> float:
+    """Of all 4x1 blocks in the encoder's layers, the share that is alive."""
+    layers = linears(model).values()
+    blocks = [layer.weight.shape[0] * layer.weight.shape[1] for layer in layers]
+    pruned = sum((sparsity(layer) or 0.0) * count for layer, count in zip(layers, blocks, strict=True))
+    return 1 - pruned / sum(blocks)
+
+
+def headline(name: str, config: Config, density: float) -> str:
+    """A packed model in one line, with markup."""
+    shape = f"{config.layers} layers, hidden {config.hidden}, {config.heads} heads, {config.head.replace('_', ' ')}"
+    return f"[bold]{escape(name)}[/]: {shape}; {density:.0%} of the 4x1 blocks"
+
+
+def size_line(lengths: Sequence[int], shape: Shape) -> str:
+    """A batch in one line. lengths: tokens of each text."""
+    texts = f"{len(lengths)} text{'s' * (len(lengths) != 1)} of {', '.join(map(str, dict.fromkeys(lengths)))} tokens"
+    full = sum(lengths) / (shape.panels * shape.width)
+    return f"{texts}: {shape.panels} panel{'s' * (shape.panels != 1)} of {shape.width}, {full:.0%} full"
+
+
+def machine(threads: int) -> str:
+    """What a model runs on, in one line, with markup."""
+    return f"{escape(cpu.name())}, {threads} thread{'s' * (threads != 1)}"
 
 
 def gather(loaded: Dense | Packed, name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from refimpl.models.terminal import read_texts
 if TYPE_CHECKING:
     from refimpl.models.compress import Dense, Packed
 
+EMBEDDED = "all-MiniLM-L6-v2"
 DENSITY = 0.2
 """Share of the 4x1 blocks that is kept where a command compresses and nothing else is asked for."""
 
@@ -41,13 +42,16 @@ def load_for_engine(
 ) -> "Dense | Packed | None":
     """What ``pack`` makes a packed model of: None if that is to be synthetic.
 
-    Raises ValueError for a density or an attention that cannot be, or cannot be had.
+    Raises ValueError for a density or an attention that cannot be, or cannot be had, and for a path beside
+    ``synthetic``.
     """
     from refimpl import check
     from refimpl.models.compress import Packed
 
     check.fraction("--density", DENSITY if density is None else density)
     if synthetic:
+        if path is not None:
+            raise ValueError(f"--synthetic makes a model, but {path} is given too; need one of the two")
         return None
     loaded = load(path)
     if isinstance(loaded, Packed) and density is not None:
@@ -74,3 +78,17 @@ def pack(loaded: "Dense | Packed | None", density: float | None, int8_attention:
     if isinstance(loaded, compress.Dense):
         return compress.compress(loaded, read_texts(None), kept, quantizer=quantizer)
     return loaded
+
+
+def positions_of(loaded: "Dense | Packed | None") -> int:
+    """Of the model that ``pack`` makes."""
+    from refimpl.models.bench.synthetic import POSITIONS
+
+    return POSITIONS if loaded is None else loaded.model.config.positions
+
+
+def name_of(path: Path | None, synthetic: bool = False) -> str:
+    """What to call it."""
+    from refimpl.models.bench.synthetic import NAME
+
+    return NAME if synthetic else str(path or EMBEDDED)

@@ -10,6 +10,8 @@ import typer
 from refimpl.models.loading import DENSITY
 
 LONGEST = 3600.0
+TOKENS = 128
+MOST_BATCH = 4096
 
 ModelPath = Annotated[
     Path | None,
@@ -23,6 +25,18 @@ Attention = Annotated[
         "--int8-attention/--f32-attention", help="What to compress attention to; INT8 if left out.", show_default=False
     ),
 ]
+Synthetic = Annotated[bool, typer.Option("--synthetic", help="Random weights in DistilBERT's shape, not a model.")]
+Tokens = Annotated[
+    list[int] | None, typer.Option(help=f"Length of the texts; {TOKENS} if left out; repeat it for several lengths.")
+]
+Batch = Annotated[int, typer.Option(help="Texts of each length in the batch.")]
+
+
+def lengths_of(tokens: Sequence[int] | None, batch: int, positions: int) -> list[int]:
+    """The length of each text of a batch. Raises ValueError for lengths or a batch that cannot be."""
+    check_tokens(tokens or [], positions)
+    check_batches([batch])
+    return [number for number in tokens or [min(TOKENS, positions)] for _ in range(batch)]
 
 
 def check_threads(threads: int) -> None:
@@ -43,3 +57,10 @@ def check_tokens(tokens: Sequence[int], positions: int) -> None:
     for number in tokens:
         if not 2 <= number <= positions:
             raise ValueError(f"--tokens is {number}; need 2 to {positions}, the model's positions")
+
+
+def check_batches(batches: Sequence[int]) -> None:
+    """Raise ValueError for a batch size that cannot be."""
+    for number in batches:
+        if not 1 <= number <= MOST_BATCH:
+            raise ValueError(f"--batch is {number}; need 1 to {MOST_BATCH}")

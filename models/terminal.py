@@ -4,13 +4,15 @@ import json
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 WIDTH = 100
 SENTENCES = Path(__file__).with_name("sentences.txt")
@@ -41,6 +43,17 @@ def console() -> Console:
     screen = Console()
     width = min(WIDTH, screen.width) if screen.is_terminal else WIDTH
     return Console(highlight=False, emoji=False, width=width)
+
+
+def working(what: str) -> AbstractContextManager[object]:
+    """A sign on stderr that something goes on, if that is a terminal."""
+    screen = Console(stderr=True)
+    return screen.status(what) if screen.is_terminal else nullcontext()
+
+
+def plain_table(title: str) -> Table:
+    """With a bold title and a line below the head."""
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
 def print_json(value: Any) -> None:

@@ -25,12 +25,12 @@ from refimpl.models.bench.measuring import Samples
 from refimpl.models.bench.plan import BATCHES, LATENCY, LONG, PRODUCTION, SCENARIOS, THROUGHPUT, TOKENS, Budget, Case
 from refimpl.models.bench.plan import make_plan as plan_of
 from refimpl.models.bench.plot import relative
-from refimpl.models.bench.report import Report, density_of
+from refimpl.models.bench.report import Report
 from refimpl.models.bench.standings import Entry, run, standings
 from refimpl.models.bench.synthetic import OUTLIER, synthetic
 from refimpl.models.bert import forward, linears
 from refimpl.models.engines.others import load_function
-from refimpl.models.information import sparsity
+from refimpl.models.information import density_of, sparsity
 from refimpl.nn import EncoderLayer
 from refimpl.quant import QUANTIZED, QuantizedLinear, dequantize_weight
 

@@ -21,7 +21,7 @@ from refimpl.models.export import count_quantized
 from refimpl.models.verify import fp32, int8
 from refimpl.quant import QUANTIZED, integer_linear
 
-COMMANDS = ("verify", "run", "info", "compress", "export")
+COMMANDS = ("verify", "run", "info", "compress", "export", "graph", "profile")
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def test_python_blocks(capsys):
     assert said[3:6] == ["(1, 384)"] * 3
 
 
-@pytest.mark.parametrize("section", ["verify", "peak"])
+@pytest.mark.parametrize("section", ["verify", "peak", "graph", "profile"])
 def test_measured_sections_are_filled(section):
     assert re.search(rf"<!-- {section} -->\n(.*?)<!-- /{section} -->", README, re.DOTALL)[1].strip()
 

@@ -76,6 +76,11 @@ def row_sums(packed: Bsr4x1) -> np.ndarray:
     return np.diff(before[packed.indptr], axis=0).reshape(-1)[: packed.shape[0]]
 
 
+def count_live(values: np.ndarray) -> int:
+    """How many blocks are stored, without those that fill a group. values: s8 (16 G,)."""
+    return int(values.reshape(-1, ROWS, GROUP).any(1).sum())
+
+
 def check_shape(shape: tuple[int, ...]) -> None:
     """Raise ValueError unless the shape is (M, K), positive, with K <= MAX_K."""
     if len(shape) != 2 or not all(isinstance(n, int) and n >= 1 for n in shape) or shape[1] > MAX_K:

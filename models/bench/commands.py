@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from refimpl.models.bench.plan import BATCHES, LONG, SCENARIOS, TOKENS, Budget, make_plan
-from refimpl.models.loading import load_for_engine, pack
+from refimpl.models.loading import load_for_engine, name_of, pack, positions_of
 from refimpl.models.options import LONGEST, AsJson, Attention, Density, check_seconds, check_threads
 from refimpl.models.terminal import console, print_json, progress_console, say
 
@@ -65,7 +65,6 @@ def bench(
     from refimpl.models.bench.plot import check_plot
     from refimpl.models.bench.plot import plot as draw
     from refimpl.models.bench.show import show
-    from refimpl.models.bench.synthetic import NAME, POSITIONS
     from refimpl.models.engines.others import load_function
 
     _check(threads, seconds, limit)
@@ -74,10 +73,10 @@ def bench(
     for name in engine or []:
         load_function(name)
     loaded = load_for_engine(model, density, model is None, int8_attention)
-    positions = POSITIONS if loaded is None else loaded.model.config.positions
-    plan = make_plan(scenario or [], tokens or [], batch or [], positions, Budget(threads, seconds, limit / 1e3))
+    budget = Budget(threads, seconds, limit / 1e3)
+    plan = make_plan(scenario or [], tokens or [], batch or [], positions_of(loaded), budget)
     packed = pack(loaded, density, int8_attention)
-    report = _race(packed, NAME if model is None else str(model), plan, engine or [])
+    report = _race(packed, name_of(model, synthetic=model is None), plan, engine or [])
     if plot is not None:
         draw(report, plot)
     if as_json:
@@ -99,9 +98,10 @@ def _race(packed: "Packed", name: str, plan: "Plan", added: list[str]) -> "Repor
 
     from refimpl.models import compress
     from refimpl.models.bench.contestants import contestants
-    from refimpl.models.bench.report import Report, density_of, not_installed
+    from refimpl.models.bench.report import Report, not_installed
     from refimpl.models.bench.standings import run
     from refimpl.models.bench.variants import export_variants
+    from refimpl.models.information import density_of
 
     for engine in not_installed():
         say("note:", f"{engine} is not installed and is left out: python -m pip install 'refimpl[engines]'", "yellow")

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from refimpl.models.options import check_batches, check_tokens
+
 LATENCY, THROUGHPUT, PRODUCTION = SCENARIOS = ("latency", "throughput", "production")
 TOKENS = (16, 32, 48, 64, 80, 96, 112, 128)
 """Of Table 4."""
 LONG = 384
 """Of SQuAD, in the latency scenario."""
 BATCHES = (1, 2, 4, 8, 16, 32)
-MOST_BATCH = 4096
 SHARE = 0.25
 
 
@@ -77,12 +78,8 @@ def make_plan(
     for scenario in scenarios:
         if scenario not in SCENARIOS:
             raise ValueError(f"--scenario is {scenario!r:.80}; need {', '.join(SCENARIOS)}")
-    for number in tokens:
-        if not 2 <= number <= positions:
-            raise ValueError(f"--tokens is {number}; need 2 to {positions}, the model's positions")
-    for number in batches:
-        if not 1 <= number <= MOST_BATCH:
-            raise ValueError(f"--batch is {number}; need 1 to {MOST_BATCH}")
+    check_tokens(tokens, positions)
+    check_batches(batches)
     lengths = {}
     for scenario in SCENARIOS:
         usual = (*TOKENS, LONG) if scenario == LATENCY else TOKENS

@@ -9,9 +9,7 @@ from refimpl.models import engines
 from refimpl.models.bench.case import TIMED, Result
 from refimpl.models.bench.plan import Plan
 from refimpl.models.bench.standings import Entry, rate, standings
-from refimpl.models.bert import Model, linears
 from refimpl.models.config import Config
-from refimpl.models.information import sparsity
 
 MILLISECONDS = 1e3
 
@@ -84,14 +82,6 @@ def _entry(entry: Entry) -> dict[str, Any]:
         median = entry.best.samples.median
         found |= {"batch": entry.best.case.batch, "ms": median * MILLISECONDS, "texts_per_second": rate(entry.best)}
     return found | {"ours_is_faster": entry.times}
-
-
-def density_of(model: Model) -> float:
-    """Of all 4x1 blocks in the encoder's layers, the share that is alive."""
-    layers = linears(model).values()
-    blocks = [layer.weight.shape[0] * layer.weight.shape[1] for layer in layers]
-    pruned = sum((sparsity(layer) or 0.0) * count for layer, count in zip(layers, blocks, strict=True))
-    return 1 - pruned / sum(blocks)
 
 
 def versions() -> dict[str, str]:

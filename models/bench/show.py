@@ -3,17 +3,17 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from refimpl.kernels import cpu
 from refimpl.models.bench.case import TIMED, Result, Samples
 from refimpl.models.bench.contestants import OURS
 from refimpl.models.bench.plan import LATENCY, PRODUCTION, THROUGHPUT
 from refimpl.models.bench.report import MILLISECONDS, Report, versions
 from refimpl.models.bench.standings import Entry, Key, standings
+from refimpl.models.information import headline, machine
+from refimpl.models.terminal import plain_table
 
 TITLES = {
     LATENCY: "Latency: milliseconds for one text",
@@ -24,10 +24,8 @@ TITLES = {
 
 def show(report: Report, console: Console) -> None:
     """Print everything."""
-    config, threads = report.config, report.plan.budget.threads
-    shape = f"{config.layers} layers, hidden {config.hidden}, {config.heads} heads, {config.head.replace('_', ' ')}"
-    console.print(f"[bold]{escape(report.model)}[/]: {shape}; {report.density:.0%} of the 4x1 blocks")
-    console.print(f"Attention in {report.attention}. {escape(cpu.name())}, {threads} thread{'s' * (threads != 1)}")
+    console.print(headline(report.model, report.config, report.density))
+    console.print(f"Attention in {report.attention}. {machine(report.plan.budget.threads)}")
     for scenario in report.plan.scenarios:
         console.print()
         console.print(_scenario(report, scenario))
@@ -42,14 +40,10 @@ def show(report: Report, console: Console) -> None:
         console.print(note, style="dim" if report.passed else "red", markup=False)
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-
-
 def _scenario(report: Report, scenario: str) -> Table:
     found = standings(report.plan, scenario, report.results)
     limit = report.plan.budget.limit * MILLISECONDS
-    table = _table(TITLES[scenario].format(limit=limit))
+    table = plain_table(TITLES[scenario].format(limit=limit))
     table.add_column("tokens", justify="right")
     names = list(dict.fromkeys(key for entries in found.values() for key in entries))
     for i, (name, precision) in enumerate(names):
@@ -88,7 +82,7 @@ def spread(samples: Samples) -> str:
 
 
 def _contestants(results: Sequence[Result]) -> Table:
-    table = _table("What ran, and how it agrees with the reference")
+    table = plain_table("What ran, and how it agrees with the reference")
     for column in ("", "version", "fastest setting", "decisions", "tied", "distance", "allowed"):
         table.add_column(column, justify="left" if column in ("", "version", "fastest setting") else "right")
     known = versions()

@@ -9,7 +9,7 @@ Source: the shape, DistilBERT, arXiv 1910.01108, section 3; outliers, BERT Buste
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +71,13 @@ def random_batch(rng: np.random.Generator, config: Config, texts: int, tokens: i
     """Random ids without padding; no more tokens than the model has positions."""
     ids = rng.integers(0, config.vocabulary, (texts, min(tokens, config.positions)))
     return Batch(ids, np.ones_like(ids), np.zeros_like(ids))
+
+
+def random_texts(rng: np.random.Generator, config: Config, lengths: Sequence[int]) -> Batch:
+    """Texts of several lengths, of at most as many tokens as the model has positions, padded to the longest."""
+    whole = random_batch(rng, config, len(lengths), max(lengths))
+    mask = (np.arange(whole.ids.shape[1]) < np.array(lengths)[:, None]).astype(np.int64)
+    return Batch(whole.ids * mask, mask, whole.types)
 
 
 def _model(rng: np.random.Generator, config: Config) -> Model:

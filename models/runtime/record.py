@@ -6,10 +6,12 @@ with INT8 attention, q, k and v in f32, of which only the codes exist ("layer.0.
 
 import numpy as np
 
+from refimpl.models.runtime.lines import OF_ROWS
 from refimpl.models.runtime.session import Ready, Session, fill
 from refimpl.models.runtime.steps import Step
+from refimpl.models.runtime.weights import Weights
 from refimpl.models.runtime.widths import ORDER
-from refimpl.nn import REFERENCE, Recorder
+from refimpl.nn import Recorder
 from refimpl.nn.attention import split_heads
 
 QKV = "qkv"
@@ -33,16 +35,15 @@ def record(session: Session, ids: np.ndarray, mask: np.ndarray, types: np.ndarra
         ready = session.ready(session.shape(mask))
         fill(ready, ids, mask, types)
         session.run(ready, look)
-        hidden = ready.arrays["hidden"].reshape(*ids.shape, -1).copy()
-    head = Recorder()
-    taps["output"] = session.weights.head(hidden, mask, REFERENCE, head)
+        head = Recorder()
+        taps["output"] = session.head(ready, mask, head)
     return taps | head.values
 
 
 def _tokens(ready: Ready, name: str) -> np.ndarray:
     """A tensor of panels as rows of tokens (R, channels); tensors of rows as they are."""
     array, shape = ready.arrays[name], ready.plan.shape
-    if name in ("embedding_rows", "hidden"):
+    if name in OF_ROWS:
         rows = array.reshape(shape.panels * shape.width if name != "hidden" else shape.rows, -1)
         return rows.copy() if name == "hidden" else _pick(rows, ready)
     panels = array.reshape(shape.panels, -1, shape.width)
@@ -57,19 +58,25 @@ def _pick(rows: np.ndarray, ready: Ready) -> np.ndarray:
 
 
 def _named(name: str, value: np.ndarray, session: Session) -> list[tuple[str, np.ndarray]]:
-    """The taps that a tensor holds."""
+    """The taps that a tensor holds, with their values."""
+    taps, weights = taps_of(name, session.weights), session.weights
+    if not name.endswith(QKV):
+        return [(tap, value) for tap in taps]
+    parts = np.split(value, 3, -1)
+    if weights.integer_attention:
+        parts = [split_heads(part, weights.config.heads) for part in parts]
+    return list(zip(taps, parts, strict=True))
+
+
+def taps_of(name: str, weights: Weights) -> list[str]:
+    """The names of the taps that a tensor holds."""
     prefix, _, last = name.rpartition(".")
     if last == QKV:
-        parts = zip("qkv", np.split(value, 3, -1), strict=True)
-        if not session.weights.integer_attention:
-            return [(f"{prefix}.{part}", x) for part, x in parts]
-        return [(f"{prefix}.{part}_codes", split_heads(x, session.weights.config.heads)) for part, x in parts]
+        return [f"{prefix}.{part}{'_codes' * weights.integer_attention}" for part in "qkv"]
     if last == "codes" and prefix.endswith(("embeddings", "output_norm")):
         layer = int(prefix.split(".")[1]) + 1 if "." in prefix else 0
-        return (
-            [(f"layer.{layer}.{part}.codes", value) for part in "qkv"] if layer < session.weights.config.layers else []
-        )
+        return [f"layer.{layer}.{part}.codes" for part in "qkv"] if layer < weights.config.layers else []
     if last == "codes" and prefix.endswith("attention_norm"):
-        return [(prefix.replace("attention_norm", "intermediate") + ".codes", value)]
-    fused = name in ("embedding_rows", "hidden") or last in ("attention_sum", "output_sum")
-    return [] if fused else [(name, value)]
+        return [prefix.replace("attention_norm", "intermediate") + ".codes"]
+    fused = name in OF_ROWS or last in ("attention_sum", "output_sum")
+    return [] if fused else [name]

@@ -33,7 +33,7 @@ from refimpl.models.runtime.steps import Arrays, Plan, Shape, Step, roots
 from refimpl.models.runtime.weights import Weights, prepare
 from refimpl.models.runtime.widths import HALF, WIDE, choose_width
 from refimpl.models.tokenizer import Tokenizer
-from refimpl.nn import NO_TAP, REFERENCE
+from refimpl.nn import NO_TAP, REFERENCE, Tap
 
 PLANS = 16
 ALIGN = 4
@@ -99,8 +99,7 @@ class Session:
             ready = self.ready(self.shape(mask))
             fill(ready, ids, mask, types)
             self.run(ready)
-            hidden = ready.arrays["hidden"].reshape(*ids.shape, -1)
-            return np.asarray(self.weights.head(hidden, mask, REFERENCE, NO_TAP))
+            return self.head(ready, mask)
 
     def run_texts(self, texts: Sequence[Any]) -> np.ndarray:
         """Texts, or pairs of texts, in one batch. Raises ValueError for a session without a tokenizer."""
@@ -175,6 +174,11 @@ class Session:
                 if look is not None:
                     look(step, ready)
 
+    def head(self, ready: Ready, mask: np.ndarray, tap: Tap = NO_TAP) -> np.ndarray:
+        """The output of the model's head, in NumPy, after a run."""
+        hidden = ready.arrays["hidden"].reshape(*mask.shape, -1)
+        return np.asarray(self.weights.head(hidden, mask, REFERENCE, tap))
+
 
 def lay_out(counts: np.ndarray) -> tuple[np.ndarray, int]:
     """Texts of so many tokens -> s64 (texts,), where each begins, and the end of the last."""
@@ -205,7 +209,7 @@ def bind(plan: Plan, arena: np.ndarray) -> Ready:
         tensors |= step.writes | step.scratch
     for name, tensor in tensors.items():
         start = plan.arena.offsets[root[name]]
-        arrays[name] = arena[start : start + tensor.size * np.dtype(tensor.dtype).itemsize].view(tensor.dtype)
+        arrays[name] = arena[start : start + tensor.nbytes].view(tensor.dtype)
     parallel = plan.shape.threads > 1
     calls = []
     for step in plan.steps:

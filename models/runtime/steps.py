@@ -31,6 +31,11 @@ class Tensor(NamedTuple):
     size: int
     over: str = ""
 
+    @property
+    def nbytes(self) -> int:
+        """That it takes."""
+        return self.size * np.dtype(self.dtype).itemsize
+
 
 Arrays = dict[str, np.ndarray]
 
@@ -60,6 +65,11 @@ class Plan(NamedTuple):
     arena: Arena
 
 
+def kind(name: str) -> str:
+    """A step's or a tensor's name without its layer: "layer.0.qkv" and "layer.1.qkv" are "qkv"."""
+    return name.split(".", 2)[2] if name.startswith("layer.") else name
+
+
 def roots(inputs: dict[str, Tensor], steps: Sequence[Step]) -> dict[str, str]:
     """Tensor -> the one whose memory it has."""
     found = {name: name for name in inputs}
@@ -74,7 +84,7 @@ def lives(inputs: dict[str, Tensor], steps: Sequence[Step]) -> dict[str, Life]:
     again on what it was given."""
 
     def life(tensor: Tensor, first: int, last: int) -> Life:
-        return Life(tensor.size * np.dtype(tensor.dtype).itemsize, first, last)
+        return Life(tensor.nbytes, first, last)
 
     found = {name: life(tensor, 0, len(steps) - 1) for name, tensor in inputs.items()}
     root = roots(inputs, steps)
