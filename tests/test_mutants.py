@@ -9,6 +9,7 @@ from mutants_explain import EXPLAIN
 from mutants_f32 import F32_KERNELS
 from mutants_kernels import KERNELS
 from mutants_saturating import SATURATING_AND_BITMASK
+from mutants_saturation import SATURATION
 from mutants_structured import STRUCTURED
 
 SUITES = [
@@ -21,6 +22,7 @@ SUITES = [
     *STRUCTURED,
     *INTEGER_ATTENTION,
     *ENCODER,
+    *SATURATION,
 ]
 
 MUTANTS = [
