@@ -15,10 +15,12 @@ from rich.markup import escape
 from refimpl import __version__
 from refimpl.models.bench import commands as bench_commands
 from refimpl.models.explain import commands as explain_commands
+from refimpl.models.loading import load
+from refimpl.models.saturation import commands as saturation_commands
 from refimpl.models.terminal import console, print_json, read_texts, say, sentence, show_warnings
 
 if TYPE_CHECKING:
-    from refimpl.models.compress import Dense, Packed
+    from refimpl.models.compress import Dense
 
 app = typer.Typer(
     help="A readable, bit-exact reference for compressed BERT on CPUs.",
@@ -53,26 +55,10 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-def _locate(path: Path | None) -> Path:
-    from refimpl.models.embedded import embedded_model
-
-    found = path or embedded_model()
-    if not found.exists():
-        raise FileNotFoundError(f"{found} does not exist; need a Hugging Face directory or a packed file")
-    return found
-
-
-def _load(path: Path | None) -> "Dense | Packed":
-    from refimpl.models import compress, packed_file
-
-    found = _locate(path)
-    return packed_file.load(found) if found.is_file() else compress.load(found)
-
-
 def _load_dense(path: Path | None) -> "Dense":
     from refimpl.models.compress import Dense
 
-    loaded = _load(path)
+    loaded = load(path)
     if not isinstance(loaded, Dense):
         raise ValueError(f"{path} is packed already; need a Hugging Face directory")
     return loaded
@@ -117,7 +103,7 @@ def run(
 
     if not text:
         raise ValueError("no text was given; need --text at least once")
-    loaded = _load(model)
+    loaded = load(model)
     ops, execution = runner(loaded)
     parts = (loaded.model, loaded.tokenizer, ops)
     head = loaded.model.config.head
@@ -148,7 +134,7 @@ def info(model: ModelPath = None, as_json: AsJson = False) -> None:
     """Show a model's shape, sparsity and bytes, and what this CPU can do."""
     from refimpl.models import information
 
-    facts = information.gather(_load(model), str(model or "all-MiniLM-L6-v2"))
+    facts = information.gather(load(model), str(model or "all-MiniLM-L6-v2"))
     if as_json:
         print_json(facts)
     else:
@@ -158,6 +144,7 @@ def info(model: ModelPath = None, as_json: AsJson = False) -> None:
 app.command()(explain_commands.explain)
 app.command()(explain_commands.asm)
 app.command()(bench_commands.bench)
+app.command()(saturation_commands.saturation)
 
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]
@@ -203,7 +190,7 @@ def export(output: Output, model: ModelPath = None, force: Force = False) -> Non
     from refimpl.models.export import export_onnx
 
     _check_output(output, force)
-    loaded = _load(model)
+    loaded = load(model)
     packed = isinstance(loaded, stages.Packed)
     export_onnx(stages.unpack(loaded).model if packed else loaded.model, output)  # type: ignore[arg-type]
     console().print(f"{escape(str(output))}: {_megabytes(output)}, {'INT8 QDQ' if packed else 'f32'}")

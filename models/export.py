@@ -97,12 +97,13 @@ class GraphOps:
 
     def linear(self, x: str, p: Any, tap: Tap = NO_TAP) -> str:
         if isinstance(p, QuantizedLinear):
-            activation = (p.input_scale, np.uint8(ZERO_POINT))
-            x = self.dequantize(tap("codes", self.quantize(x, *activation)), *activation)
-            stored = (self.constant(p.codes.T, np.int8), self.constant(p.weight_scale))
-            weight = self.node("DequantizeLinear", *stored, axis=1)
-        else:
-            weight = self.constant(p.weight.T)
+            return self.coded_linear(tap("codes", self.quantize(x, p.input_scale, np.uint8(ZERO_POINT))), p)
+        return self.node("Add", self.node("MatMul", x, self.constant(p.weight.T)), self.constant(p.bias))
+
+    def coded_linear(self, codes: str, p: QuantizedLinear) -> str:
+        x = self.dequantize(codes, p.input_scale, np.uint8(ZERO_POINT))
+        stored = (self.constant(p.codes.T, np.int8), self.constant(p.weight_scale))
+        weight = self.node("DequantizeLinear", *stored, axis=1)
         return self.node("Add", self.node("MatMul", x, weight), self.constant(p.bias))
 
     def layernorm(self, x: str, p: Norm) -> str:

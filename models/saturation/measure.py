@@ -6,7 +6,7 @@ import numpy as np
 
 from refimpl.integer.gemm import gemm_u8s8s32
 from refimpl.integer.pairs import add_excess, count_saturated
-from refimpl.models.bert import Batch, linears
+from refimpl.models.bert import Batch
 from refimpl.models.saturation.layouts import Layout, gathers
 from refimpl.models.saturation.remedies import Remedy, Treated, as_it_is, offered
 from refimpl.models.saturation.report import LayerRow, RemedyRow
@@ -47,16 +47,14 @@ def wrong_outputs(treated: Treated, codes: np.ndarray) -> int:
     return int((saturating != exact).sum())
 
 
-def remedy_rows(subject: Subject, layout: Layout, batches: Sequence[Batch], say: Say) -> list[RemedyRow]:
-    """Every remedy that the layout has. ``say`` is told each name."""
-    config = subject.quantized.model.config
+def remedy_rows(subject: Subject, layout: Layout, batches: Sequence[Batch], say: Say) -> tuple[list[RemedyRow], float]:
+    """Every remedy that the layout has, and the largest value of the exact output. ``say`` is told each name."""
     truth = outputs(prepared(subject.quantized.model, as_it_is(subject, layout)), batches, EXACT)
     rows = []
     for remedy in offered(layout).values():
         say(remedy.name)
         rows.append(_remedy_row(subject, layout, remedy, batches, truth))
-    assert all(row.labels == labels(truth, config).size for row in rows)
-    return rows
+    return rows, max(float(np.abs(result).max()) for result in truth)
 
 
 def _remedy_row(
@@ -84,8 +82,3 @@ def _remedy_row(
         bytes=sum(layout.size(t.stored) for t in layers),
         gathers=sum(isinstance(t.stored, Slots) and gathers(t.stored) and not t.folded for t in layers),
     )
-
-
-def count_layers(subject: Subject) -> int:
-    """How many linear layers there are."""
-    return len(linears(subject.quantized.model))

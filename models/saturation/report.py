@@ -6,9 +6,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class LayerRow:
-    """A linear layer as it is. pairs: of weights; unsafe_full: could saturate if a code may be anything; unsafe: could,
-    with the proved range of this layer's codes; most: the largest code, of the median input channel; sums: pair sums
-    computed on the texts; clipped: those that saturated; outputs, wrong: accumulators, and those that came out wrong."""
+    """A linear layer as it is.
+
+    pairs: of weights; most: the largest code on any input, of the median input channel; unsafe_full: pairs that could
+    saturate if any code may be 255; unsafe: with what is proved of this layer's codes; sums: pair sums computed on the
+    texts; clipped: those that saturated; outputs, wrong: accumulators, and those that saturation changed.
+    """
 
     layer: str
     pairs: int
@@ -42,9 +45,22 @@ class RemedyRow:
     gathers: int
 
 
+@dataclass(frozen=True)
+class TrialRow:
+    """The repaired file, really run without VNNI. wrong_before, wrong: of the same layers' outputs, those that are not
+    exact, of the model as it is and repaired; integer_layers: linear layers that ran in integers."""
+
+    engine: str
+    integer_layers: int
+    outputs: int
+    wrong_before: int
+    wrong: int
+
+
 @dataclass
 class Report:
-    """Everything that the command shows, for one layout."""
+    """Everything that the command shows, for one layout. dense: the layers' rows in the dense layout, where the layout
+    is another; fix, file, trials: where a repaired model was written."""
 
     model: str
     layout: str
@@ -53,7 +69,11 @@ class Report:
     tokens: int
     largest_output: float = 0.0
     layers: list[LayerRow] = field(default_factory=list)
+    dense: list[LayerRow] = field(default_factory=list)
     remedies: list[RemedyRow] = field(default_factory=list)
+    fix: str = ""
+    file: str = ""
+    trials: list[TrialRow] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for ``json.dumps``."""
