@@ -248,6 +248,7 @@ def minilm():
         pytest.skip(str(error))
 
 
+@pytest.mark.slow
 def test_dense_minilm(minilm):
     """Full range weights and u8 activations; every accumulator of an extreme input keeps its bits."""
     from refimpl.models.bert import linears

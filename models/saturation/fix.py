@@ -17,7 +17,7 @@ from refimpl.models import packed_file
 from refimpl.models.bert import Model, map_linears
 from refimpl.models.compress import Packed, PackedLinear
 from refimpl.models.export import GraphOps, export_onnx
-from refimpl.models.saturation.layouts import BLOCKS, DENSE, Layout, gathers
+from refimpl.models.saturation.layouts import BLOCKS, DENSE, Layout, in_place
 from refimpl.models.saturation.remedies import Treated, Treatment
 from refimpl.models.saturation.subject import Subject
 from refimpl.nn import NO_TAP, Tap
@@ -35,7 +35,7 @@ class SlotGraph(GraphOps):
         if not isinstance(p, Treated):
             return super().linear(x, p, tap)
         codes = tap("codes", self.quantize(x, p.linear.input_scale, np.uint8(ZERO_POINT)))
-        if gathers(p.stored):
+        if not in_place(p.stored):
             codes = self.node("Gather", codes, self.constant(p.stored.columns, np.int64), axis=-1)
         return self.coded_linear(codes, p.linear._replace(codes=p.stored.codes))
 

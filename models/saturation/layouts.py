@@ -20,7 +20,7 @@ Change = Callable[[Slots], Slots]
 
 class Layout(NamedTuple):
     """store: s8 (M, K) -> stored; change: (stored, change of slots) -> stored; weight: (stored, K) -> s8 (M, K);
-    pairs: (stored, most) -> those that could saturate; macs: products a token; size: bytes."""
+    pairs: (stored, most) -> those that could saturate; macs: products a token; size: bytes of the weight."""
 
     name: str
     store: Callable[[np.ndarray], Any]
@@ -31,13 +31,9 @@ class Layout(NamedTuple):
     size: Callable[[Any], int]
 
 
-def gathers(slots: Slots) -> bool:
-    """Whether the slots are anything but every column once, in its place."""
-    return not np.array_equal(slots.columns, np.arange(slots.columns.size))
-
-
-def _dense_size(slots: Slots) -> int:
-    return slots.codes.nbytes + gathers(slots) * slots.columns.nbytes
+def in_place(slots: Slots) -> bool:
+    """Whether the slots are every column once, in its place."""
+    return np.array_equal(slots.columns, np.arange(slots.columns.size))
 
 
 def _change_blocks(packed: Bsr4x1, change: Change) -> Bsr4x1:
@@ -51,7 +47,7 @@ DENSE = Layout(
     weight_of,
     slot_pairs,
     lambda slots: slots.codes.size,
-    _dense_size,
+    lambda slots: slots.codes.nbytes,
 )
 BLOCKS = Layout(
     "4x1",

@@ -4,24 +4,22 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from refimpl.integer.gemm import gemm_u8s8s32
 from refimpl.integer.pairs import add_excess, count_saturated
 from refimpl.models.bert import Batch
-from refimpl.models.saturation.layouts import Layout, gathers
-from refimpl.models.saturation.remedies import Remedy, Treated, as_it_is, offered
+from refimpl.models.saturation.layouts import Layout
+from refimpl.models.saturation.remedies import Remedy, Treated, Treatment, as_it_is, offered, treatment
 from refimpl.models.saturation.report import LayerRow, RemedyRow
-from refimpl.models.saturation.run import EXACT, SATURATING, labels, outputs, prepared, recorded
+from refimpl.models.saturation.run import SATURATING, Recorded, labels, outputs, prepared, recorded
 from refimpl.models.saturation.subject import Subject
-from refimpl.saturation.slots import Slots
 
 Say = Callable[[str], None]
 
 
 def layer_rows(subject: Subject, layout: Layout, batches: Sequence[Batch]) -> list[LayerRow]:
     """Every linear layer as it is, on the codes of the exact run."""
-    treatment = as_it_is(subject, layout)
-    _, codes = recorded(prepared(subject.quantized.model, treatment), batches)
-    return [_layer_row(name, treated, codes[name]) for name, treated in treatment.items()]
+    plain = as_it_is(subject, layout)
+    _, codes = recorded(prepared(subject.quantized.model, plain), batches)
+    return [_layer_row(name, treated, codes[name]) for name, treated in plain.items()]
 
 
 def _layer_row(name: str, treated: Treated, codes: np.ndarray) -> LayerRow:
@@ -41,44 +39,50 @@ def _layer_row(name: str, treated: Treated, codes: np.ndarray) -> LayerRow:
 
 def wrong_outputs(treated: Treated, codes: np.ndarray) -> int:
     """How many accumulators of these codes saturation changes. codes: u8 (N, K)."""
-    exact = gemm_u8s8s32(codes, treated.linear.codes)
-    saturating = exact.copy()
-    add_excess(saturating, codes, treated.pairs)
-    return int((saturating != exact).sum())
+    added = np.zeros((len(codes), len(treated.linear.codes)), np.int32)
+    add_excess(added, codes, treated.pairs)
+    return int(np.count_nonzero(added))
 
 
-def remedy_rows(subject: Subject, layout: Layout, batches: Sequence[Batch], say: Say) -> tuple[list[RemedyRow], float]:
-    """Every remedy that the layout has, and the largest value of the exact output. ``say`` is told each name."""
-    truth = outputs(prepared(subject.quantized.model, as_it_is(subject, layout)), batches, EXACT)
+def remedy_rows(
+    subject: Subject, layout: Layout, batches: Sequence[Batch], done: dict[str, Treatment], say: Say
+) -> tuple[list[RemedyRow], float]:
+    """Every remedy that the layout has, and the largest value of the exact output. ``say`` is told each name.
+
+    done: the treatments are kept there.
+    """
+    truth = recorded(prepared(subject.quantized.model, as_it_is(subject, layout)), batches)
     rows = []
     for remedy in offered(layout).values():
         say(remedy.name)
-        rows.append(_remedy_row(subject, layout, remedy, batches, truth))
-    return rows, max(float(np.abs(result).max()) for result in truth)
+        treated = treatment(subject, layout, remedy.name, done)
+        rows.append(_remedy_row(subject, remedy, treated, batches, truth))
+    return rows, max(float(np.abs(result).max()) for result in truth[0])
 
 
 def _remedy_row(
-    subject: Subject, layout: Layout, remedy: Remedy, batches: Sequence[Batch], truth: list[np.ndarray]
+    subject: Subject, remedy: Remedy, treated: Treatment, batches: Sequence[Batch], truth: Recorded
 ) -> RemedyRow:
-    treatment = remedy.treat(subject, layout)
-    model, config = prepared(subject.quantized.model, treatment), subject.quantized.model.config
-    _, codes = recorded(model, batches)
-    results = outputs(model, batches, SATURATING)
-    errors = np.concatenate([np.abs(ours - theirs).ravel() for ours, theirs in zip(results, truth, strict=True)])
-    before, after = labels(truth, config), labels(results, config)
-    layers = treatment.values()
+    model, config = prepared(subject.quantized.model, treated), subject.quantized.model.config
+    results, codes = truth if remedy.exact else recorded(model, batches)
+    wrong = sum(wrong_outputs(t, codes[name]) for name, t in treated.items())
+    if wrong:  # where the exact codes of no layer saturate, a saturating run is the exact run
+        results = outputs(model, batches, SATURATING)
+    errors = np.concatenate([np.abs(ours - theirs).ravel() for ours, theirs in zip(results, truth[0], strict=True)])
+    before, after = labels(truth[0], config), labels(results, config)
+    layers = treated.values()
     return RemedyRow(
         name=remedy.name,
         what=remedy.what,
         exact=remedy.exact,
         unsafe=sum(t.unsafe for t in layers),
-        wrong=sum(wrong_outputs(t, codes[name]) for name, t in treatment.items()),
-        outputs=sum(len(codes[name]) * len(t.linear.codes) for name, t in treatment.items()),
+        wrong=wrong,
+        outputs=sum(len(codes[name]) * len(t.linear.codes) for name, t in treated.items()),
         largest=float(errors.max()),
         mean=float(errors.mean()),
         changed=int((before != after).sum()),
         labels=before.size,
-        macs=sum(layout.macs(t.stored) for t in layers),
-        bytes=sum(layout.size(t.stored) for t in layers),
-        gathers=sum(isinstance(t.stored, Slots) and gathers(t.stored) and not t.folded for t in layers),
+        macs=sum(t.layout.macs(t.stored) for t in layers),
+        bytes=sum(t.size for t in layers),
+        gathers=sum(t.gathers for t in layers),
     )

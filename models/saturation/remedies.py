@@ -11,7 +11,7 @@ import numpy as np
 
 from refimpl.integer.pairs import FULL, Pairs
 from refimpl.models.bert import linears
-from refimpl.models.saturation.layouts import BLOCKS, Layout
+from refimpl.models.saturation.layouts import BLOCKS, Layout, in_place
 from refimpl.models.saturation.subject import Most, Subject
 from refimpl.quant import QuantizedLinear
 from refimpl.saturation import reduced_range, repairs
@@ -40,6 +40,16 @@ class Treated(NamedTuple):
         """How many pairs could saturate on some input, as far as is proved: if 0, none ever does."""
         return int(self.layout.pairs(self.stored, self.most).row.size)
 
+    @property
+    def gathers(self) -> bool:
+        """Whether the codes are permuted at run time: dense slots in another order that nothing else takes care of."""
+        return isinstance(self.stored, Slots) and not in_place(self.stored) and not self.folded
+
+    @property
+    def size(self) -> int:
+        """Bytes, with the columns where they are needed."""
+        return self.layout.size(self.stored) + (self.stored.columns.nbytes if self.gathers else 0)
+
 
 Treatment = dict[str, Treated]
 
@@ -51,16 +61,6 @@ def as_it_is(subject: Subject, layout: Layout) -> Treatment:
         given = subject.stored.get(name) if layout is BLOCKS else None
         treated[name] = Treated(p, layout.store(p.codes) if given is None else given, layout, subject.most[name])
     return treated
-
-
-def _repair(change: Callable[[Slots, Most], Slots]) -> Callable[[Subject, Layout], Treatment]:
-    def remedy(subject: Subject, layout: Layout) -> Treatment:
-        return {
-            name: t._replace(stored=layout.change(t.stored, lambda slots, t=t: change(slots, t.most)))
-            for name, t in as_it_is(subject, layout).items()
-        }
-
-    return remedy
 
 
 def re_paired_for_nothing(subject: Subject, layout: Layout) -> Treatment:
@@ -99,36 +99,58 @@ def seven_bit_activations(subject: Subject, layout: Layout) -> Treatment:
     return treated
 
 
-def _both(second: Callable[[Slots, Most], Slots]) -> Callable[[Slots, Most], Slots]:
-    return lambda slots, most: second(repairs.re_paired(slots, most), most)
-
-
 class Remedy(NamedTuple):
-    """exact: whether no accumulator of the exact product changes; layouts: where it can be done."""
+    """A line of the menu. treat: what is done, or change: what is done to the slots that ``after`` leaves; exact:
+    whether no accumulator of the exact product changes; layouts: where it can be done."""
 
     name: str
-    treat: Callable[[Subject, Layout], Treatment]
+    what: str
     exact: bool
+    treat: Callable[[Subject, Layout], Treatment] | None = None
+    change: Callable[[Slots, Most], Slots] | None = None
+    after: str = "none"
     layouts: tuple[str, ...] = ("dense", "4x1")
-    what: str = ""
 
 
+ONLY_CONVOLUTIONS = "NNCF first_layer_only; POT first_layer and all: only convolutions"
 MENU = (
-    Remedy("none", as_it_is, True, what="as it is"),
-    Remedy("first-layer", as_it_is, True, what="NNCF first_layer_only; POT first_layer, all: only convolutions"),
-    Remedy("nncf-ptq", _requantized(reduced_range.nncf_ptq_enable), False, what="NNCF quantize(), OverflowFix.ENABLE"),
-    Remedy("nncf-legacy", _requantized(reduced_range.nncf_legacy_enable), False, what="NNCF training, overflow_fix"),
-    Remedy("reduce-range", _requantized(reduced_range.ort_reduce_range), False, what="ONNX Runtime reduce_range"),
-    Remedy("u7", seven_bit_activations, False, what="7-bit activations"),
-    Remedy("free-re-pairing", re_paired_for_nothing, True, ("dense",), "columns permuted with the rows before"),
-    Remedy("re-pairing", _repair(repairs.re_paired), True, what="columns permuted, codes gathered"),
-    Remedy("zero-pairing", _repair(repairs.zero_paired), True, what="unsafe pairs beside zeros"),
-    Remedy("split", _repair(repairs.split), True, what="weights beyond 64 in two parts"),
-    Remedy("re-pairing+zero", _repair(_both(repairs.zero_paired)), True, what="re-pairing, the rest beside zeros"),
-    Remedy("re-pairing+split", _repair(_both(repairs.split)), True, what="re-pairing, the rest split"),
+    Remedy("none", "as it is", True, as_it_is),
+    Remedy("first-layer", ONLY_CONVOLUTIONS, True, as_it_is),
+    Remedy("nncf-ptq", "NNCF quantize(), OverflowFix.ENABLE", False, _requantized(reduced_range.nncf_ptq_enable)),
+    Remedy("nncf-legacy", "NNCF training, overflow_fix", False, _requantized(reduced_range.nncf_legacy_enable)),
+    Remedy("reduce-range", "ONNX Runtime reduce_range", False, _requantized(reduced_range.ort_reduce_range)),
+    Remedy("u7", "7-bit activations", False, seven_bit_activations),
+    Remedy("re-pairing", "columns in another order", True, change=repairs.re_paired),
+    Remedy(
+        "re-pairing-free",
+        "the same, where the layer before can take it",
+        True,
+        re_paired_for_nothing,
+        layouts=("dense",),
+    ),
+    Remedy("zero-pairing", "unsafe pairs beside zeros", True, change=repairs.zero_paired),
+    Remedy("split", "weights beyond 64 in two parts", True, change=repairs.split),
+    Remedy("re-pairing+zero", "the rest beside zeros", True, change=repairs.zero_paired, after="re-pairing"),
+    Remedy("re-pairing+split", "the rest split", True, change=repairs.split, after="re-pairing"),
 )
 
 
 def offered(layout: Layout) -> dict[str, Remedy]:
     """The remedies of a layout, by name."""
     return {remedy.name: remedy for remedy in MENU if layout.name in remedy.layouts}
+
+
+def treatment(subject: Subject, layout: Layout, name: str, done: dict[str, Treatment]) -> Treatment:
+    """Every linear layer under a remedy. done: those of this subject and layout so far; what is new is added."""
+    if name not in done:
+        remedy = offered(layout)[name]
+        if remedy.treat is not None:
+            done[name] = remedy.treat(subject, layout)
+        else:
+            change = remedy.change
+            assert change is not None
+            done[name] = {
+                layer: t._replace(stored=layout.change(t.stored, lambda slots, t=t: change(slots, t.most)))
+                for layer, t in treatment(subject, layout, remedy.after, done).items()
+            }
+    return done[name]

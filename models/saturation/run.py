@@ -14,11 +14,14 @@ from refimpl.integer.pairs import Pairs, add_excess
 from refimpl.models.bert import Batch, Model, forward, map_linears
 from refimpl.models.config import Config
 from refimpl.models.saturation.remedies import Treated, Treatment
+from refimpl.models.tokenizer import Tokenizer
 from refimpl.nn import NO_TAP, Ops, Recorder, Tap
 from refimpl.quant import QUANTIZED, integer_linear
 from refimpl.saturation.u7 import u7_linear
 
 CODES = ".codes"
+TOGETHER = 16
+"""Texts in a batch."""
 
 
 class Ready(NamedTuple):
@@ -53,21 +56,37 @@ def _ops(saturating: bool) -> Ops:
 EXACT, SATURATING = _ops(False), _ops(True)
 
 
+def batched(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Batch]:
+    """A few texts at a time, padded to the longest of them."""
+    return [tokenizer.encode(texts[start : start + TOGETHER]) for start in range(0, len(texts), TOGETHER)]
+
+
 def outputs(model: Model, batches: Sequence[Batch], ops: Ops) -> list[np.ndarray]:
-    """The model's output for each batch of one text. model: ``prepared``."""
-    return [forward(model, batch, ops)[0] for batch in batches]
+    """The model's output for each text, without its padding. model: ``prepared``."""
+    return [row for batch in batches for row in _rows(forward(model, batch, ops), batch)]
 
 
-def recorded(model: Model, batches: Sequence[Batch]) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-    """The exact outputs, and by name of a layer the codes that it was given, u8 (N, K) over all texts."""
-    results, codes = [], {}
+Recorded = tuple[list[np.ndarray], dict[str, np.ndarray]]
+
+
+def recorded(model: Model, batches: Sequence[Batch]) -> Recorded:
+    """The exact outputs, and by name of a layer the codes that it was given for every token, u8 (N, K)."""
+    results: list[np.ndarray] = []
+    codes: dict[str, list[np.ndarray]] = {}
     for batch in batches:
         recorder = Recorder()
-        results.append(forward(model, batch, EXACT, recorder)[0])
+        results += _rows(forward(model, batch, EXACT, recorder), batch)
         for tap, value in recorder.values.items():
             if tap.endswith(CODES):
-                codes.setdefault(tap.removesuffix(CODES), []).append(value.reshape(-1, value.shape[-1]))
+                codes.setdefault(tap.removesuffix(CODES), []).append(value[batch.mask != 0])
     return results, {name: np.concatenate(parts) for name, parts in codes.items()}
+
+
+def _rows(output: np.ndarray, batch: Batch) -> list[np.ndarray]:
+    """(B, ...) or, where there is a result for each token, (B, T, ...) -> one array a text."""
+    if output.ndim < 3:
+        return list(output)
+    return [row[:length] for row, length in zip(output, batch.mask.sum(1).tolist(), strict=True)]
 
 
 def labels(results: Sequence[np.ndarray], config: Config) -> np.ndarray:

@@ -7,7 +7,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from refimpl.models.saturation.report import LayerRow, Report
+from refimpl.models.saturation.report import LayerRow, RemedyRow, Report
+
+NOTHING = ("none", "first-layer")
+"""Remedies that change nothing."""
 
 
 def show(report: Report, console: Console) -> None:
@@ -29,9 +32,9 @@ def _print(console: Console, table: Table, below: str) -> None:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left")
+        table.add_column(column, justify="right" if i else "left", no_wrap=True)
     return table
 
 
@@ -40,10 +43,10 @@ def _layers(rows: Sequence[LayerRow]) -> Table:
         "1  Without VNNI, pairs of products are added in 16 bits: what could saturate, and what did",
         "\nlayer",
         "\npairs",
-        "could saturate\nwith any codes",
-        "\nlargest code",
-        "could with\nsuch codes",
-        "pair sums\nclipped",
+        "unsafe:\nany codes",
+        "largest\ncode",
+        "unsafe:\nsuch codes",
+        "sums\nclipped",
         "outputs\nwrong",
         "\nof",
     )
@@ -68,7 +71,7 @@ def _layers(rows: Sequence[LayerRow]) -> Table:
 
 def _proof(report: Report) -> str:
     said = (
-        "could saturate: some codes up to the largest clip the pair; where none is left, no input ever saturates. "
+        "unsafe: some codes, of any value or up to the largest, clip the pair; where no pair is, no input ever does. "
         "largest code: of the median input channel, proved for any input: a layer norm of D numbers is at most "
         "sqrt(D) |weight| + bias, and where none precedes it is 255. wrong: on the codes of the exact run."
     )
@@ -99,7 +102,7 @@ def _remedies(report: Report) -> Table:
     for row in report.remedies:
         table.add_row(
             row.name,
-            "exact" if row.exact else "[yellow]lossy[/]",
+            _kind(row),
             _count(row.unsafe),
             _count(row.wrong),
             f"{row.largest:.2g}",
@@ -110,6 +113,12 @@ def _remedies(report: Report) -> Table:
             str(row.gathers) if row.gathers else "",
         )
     return table
+
+
+def _kind(row: RemedyRow) -> str:
+    if not row.exact:
+        return "[yellow]lossy[/]"
+    return "" if row.name in NOTHING else "repair"
 
 
 def _count(n: int) -> str:
@@ -123,9 +132,9 @@ def _more(n: int, plain: int) -> str:
 def _legend(report: Report) -> str:
     names = "; ".join(f"{row.name}: {row.what}" for row in report.remedies)
     return (
-        f"exact: no accumulator of the exact product changes; lossy: weights or activations are quantized again. Errors "
-        f"of the model's output, whose largest value is {report.largest_output:.3g}. products, bytes: of the linear "
-        f"layers. gathers: permutations of codes at run time.\n{names}."
+        "repair: no accumulator of the exact product changes; lossy: weights or activations are quantized again. Errors "
+        f"are of the model's output, whose largest value is {report.largest_output:.3g}. products, bytes: of the "
+        f"linear layers. gathers: permutations of codes at run time.\n{names}."
     )
 
 

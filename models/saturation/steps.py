@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from refimpl import check
-from refimpl.models import compress
 from refimpl.models.compress import Dense, Packed
 from refimpl.models.files import check_folder
 from refimpl.models.saturation.fix import layout_of, write
 from refimpl.models.saturation.layouts import BLOCKS, DENSE, LAYOUTS, Layout
 from refimpl.models.saturation.measure import layer_rows, remedy_rows
-from refimpl.models.saturation.remedies import Remedy, offered
+from refimpl.models.saturation.remedies import Treatment, offered, treatment
 from refimpl.models.saturation.report import Report
-from refimpl.models.saturation.subject import Subject, from_dense, from_packed
+from refimpl.models.saturation.run import batched
+from refimpl.models.saturation.subject import from_dense, from_packed
 from refimpl.models.saturation.trial import trials
 
 OWN_TEXTS = 12
@@ -52,15 +52,14 @@ class Request(NamedTuple):
         if layout not in LAYOUTS:
             raise ValueError(f"--layout is {layout}; need {' or '.join(LAYOUTS)}")
         if self.fix is not None:
-            _remedy(self.fix, LAYOUTS[layout])
+            _check_fix(self.fix, LAYOUTS[layout])
         return self._replace(layout=layout)
 
 
-def _remedy(name: str, layout: Layout) -> Remedy:
-    menu = {key: remedy for key, remedy in offered(layout).items() if key != "u7"}  # no file can hold it
-    if name not in menu:
-        raise ValueError(f"--fix is {name}; need one of {', '.join(menu)} for a file in the {layout.name} layout")
-    return menu[name]
+def _check_fix(name: str, layout: Layout) -> None:
+    names = [key for key in offered(layout) if key != "u7"]  # no file can hold that one
+    if name not in names:
+        raise ValueError(f"--fix is {name}; need one of {', '.join(names)} for a file in the {layout.name} layout")
 
 
 def count_steps(request: Request) -> int:
@@ -75,24 +74,18 @@ def examine(loaded: Dense | Packed, request: Request, say: Say = lambda step: No
     packed = isinstance(loaded, Packed)
     subject = from_packed(loaded) if packed else from_dense(loaded, request.texts, request.sparsity or 0.0)
     texts = request.texts if request.all_texts else request.texts[:OWN_TEXTS]
-    batches = compress.encode_each(loaded.tokenizer, texts)
-    tokens = sum(batch.ids.size for batch in batches)
+    batches = batched(loaded.tokenizer, texts)
+    tokens = sum(int(batch.mask.sum()) for batch in batches)
     report = Report(request.name, layout.name, request.sparsity, len(texts), tokens)
     say("layers")
     report.layers = layer_rows(subject, layout, batches)
     report.dense = [] if layout is DENSE else layer_rows(subject, DENSE, batches)
-    report.remedies, report.largest_output = remedy_rows(subject, layout, batches, say)
+    done: dict[str, Treatment] = {}
+    report.remedies, report.largest_output = remedy_rows(subject, layout, batches, done, say)
     if request.fix is not None and request.output is not None:
         say("write and run")
-        _fix(report, subject, request, batches)
+        treated = treatment(subject, layout, request.fix, done)
+        write(subject, treated, request.output)
+        report.fix, report.file = request.fix, str(request.output)
+        report.trials = trials(subject, treated, request.output, batches)
     return report
-
-
-def _fix(report: Report, subject: Subject, request: Request, batches: Sequence[compress.Batch]) -> None:
-    layout, path = LAYOUTS[report.layout], request.output
-    assert request.fix is not None
-    assert path is not None
-    treatment = _remedy(request.fix, layout).treat(subject, layout)
-    write(subject, treatment, path)
-    report.fix, report.file = request.fix, str(path)
-    report.trials = trials(subject, treatment, layout, path, batches)

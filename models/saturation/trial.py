@@ -15,8 +15,8 @@ from refimpl.kernels.bsgemm_4x1_u8s8s32_pair_saturating import BSGEMM_4X1_PAIR_S
 from refimpl.models.bert import Batch, Model, linears
 from refimpl.models.engines import NAMES, installed
 from refimpl.models.judge import judge
-from refimpl.models.saturation.fix import folded, unslotted, write
-from refimpl.models.saturation.layouts import DENSE, Layout
+from refimpl.models.saturation.fix import folded, layout_of, unslotted, write
+from refimpl.models.saturation.layouts import BLOCKS, DENSE
 from refimpl.models.saturation.old_cpu import ISAS, tapped, without_vnni
 from refimpl.models.saturation.remedies import Treatment, as_it_is
 from refimpl.models.saturation.report import TrialRow
@@ -24,22 +24,21 @@ from refimpl.models.saturation.run import CODES, prepared, recorded
 from refimpl.models.saturation.subject import Subject
 
 JUDGED = 4
-"""How many texts OpenVINO runs."""
+"""How many texts OpenVINO runs, at most."""
 
 
-def trials(
-    subject: Subject, treatment: Treatment, layout: Layout, path: Path, batches: Sequence[Batch]
-) -> list[TrialRow]:
+def trials(subject: Subject, treatment: Treatment, path: Path, batches: Sequence[Batch]) -> list[TrialRow]:
     """A row for each machine that can be had here: none for ONNX without OpenVINO."""
-    if layout is not DENSE:
+    if layout_of(path) is not DENSE:
         return [_kernel(subject, treatment, batches)]
     if "openvino" not in installed():
         return []
+    few = [Batch(*(part[:JUDGED] for part in batch)) for batch in batches[:1]]
     with tempfile.TemporaryDirectory() as folder:
         before, plain = Path(folder, "before.onnx"), as_it_is(subject, DENSE)
         write(subject, plain, before)
         return [
-            _openvino(subject.quantized.model, isa, batches[:JUDGED], (before, plain), (path, treatment))
+            _openvino(subject.quantized.model, isa, few, (before, plain), (path, treatment))
             for isa, feature in ISAS.items()
             if feature in cpu.features()
         ]
@@ -49,7 +48,7 @@ def _openvino(
     model: Model, isa: str, batches: Sequence[Batch], before: tuple[Path, Treatment], after: tuple[Path, Treatment]
 ) -> TrialRow:
     names = list(linears(model))
-    taps = [*_inputs(model), *names, *(name + CODES for name in names)]
+    taps = [*names, *(name + CODES for name in names)]
     wrong, layers, outputs = [], 0, 0
     for path, treatment in (before, after):
         plain = unslotted(folded(model, treatment))
@@ -60,15 +59,9 @@ def _openvino(
     return TrialRow(f"{NAMES['openvino']} kept to {isa}", layers, outputs, *wrong)
 
 
-def _inputs(model: Model) -> list[str]:
-    """Taps that judge the layers' own inputs, so that codes are compared with those."""
-    own = ("context", "attention_norm", "gelu", "output_norm")
-    return ["embeddings", *(f"layer.{i}.{tap}" for i in range(len(model.layers)) for tap in own)]
-
-
 def _kernel(subject: Subject, treatment: Treatment, batches: Sequence[Batch]) -> TrialRow:
     wrong, outputs, target = [], 0, OLD.fastest()
-    for treated in (as_it_is(subject, treatment["layer.0.q"].layout), treatment):
+    for treated in (as_it_is(subject, BLOCKS), treatment):
         _, codes = recorded(prepared(subject.quantized.model, treated), batches)
         differ = 0
         for name, t in treated.items():

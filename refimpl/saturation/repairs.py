@@ -34,21 +34,28 @@ SAFE = 64
 def re_paired(slots: Slots, most: np.ndarray | int = FULL, rounds: int = 12) -> Slots:
     """Slots in the order of the cheapest matching found; zeros are added up to a multiple of four and take part.
 
+    Among pairs that are safe, those are preferred that are so for any codes, in case ``most`` is all that makes them.
     most: integer () or (K,), the largest code of each input channel.
     """
     slots = whole(slots)
-    pairs = match(pair_costs(slots.codes, most_at(slots, most)), rounds)
-    return _taken(slots, pairs.reshape(-1))
+    return _taken(slots, match(_costs(slots, most), rounds).reshape(-1))
 
 
 def re_paired_within(slots: Slots, size: int, most: np.ndarray | int = FULL, rounds: int = 12) -> Slots:
     """The same with no slot leaving its run of ``size``, an even number that divides them: the channels of a head."""
     if size % 2 or slots.columns.size % size:
         raise ValueError(f"size is {size}; need an even number that divides {slots.columns.size}")
-    costs = pair_costs(slots.codes, most_at(slots, most))
+    costs = _costs(slots, most)
     starts = range(0, slots.columns.size, size)
     runs = [start + match(costs[start : start + size, start : start + size], rounds) for start in starts]
     return _taken(slots, np.concatenate(runs).reshape(-1))
+
+
+def _costs(slots: Slots, most: np.ndarray | int) -> np.ndarray:
+    """Unsafe rows, and as a fraction of one those that are unsafe for any codes; in units of that fraction."""
+    any_codes = pair_costs(slots.codes)
+    at = most_at(slots, most)
+    return any_codes if np.all(np.equal(at, FULL)) else len(slots.codes) * pair_costs(slots.codes, at) + any_codes
 
 
 def zero_paired(slots: Slots, most: np.ndarray | int = FULL) -> Slots:
