@@ -18,7 +18,9 @@ LayoutName = Annotated[
     str | None,
     typer.Option("--layout", help="dense, as engines run any weight, or 4x1; if left out, as the model is stored."),
 ]
-Fix = Annotated[str | None, typer.Option("--fix", metavar="NAME", help="Write the model under that remedy to -o.")]
+Fix = Annotated[
+    str | None, typer.Option("--fix", metavar="NAME", help="Write the model under that remedy of the table to -o.")
+]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="For --fix: FILE.onnx is dense, any other a packed file.")
 ]

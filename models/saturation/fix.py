@@ -75,7 +75,8 @@ def folded(model: Model, treatment: Treatment) -> Model:
                 rows = _rows(before, t.stored.columns)
                 codes = t.stored.codes
                 plain = t._replace(linear=t.linear._replace(codes=codes), stored=DENSE.store(codes))
-                layer = layer._replace(**{consumer: plain, producer: rows})
+                changed: dict[str, Any] = {consumer: plain, producer: rows}
+                layer = layer._replace(**changed)
         layers[i] = layer
     return replace(treated, layers=tuple(layers))
 

@@ -5,6 +5,7 @@ into a smaller range. ``MENU`` has them in the order of the table.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,7 +108,7 @@ class Remedy(NamedTuple):
     what: str
     exact: bool
     treat: Callable[[Subject, Layout], Treatment] | None = None
-    change: Callable[[Slots, Most], Slots] | None = None
+    change: Callable[..., Slots] | None = None
     after: str = "none"
     layouts: tuple[str, ...] = ("dense", "4x1")
 
@@ -140,6 +141,11 @@ def offered(layout: Layout) -> dict[str, Remedy]:
     return {remedy.name: remedy for remedy in MENU if layout.name in remedy.layouts}
 
 
+def _changed(t: Treated, change: Callable[..., Slots] | None) -> Treated:
+    assert change is not None
+    return t._replace(stored=t.layout.change(t.stored, partial(change, most=t.most)))
+
+
 def treatment(subject: Subject, layout: Layout, name: str, done: dict[str, Treatment]) -> Treatment:
     """Every linear layer under a remedy. done: those of this subject and layout so far; what is new is added."""
     if name not in done:
@@ -147,10 +153,6 @@ def treatment(subject: Subject, layout: Layout, name: str, done: dict[str, Treat
         if remedy.treat is not None:
             done[name] = remedy.treat(subject, layout)
         else:
-            change = remedy.change
-            assert change is not None
-            done[name] = {
-                layer: t._replace(stored=layout.change(t.stored, lambda slots, t=t: change(slots, t.most)))
-                for layer, t in treatment(subject, layout, remedy.after, done).items()
-            }
+            before = treatment(subject, layout, remedy.after, done)
+            done[name] = {layer: _changed(t, remedy.change) for layer, t in before.items()}
     return done[name]

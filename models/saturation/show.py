@@ -132,9 +132,9 @@ def _more(n: int, plain: int) -> str:
 def _legend(report: Report) -> str:
     names = "; ".join(f"{row.name}: {row.what}" for row in report.remedies)
     return (
-        "repair: no accumulator of the exact product changes; lossy: weights or activations are quantized again. Errors "
-        f"are of the model's output, whose largest value is {report.largest_output:.3g}. products, bytes: of the "
-        f"linear layers. gathers: permutations of codes at run time.\n{names}."
+        "repair: no accumulator of the exact product changes; lossy: weights or activations are quantized again. "
+        f"Errors are of the model's output, whose largest value is {report.largest_output:.3g}. products, bytes: of "
+        f"the linear layers. gathers: permutations of codes at run time.\n{names}."
     )
 
 

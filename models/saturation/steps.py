@@ -71,8 +71,10 @@ def examine(loaded: Dense | Packed, request: Request, say: Say = lambda step: No
     """Everything that the request asks for. request: ``checked``."""
     say("quantize")
     layout = LAYOUTS[request.layout or DENSE.name]
-    packed = isinstance(loaded, Packed)
-    subject = from_packed(loaded) if packed else from_dense(loaded, request.texts, request.sparsity or 0.0)
+    if isinstance(loaded, Packed):
+        subject = from_packed(loaded)
+    else:
+        subject = from_dense(loaded, request.texts, request.sparsity or 0.0)
     texts = request.texts if request.all_texts else request.texts[:OWN_TEXTS]
     batches = batched(loaded.tokenizer, texts)
     tokens = sum(int(batch.mask.sum()) for batch in batches)

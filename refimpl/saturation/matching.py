@@ -46,11 +46,6 @@ def match(cost: np.ndarray, rounds: int = 12, seed: int = 0) -> np.ndarray:
     return pairs[np.argsort(pairs[:, 0])]
 
 
-def total(cost: np.ndarray, pairs: np.ndarray) -> int:
-    """The cost of a matching. cost: integer (K, K); pairs: integer (K / 2, 2)."""
-    return int(cost[pairs[:, 0], pairs[:, 1]].sum())
-
-
 def lower_bound(cost: np.ndarray) -> int:
     """No perfect matching costs less. cost: integer (K, K), symmetric, >= 0; K >= 2."""
     k = _check(cost)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refimpl import check
-from refimpl.integer.pairs import FULL, Pairs, dense_pairs, unsafe_pairs
+from refimpl.integer.pairs import FULL, Pairs, dense_pairs
 
 WHOLE = 4
 """Products in one dword: slots are padded to a multiple of this."""
@@ -56,8 +56,3 @@ def slot_pairs(slots: Slots, most: np.ndarray | int = FULL) -> Pairs:
     few = dense_pairs(slots.codes, most_at(slots, most))
     columns = np.append(slots.columns, slots.columns[-1:])  # an odd last slot is alone
     return few._replace(columns=columns[few.columns])
-
-
-def unsafe_count(slots: Slots, most: np.ndarray | int = FULL) -> int:
-    """How many pairs of slots could saturate."""
-    return int(unsafe_pairs(slots.codes, most_at(slots, most)).sum())
