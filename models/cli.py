@@ -20,6 +20,7 @@ from refimpl.models.options import AsJson, ModelPath
 from refimpl.models.profiling import commands as profiling_commands
 from refimpl.models.records import commands as records_commands
 from refimpl.models.run import commands as run_commands
+from refimpl.models.saturation import commands as saturation_commands
 from refimpl.models.terminal import console, print_json, progress_console, read_texts, say, show_warnings
 from refimpl.models.tune import commands as tune_commands
 from refimpl.models.vectors import commands as vectors_commands
@@ -108,6 +109,7 @@ app.command()(vectors_commands.vectors)
 app.command()(tune_commands.tune)
 app.command()(graph_commands.graph)
 app.command()(profiling_commands.profile)
+app.command()(saturation_commands.saturation)
 
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]

@@ -97,12 +97,13 @@ class GraphOps:
 
     def linear(self, x: str, p: Any, tap: Tap = NO_TAP) -> str:
         if isinstance(p, QuantizedLinear):
-            activation = (p.input_scale, np.uint8(ZERO_POINT))
-            x = self.dequantize(tap("codes", self.quantize(x, *activation)), *activation)
-            stored = (self.constant(p.codes.T, np.int8), self.constant(p.weight_scale))
-            weight = self.node("DequantizeLinear", *stored, axis=1)
-        else:
-            weight = self.constant(p.weight.T)
+            return self.coded_linear(tap("codes", self.quantize(x, p.input_scale, np.uint8(ZERO_POINT))), p)
+        return self.node("Add", self.node("MatMul", x, self.constant(p.weight.T)), self.constant(p.bias))
+
+    def coded_linear(self, codes: str, p: QuantizedLinear) -> str:
+        x = self.dequantize(codes, p.input_scale, np.uint8(ZERO_POINT))
+        stored = (self.constant(p.codes.T, np.int8), self.constant(p.weight_scale))
+        weight = self.node("DequantizeLinear", *stored, axis=1)
         return self.node("Add", self.node("MatMul", x, weight), self.constant(p.bias))
 
     def layernorm(self, x: str, p: Norm) -> str:
@@ -169,26 +170,27 @@ class GraphOps:
         return self.node("Div", x, self.node("Max", norm, self.constant(1e-12)))
 
 
-def to_onnx(model: Model) -> onnx.ModelProto:
+def to_onnx(model: Model, graph: type[GraphOps] = GraphOps) -> onnx.ModelProto:
     """The model, f32 or quantized, as ONNX with inputs input_ids, attention_mask (and token_type_ids), s64 (B, T).
 
     The output is "output"; every tap is a tensor of its own name, listed in the metadata under ``TAPS``.
+    graph: the op table, for a model with parameters of further types.
     """
-    graph_ops = GraphOps(model)
+    graph_ops = graph(model)
     ops = Ops(*(getattr(graph_ops, name) for name in Ops._fields))
     recorder = Recorder()
     names = Batch(*INPUTS)  # type: ignore[arg-type]
     forward(model, names, ops, recorder)
     used = [name for name in INPUTS if any(name in node.input for node in graph_ops.nodes)]
     nodes, taps = _name_tensors(graph_ops.nodes, recorder.values)
-    graph = helper.make_graph(
+    made_graph = helper.make_graph(
         nodes,
         "refimpl",
         [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"]) for name in used],
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, _output_shape(model.config))],
         list(graph_ops.initializers.values()),
     )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    made = helper.make_model(made_graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     made.producer_name, made.producer_version = "refimpl", __version__
     helper.set_model_props(made, {TAPS: json.dumps(taps)})
     return made
@@ -228,9 +230,9 @@ def count_quantized(path: Path) -> int:
     return sum(node.op_type == "MatMul" and dequantized.issuperset(node.input) for node in nodes)
 
 
-def export_onnx(model: Model, path: Path) -> None:
+def export_onnx(model: Model, path: Path, graph: type[GraphOps] = GraphOps) -> None:
     """``to_onnx`` into a file, checked by onnx and written atomically. ValueError above the 2 GB of an ONNX file."""
-    made = to_onnx(model)
+    made = to_onnx(model, graph)
     size = sum(len(tensor.raw_data) for tensor in made.graph.initializer)
     if size > MAX_BYTES:
         raise ValueError(f"the model has {size / 1e9:.1f} GB of parameters; need at most 2 GB for one ONNX file")

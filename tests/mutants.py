@@ -16,7 +16,7 @@ import test_8_pruning as pruning
 from scipy.special import erf
 
 from refimpl import isa
-from refimpl.integer import gemm, narrow
+from refimpl.integer import gemm, narrow, pairs
 from refimpl.nn.attention import attention_context, attention_scores
 from refimpl.nn.elementwise import tanh
 from refimpl.nn.gelu import gelu
@@ -304,7 +304,7 @@ PRODUCTS = [
     ),
     Suite(
         arithmetic.check_unsafe_pairs,
-        gemm.unsafe_pairs,
+        pairs.unsafe_pairs,
         {
             "limit 127": unsafe(127, 127),
             "limit 127 below": unsafe(128, 127),

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from refimpl.integer import gemm, narrow
+from refimpl.integer import gemm, narrow, pairs
 from refimpl.nn.taps import Recorder
 from refimpl.quant import calibrate, symmetric
 from refimpl.quant import linear as quant_linear
@@ -322,7 +322,7 @@ def check_unsafe_pairs(function):
 def test_gemm():
     check_gemm(gemm.gemm_u8s8s32)
     check_pair_saturating(gemm.gemm_u8s8s32_pair_saturating)
-    check_unsafe_pairs(gemm.unsafe_pairs)
+    check_unsafe_pairs(pairs.unsafe_pairs)
 
 
 @settings(max_examples=60, deadline=None)
@@ -341,7 +341,7 @@ def test_gemm_on_any_operands(data, n, m, k):
 def test_safe_weights_make_both_products_equal():
     a, w = operands((5, 9, 65))
     w = np.clip(w, -64, 64)
-    assert not gemm.unsafe_pairs(w).any()
+    assert not pairs.unsafe_pairs(w).any()
     equal(gemm.gemm_u8s8s32_pair_saturating(a, w), gemm.gemm_u8s8s32(a, w))
 
 

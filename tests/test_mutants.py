@@ -14,6 +14,7 @@ from mutants_profile import PROFILE
 from mutants_propagation import PROPAGATION
 from mutants_records import RECORDS
 from mutants_saturating import SATURATING_AND_BITMASK
+from mutants_saturation import SATURATION
 from mutants_structured import STRUCTURED
 
 SUITES = [
@@ -31,6 +32,7 @@ SUITES = [
     *INSTANCES,
     *ORACLE,
     *PROFILE,
+    *SATURATION,
 ]
 
 MUTANTS = [

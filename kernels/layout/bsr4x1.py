@@ -10,8 +10,12 @@
 
     values[16 g + 4 i + j] = w[4r + i, indices[4 g + j]]       one row of a group is one dword: a ``vpdpbusd`` operand
 
-A block is stored if any of its four weights is nonzero. M is padded with zero rows to a multiple of 4. Source: the
-"BSR group" of Intel Extension for Transformers (4x1, groups of 4); ``indptr`` counts groups, not blocks.
+``pack`` stores a block if any of its four weights is nonzero. M is padded with zero rows to a multiple of 4. Source:
+the "BSR group" of Intel Extension for Transformers (4x1, groups of 4); ``indptr`` counts groups, not blocks.
+
+A reader takes more than ``pack`` makes: columns of a block row in any order, a column more than once (its weights add
+up), zeros anywhere. No exact product sees a difference; which columns meet in a 16-bit sum on CPUs without VNNI is the
+order's alone (``bsr4x1_slots``).
 """
 
 from typing import NamedTuple
@@ -58,15 +62,23 @@ def pack(w: np.ndarray) -> Bsr4x1:
 
 
 def unpack(packed: Bsr4x1) -> np.ndarray:
-    """The exact inverse of ``pack``: s8 (M, K). Raises what ``validate`` raises."""
+    """The weight that was packed: s8 (M, K). Raises what ``validate`` raises."""
     validate(packed)
+    return _sums(packed)[: packed.shape[0]].astype(np.int8)
+
+
+def block_row_of_groups(packed: Bsr4x1) -> np.ndarray:
+    """Which block row each group belongs to: s64 (G,)."""
+    return np.repeat(np.arange(len(packed.indptr) - 1), np.diff(packed.indptr))
+
+
+def _sums(packed: Bsr4x1) -> np.ndarray:
+    """s32 (4 ceil(M / 4), K); repeated columns add up."""
     m, k = packed.shape
-    blocks = packed.values.reshape(-1, ROWS, GROUP).swapaxes(1, 2).copy().view(np.uint32).reshape(-1)
-    rows = np.repeat(np.arange(len(packed.indptr) - 1), GROUP * np.diff(packed.indptr))
-    live = np.flatnonzero(blocks)  # the others pad a group: they repeat its last column
-    w = np.zeros((len(packed.indptr) - 1) * k, np.uint32)
-    w[(k * rows + packed.indices)[live]] = blocks[live]
-    return w.view(np.int8).reshape(-1, k, ROWS).swapaxes(1, 2).reshape(-1, k)[:m]
+    w = np.zeros((-(-m // ROWS) * ROWS, k), np.int32)
+    rows = ROWS * block_row_of_groups(packed)[:, None, None] + np.arange(ROWS)[:, None]
+    np.add.at(w, (rows, packed.indices.reshape(-1, 1, GROUP)), packed.values.reshape(-1, ROWS, GROUP))
+    return w
 
 
 def row_sums(packed: Bsr4x1) -> np.ndarray:
@@ -90,8 +102,7 @@ def check_shape(shape: tuple[int, ...]) -> None:
 def validate(packed: Bsr4x1) -> None:
     """Raise TypeError or ValueError unless a kernel can run on this without reading or writing outside its arrays.
 
-    Also requires the canonical form, so that ``pack(unpack(x)) == x``: columns of a block row strictly ascending but
-    for the padding of its last group, which repeats the last column with zero weights.
+    The weights of a column that comes more than once must add up to an s8, so that there is a weight to unpack.
     """
     for name, dtype in (("indptr", np.int32), ("indices", np.int32), ("values", np.int8)):
         check.dtype(name, getattr(packed, name), dtype)
@@ -106,21 +117,9 @@ def validate(packed: Bsr4x1) -> None:
     if packed.indices.size and not 0 <= packed.indices.min() <= packed.indices.max() < k:
         outside = packed.indices[(packed.indices < 0) | (packed.indices >= k)][0]
         raise ValueError(f"indices has the column {outside}; need 0 to {k - 1}")
-    _check_canonical(packed, groups)
-
-
-def _check_canonical(packed: Bsr4x1, groups: np.ndarray) -> None:
-    """In a block row: live columns, strictly ascending, then fewer than a group of dead ones that repeat the last."""
-    blocks = packed.values.reshape(-1, ROWS, GROUP)
-    live = blocks.any(1).reshape(-1)
-    step = np.diff(packed.indices.astype(np.int64))
-    same_row = np.diff(np.repeat(np.arange(groups.size), GROUP * groups)) == 0
-    if (same_row & live[1:] & (step <= 0)).any():
-        raise ValueError("indices of a block row do not ascend")
-    if not live[::GROUP].all() or (same_row & live[1:] & ~live[:-1]).any():
-        raise ValueError("values has a zero block that is no padding")
-    if (same_row & ~live[1:] & (step != 0)).any():
-        raise ValueError("indices has padding that does not repeat the last column of its block row")
-    tail = packed.shape[0] % ROWS
-    if tail and blocks[packed.indptr[-2] :, tail:].any():
-        raise ValueError(f"values has weights in rows beyond M = {packed.shape[0]}")
+    sums = _sums(packed)
+    if sums.size and not -128 <= sums.min() <= sums.max() <= 127:
+        outside = sums[(sums < -128) | (sums > 127)][0]
+        raise ValueError(f"values of one row and column add up to {outside}; need -128 to 127")
+    if sums[m:].any() or packed.values.reshape(-1, ROWS, GROUP)[packed.indptr[-2] :, ROWS - -m % ROWS :].any():
+        raise ValueError(f"values has weights in rows beyond M = {m}")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from refimpl.integer.gemm import gemm_u8s8s32_pair_saturating, unsafe_pairs
+from refimpl.integer.gemm import gemm_u8s8s32_pair_saturating
+from refimpl.integer.pairs import unsafe_pairs
 from refimpl.kernels.bsgemm_4x1_u8s8s32 import BSGEMM_4X1
 from refimpl.models.bert import Batch, Model, forward, linears
 from refimpl.models.compiled import compiled_ops

@@ -15,10 +15,9 @@ M output channels, N tokens, K input channels.
 import numpy as np
 
 from refimpl import check
-from refimpl.isa import vpmaddubsw
+from refimpl.integer.pairs import add_excess, dense_pairs
 
 MAX_K = (2**31 - 1) // (255 * 128)  # 65 793
-CHUNK = 2**19  # pair sums held at a time
 
 
 def _check(a: np.ndarray, w: np.ndarray) -> None:
@@ -47,26 +46,6 @@ def gemm_u8s8s32(a: np.ndarray, w: np.ndarray) -> np.ndarray:
     return (a.astype(np.float64) @ w.astype(np.float64).T).astype(np.int32)
 
 
-def unsafe_pairs(w: np.ndarray) -> np.ndarray:
-    """Which weight pairs could saturate for some u8 activations: a static, exact test.
-
-    With activations 0 ... 255 the largest pair sum is 255 (w0+ + w1+) and the smallest -255 (|w0-| + |w1-|), so a pair
-    is safe exactly if both bracketed sums are at most 128 (255 * 128 = 32640 <= 32767 < 255 * 129).
-
-    Parameters
-    ----------
-    w : s8 (M, K)
-
-    Returns
-    -------
-    bool (M, ceil(K / 2)), True where some activations saturate the pair
-    """
-    check.dtype("w", w, np.int8)
-    check.shape("w", w, ("M", "K"))
-    sums = _pairs(w).sum(-1, dtype=np.int32)
-    return np.abs(sums) > 128  # weights of opposite signs never exceed it, nor does either alone
-
-
 def gemm_u8s8s32_pair_saturating(a: np.ndarray, w: np.ndarray) -> np.ndarray:
     """The product as CPUs without VNNI compute it; same arguments and result type as ``gemm_u8s8s32``.
 
@@ -76,19 +55,5 @@ def gemm_u8s8s32_pair_saturating(a: np.ndarray, w: np.ndarray) -> np.ndarray:
     array([[32767]], dtype=int32)
     """
     acc = gemm_u8s8s32(a, w)
-    a, w = _pairs(a), _pairs(w)
-    rows, pairs = np.nonzero(unsafe_pairs(w.reshape(len(w), 2 * w.shape[1])))
-    step = max(1, CHUNK // max(1, len(a)))
-    for start in range(0, rows.size, step):
-        row, pair = rows[start : start + step], pairs[start : start + step]
-        few, weights = np.broadcast_arrays(a[:, pair], w[row, pair])
-        exact = (few.astype(np.int32) * weights.astype(np.int32)).sum(-1)
-        first = np.flatnonzero(np.diff(row, prepend=-1))  # rows ascend: sum the pairs of each
-        acc[:, row[first]] += np.add.reduceat(vpmaddubsw(few, weights)[..., 0] - exact, first, axis=1)
+    add_excess(acc, a, dense_pairs(w))
     return acc
-
-
-def _pairs(x: np.ndarray) -> np.ndarray:
-    """(R, K) -> (R, ceil(K / 2), 2), an odd K padded with a zero."""
-    rows, k = x.shape
-    return np.pad(x, ((0, 0), (0, k % 2))).reshape(rows, -(-k // 2), 2)

@@ -1,0 +1,60 @@
+"""The command ``saturation``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from refimpl.models.terminal import console, print_json, read_texts
+
+ModelPath = Annotated[
+    Path | None,
+    typer.Argument(help="A Hugging Face directory or a packed file; if left out, the embedded MiniLM."),
+]
+TextFile = Annotated[Path | None, typer.Option("--text", help="A file of texts, one a line; if left out, our own.")]
+Sparsity = Annotated[float | None, typer.Option(help="Share of the 4x1 blocks to prune first; none if left out.")]
+LayoutName = Annotated[
+    str | None,
+    typer.Option("--layout", help="dense, as engines run any weight, or 4x1; if left out, as the model is stored."),
+]
+Fix = Annotated[
+    str | None, typer.Option("--fix", metavar="NAME", help="Write the model under that remedy of the table to -o.")
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="For --fix: FILE.onnx is dense, any other a packed file.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of tables.")]
+
+
+def saturation(
+    model: ModelPath = None,
+    text: TextFile = None,
+    sparsity: Sparsity = None,
+    layout: LayoutName = None,
+    fix: Fix = None,
+    output: Output = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what CPUs without VNNI do to an INT8 model, prove which layers are safe, and compare or apply remedies."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from refimpl.models.loading import load
+    from refimpl.models.saturation.show import show
+    from refimpl.models.saturation.steps import Request, count_steps, examine
+
+    texts = read_texts(text)
+    loaded = load(model)
+    name = str(model or "all-MiniLM-L6-v2")
+    request = Request(name, texts, text is not None, sparsity, layout, fix, output, force).checked(loaded)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    screen = Console(stderr=True)
+    with Progress(*columns, TimeElapsedColumn(), console=screen, transient=True, disable=as_json) as progress:
+        task = progress.add_task("start", total=count_steps(request), completed=-1)
+        report = examine(loaded, request, lambda step: progress.update(task, description=f"{step:20}", advance=1))
+    if as_json:
+        print_json(report.to_json())
+    else:
+        show(report, console())

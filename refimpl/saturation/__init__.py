@@ -1,0 +1,1 @@
+"""CPUs without VNNI: proofs that a layer cannot saturate, and repairs that leave every exact result as it is."""
