@@ -7,8 +7,9 @@ from mutants_kernels import pair_saturating, signs_swapped
 
 from refimpl import isa
 from refimpl.isa import f32 as isa_f32
-from refimpl.kernels.encoder import attention_f32, attention_u8s8, half_rows, layernorm, rows
+from refimpl.kernels.encoder import attention_f32, attention_u8s8, half_rows, layernorm, linear_32x32, rows
 from refimpl.kernels.encoder.exponentials import exponentials
+from refimpl.kernels.encoder.forms import FORMS
 from refimpl.kernels.encoder.lanes import UP_TO, text_lanes
 from refimpl.kernels.epilogue import rescale
 from refimpl.kernels.rowwise.quantize import quantize
@@ -44,6 +45,31 @@ def check_linear_sum(version):
 
 def check_dense_f32(version):
     encoding.check_linear(version, 64, encoding.DENSE, "f32")
+
+
+def check_32x32(version):
+    encoding.check_linear(version, 64, FORMS["32x32"], "f32")
+
+
+def check_32x32_half(version):
+    encoding.check_linear(version, 32, FORMS["32x32"], "f32")
+
+
+def first_columns(indptr, indices, *rest):
+    """As if the live blocks were the first ones of their row."""
+    counted = np.concatenate([np.arange(n) for n in np.diff(indptr)])
+    return linear_32x32.product(indptr, counted, *rest)
+
+
+def tile_of_the_row(indptr, indices, values, start, m, quads, base):
+    """Always the first of the four tiles of a block row."""
+    shifted = np.roll(start, m // 32 * 32 - m)
+    return linear_32x32.product(indptr, indices, values, shifted, m // 32 * 32, quads, base)
+
+
+def last_four_first(*arguments):
+    acc = half_rows.TWINS[linear_32x32.product](*arguments)
+    return acc[4:] + acc[:4]
 
 
 def crossed(x, at0, at1, at2, at3):
@@ -99,6 +125,29 @@ LINEAR = [
             "a saved quad in another order": changed(
                 DENSE, rows.saved_quad, lambda scratch, at: rows.saved_quad(scratch, at)[::-1]
             ),
+        },
+    ),
+]
+
+BLOCKS = FORMS["32x32"].stores.f32
+LINEAR += [
+    Suite(
+        check_32x32,
+        BLOCKS.emulated,
+        {
+            "live blocks moved to the left": changed(BLOCKS, linear_32x32.product, first_columns),
+            "one tile for all of a block row": changed(BLOCKS, linear_32x32.product, tile_of_the_row),
+            "columns paired 02 13": changed(BLOCKS, rows.load_quad, crossed),
+        },
+    ),
+    Suite(
+        check_32x32_half,
+        half_rows.half(BLOCKS).emulated,
+        {
+            "four and four channels exchanged": half_changed(
+                BLOCKS, half_rows.TWINS[linear_32x32.product], last_four_first
+            ),
+            "the second four not stored": half_changed(BLOCKS, linear_32x32.half_tile, lambda: 4),
         },
     ),
 ]

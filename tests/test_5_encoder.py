@@ -14,7 +14,7 @@ from refimpl.integer.gemm import gemm_u8s8s32
 from refimpl.kernels.encoder import attention_f32, attention_u8s8, embed, half_rows, layernorm
 from refimpl.kernels.encoder import rows as wide_rows
 from refimpl.kernels.encoder.forms import FORMS
-from refimpl.kernels.layout import bsr4x1, panels, vnni4, vnni4_rows
+from refimpl.kernels.layout import bsr4x1, bsr32x32, bsr32x32_rows, panels, vnni4, vnni4_rows
 from refimpl.nn.attention import attention_context, attention_scores
 from refimpl.nn.gelu import gelu
 from refimpl.nn.layernorm import layernorm as layernorm_oracle
@@ -58,8 +58,8 @@ def rows_of(flat_panels, width, d, tokens):
 
 # --- linear layers ---------------------------------------------------------------------------------------------------
 
-SHAPES = [(1, 12, 8, 1), (33, 16, 20, 0.5), (70, 20, 12, 0.3)]
-"""N, M, K, density; in tiles of six, none, four and two channels are left over."""
+SHAPES = [(1, 12, 8, 1), (33, 16, 20, 0.5), (70, 20, 12, 0.3), (5, 76, 72, 0.9)]
+"""N, M, K, density; in tiles of six, none, four and two channels are left over. The last has dead 32x32 blocks."""
 SPARSE, DENSE = FORMS["4x1"], FORMS["dense"]
 KINDS = [(SPARSE.name, kind) for kind in SPARSE.stores._fields]
 KINDS += [(name, "f32") for name in FORMS if name != SPARSE.name]
@@ -70,6 +70,14 @@ on_kinds = pytest.mark.parametrize(("name", "kind"), KINDS)
 def linear(name, kind, width):
     """The kernel."""
     return WIDTHS[width](getattr(FORMS[name].stores, kind))
+
+
+def layer_operands(n, m, k, density):
+    """a: u8 (n, k); w: s8 (m, k), whose first 32 channels are dead, and a block of the next."""
+    a, w = operands(n, m, k, density)
+    if m > 64:
+        w[:32] = w[32:64, 32:64] = 0
+    return a, w
 
 
 def run_linear(version, kind, form, width, a, w, scale, bias, residual):
@@ -96,7 +104,7 @@ def test_linear(target, width, name, kind):
 
 def check_linear(version, width, form, kind):
     for n, m, k, density in SHAPES:
-        a, w = operands(n, m, k, density)
+        a, w = layer_operands(n, m, k, density)
         scale = rng(3).uniform(1e-4, 2e-4, m).astype(np.float32)
         bias, residual = rng(4).normal(0, 1, m).astype(np.float32), rng(5).normal(0, 1, (n, m)).astype(np.float32)
         got = run_linear(version, kind, form, width, a, w, scale, bias, residual)
@@ -132,13 +140,23 @@ def target_runs(target, source):
 
 
 def test_rows_layout():
-    for shape in ((6, 4), (7, 5), (1, 1), (12, 9)):
+    for shape in ((6, 4), (7, 5), (1, 1), (12, 9), (72, 70)):
         w = rng(0).integers(-127, 128, shape).astype(np.int8)
+        w[:32, :32] *= max(shape) < 64
         packed = vnni4_rows.pack(w)
         tiles = packed.values.reshape(-(-shape[0] // 6), -(-shape[1] // 4), 6, 4)
         for m, k in np.ndindex(*shape):
             assert tiles[m // 6, k // 4, m % 6, k % 4] == w[m, k]
         assert np.count_nonzero(tiles) == np.count_nonzero(w)
+        blocks, shared = bsr32x32_rows.pack(w), bsr32x32.pack(w)
+        equal(blocks.indptr, shared.indptr)
+        equal(blocks.indices, shared.indices)
+        equal(np.sort(blocks.values), np.sort(shared.values))
+        for m, k in np.ndindex(*shape):
+            first, last = blocks.indptr[m // 32 : m // 32 + 2]
+            b = np.flatnonzero(blocks.indices[first:last] == k // 32)
+            at = 1024 * first + 256 * (m % 32 // 8 * (last - first) + b) + k % 32 // 4 * 32 + m % 8 * 4 + k % 4
+            assert (blocks.values[at] if b.size else 0) == w[m, k]
     with pytest.raises(TypeError, match="w has dtype float32; need int8"):
         vnni4_rows.pack(np.zeros((6, 4), np.float32))
     assert isinstance(packed, vnni4.Vnni4)

@@ -6,7 +6,7 @@ from test_1_arithmetic import equal, rng
 from test_2_registers import NEEDS_JIT
 from tiny import ONE_OF_EACH_HEAD, quantized, rows
 
-from refimpl.kernels.encoder.forms import FORMS, density
+from refimpl.kernels.encoder.forms import FORMS, density, density_32x32
 from refimpl.kernels.layout import bsr4x1
 from refimpl.models import compress
 from refimpl.models.runtime import choice
@@ -49,7 +49,7 @@ def test_the_fastest_is_taken_and_equal_layers_are_timed_once(clock):
         "a": weight(12, 400, 0.9),
         "b": weight(12, 400, 0.91, 1),
         "c": weight(24, 40, 0.9),
-        "d": weight(12, 40, 0),
+        "d": weight(12, 40, 0.3),
     }
     prepared = clock(sparse=[9e-6], dense=[8e-6])
     found = decide(weights, None)
@@ -78,17 +78,29 @@ def test_time_for_samples_is_bounded(clock, monkeypatch):
 
 
 def test_the_user_may_fix_forms(clock):
-    weights = {"a": weight(12, 40, 0.9), "b": weight(12, 40, 0.1)}
+    weights = {"a": weight(12, 40, 0.9), "b": weight(12, 40, 0.3)}
     prepared = clock(sparse=[9e-6], dense=[8e-6])
     for form in FORMS:
         assert set(forms_of(decide(weights, form)).values()) == {form}
     assert forms_of(decide(weights, {"a": "4x1", "b": "dense"})) == {"a": "4x1", "b": "dense"}
     assert prepared == []
     assert forms_of(decide(weights, {"b": "dense"})) == {"a": "dense", "b": "dense"}
-    with pytest.raises(ValueError, match="the form of a is '4x4'; need one of 4x1, dense"):
+    with pytest.raises(ValueError, match="the form of a is '4x4'; need one of 4x1, dense, 32x32"):
         decide(weights, "4x4")
     with pytest.raises(ValueError, match="form names the layer 'q'; need one of a, b"):
         decide(weights, {"q": "4x1"})
+
+
+def test_what_is_worth_timing():
+    whole, scattered = np.ones((96, 96), np.int8), weight(96, 96, 0.2)
+    blocks = whole.copy()
+    blocks[:32], blocks[32:64, :64] = 0, 0
+    holes = blocks * expand(rng(0).random((24, 96)) < 0.9)
+    kinds = [choice._kind(w) for w in (scattered, *map(bsr4x1.pack, (whole, blocks, holes)))]
+    assert [kind.forms for kind in kinds] == [("4x1",), ("4x1", "dense"), ("4x1", "32x32"), ("4x1", "32x32")]
+    assert [kind.work[-1] for kind in kinds[1:]] == [20, 9, 9]
+    assert density_32x32(bsr4x1.pack(holes)) == density_32x32(bsr4x1.pack(blocks)) == pytest.approx(4 / 9)
+    assert density_32x32(bsr4x1.pack(np.pad(blocks, ((0, 4), (0, 4))))) == 4 / 16
 
 
 @NEEDS_JIT
@@ -118,8 +130,8 @@ def test_decisions_are_listed():
 @NEEDS_JIT
 def test_a_real_measurement():
     """Where one form is many times slower, its time shows it."""
-    big = {"a": weight(768, 768, 0.51), "b": weight(96, 96, 1)}
+    big = {"a": weight(768, 768, 0.65), "b": weight(96, 96, 1)}
     for tokens in (1, 64, 65):
         found = decide(big, None, tokens)
         assert all(1e-2 < us < 1e6 for d in found.values() for us in d.microseconds.values())
-        assert all(set(d.microseconds) == {"4x1", "dense"} for d in found.values())
+        assert all({"4x1", "dense"} <= set(d.microseconds) for d in found.values())

@@ -145,13 +145,13 @@ def test_a_line():
     shape = session.shape(np.ones((2, 16), int))
     found = {step.name: line(step, shape) for step in make_plan(session.weights, shape).steps}
     assert str(found["embedding_rows"]) == (
-        "embedding_rows  embed(ids, places, types) -> f32 (64, 32): word + position + token type"
+        "embedding_rows  embed(ids, places, types) -> f32 (32, 32): word + position + token type"
     )
     norm = found["layer.1.attention_norm"]
     assert (norm.kernel, norm.reads) == ("layernorm_codes_half", ("layer.1.attention_sum",))
     assert [tuple(made) for made in norm.writes] == [
-        ("layer.1.attention_norm", "f32", (2, 32, 32), 8192, "layer.1.attention_sum"),
-        ("layer.1.attention_norm.codes", "u8", (2, 32, 32), 2048, ""),
+        ("layer.1.attention_norm", "f32", (1, 32, 32), 4096, "layer.1.attention_sum"),
+        ("layer.1.attention_norm.codes", "u8", (1, 32, 32), 1024, ""),
     ]
     assert str(found["hidden"].writes[0]) == "f32 (32, 32)"
 
@@ -168,7 +168,7 @@ def graph_json(refimpl, *arguments):  # noqa: F811
 def test_json(refimpl, packed):  # noqa: F811
     found = graph_json(refimpl, packed, "--tokens", 5, "--tokens", 12, "--batch", 2)
     assert found["lengths"] == [5, 5, 12, 12]
-    assert found["shape"] == {"width": 32, "panels": 4, "texts": 4, "most": 1, "rows": 48, "threads": 1}
+    assert found["shape"] == {"width": 64, "panels": 1, "texts": 4, "most": 1, "rows": 48, "threads": 1}
     counted = Counter(found["head"])
     for step in found["steps"]:
         assert step.keys() == {"name", "kernel", "fused", "reads", "writes", "absorbs"}

@@ -58,6 +58,10 @@ def expected(quantized, form, shape, texts):
         if form == "dense":
             whole = -(-m // 6) * 6  # tiles
             return whole * k * lanes, 0, whole * (k + arrays), (k + out * m) * lanes
+        if form == "32x32":
+            blocks = np.pad(codes, [(0, -m % 32), (0, -k % 32)]).reshape(-(-m // 32), 32, -(-k // 32), 32).any((1, 3))
+            weight = 4 * (len(blocks) + 1) + 4 * int(blocks.sum()) + 1024 * int(blocks.sum())
+            return 1024 * int(blocks.sum()) * lanes, 0, weight + arrays * (-(-m // 8) * 8), (k + out * m) * lanes
         live = codes.reshape(m // 4, 4, k).any(1).sum(1)
         groups = -(-live // 4)
         weight = 4 * (m // 4 + 1) + 32 * int(groups.sum())
@@ -120,6 +124,7 @@ def padding(texts, shape):
 CASES = [
     ("INT8", "4x1", LENGTHS),
     ("INT8", "dense", LENGTHS),
+    ("INT8", "32x32", LENGTHS),
     ("INT8", "4x1", [40]),
     ("INT8 attention", "dense", [3, 16]),
 ]

@@ -3,9 +3,9 @@
 from functools import cache
 
 from refimpl.kernels.bsgemm_4x1_half_u8s8s32 import QUAD_INDEX, dot_half, store_half, zero_half
-from refimpl.kernels.encoder import rows
+from refimpl.kernels.encoder import linear_32x32, rows
 from refimpl.kernels.encoder.rows import lanewise
-from refimpl.kernels.simd.exchange import exchange
+from refimpl.kernels.simd.exchange import exchange, exchange_in_part
 from refimpl.kernels.simd.instructions.convert import broadcast_s32, vpmovusdb_store_first
 from refimpl.kernels.simd.instructions.f32 import vmovups_load, vmovups_store
 from refimpl.kernels.simd.instructions.interleave import vpxord
@@ -135,6 +135,11 @@ TWINS = {
         )
     },
     **{getattr(rows, name): lanewise(apply, _one, _two, _three) for name, apply in rows.LANEWISE.items()},
+}
+
+TWINS |= {
+    linear_32x32.tile: linear_32x32.half_tile,
+    linear_32x32.product: exchange_in_part(linear_32x32.product_of_eight, TWINS),
 }
 
 

@@ -33,12 +33,12 @@ def product(values, at, steps, start, m, quads, base):
 
 
 @part
-def interleave_rows(x, quads, at, steps):
-    """A panel's rows as dwords of four; quads[at] has the same size."""
+def interleave_rows(x, at, quads, to, k):
+    """k rows of a panel, at x[at], as dwords of four, at quads[to]."""
     w = width()
-    for s in range(steps):
-        row = at + 4 * s * w
-        save_quad(quads, row, load_quad(x, row, row + w, row + 2 * w, row + 3 * w))
+    for c in range(0, k, 4):
+        row = at + c * w
+        save_quad(quads, to + c * w, load_quad(x, row, row + w, row + 2 * w, row + 3 * w))
 
 
 @kernel
@@ -49,7 +49,7 @@ def linear_dense_to_codes(values, start, scale, bias, step, x, k, quads, out):
     panels = x.size // (w * k)
     channels = out.size // (w * panels)
     for panel in numba.prange(panels):
-        interleave_rows(x, quads, panel * k * w, steps)
+        interleave_rows(x, panel * k * w, quads, panel * k * w, k)
     for task in numba.prange(panels * tiles):
         panel, m = task // tiles, 6 * (task % tiles)
         acc = product(values, m * k, steps, start, m, quads, panel * k * w)

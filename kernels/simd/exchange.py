@@ -23,6 +23,11 @@ def exchange(source: KernelSource, twins: Mapping[Threefold, Threefold], name: s
     return KernelSource(function)
 
 
+def exchange_in_part(part: Part, twins: Mapping[Threefold, Threefold]) -> Part:
+    """``exchange`` in a part."""
+    return Part(_copy(part, frozenset(twins), dict(twins)))
+
+
 def _calls(part: Part, sought: Threefold) -> bool:
     """Whether the part calls it, itself or through other parts."""
     callees = part.calls.values()

@@ -7,7 +7,15 @@ it is named after, so that the lines add up to the operators of the file, withou
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from refimpl.kernels.encoder import attention_f32, attention_u8s8, embed, layernorm, linear_4x1, linear_dense
+from refimpl.kernels.encoder import (
+    attention_f32,
+    attention_u8s8,
+    embed,
+    layernorm,
+    linear_4x1,
+    linear_32x32,
+    linear_dense,
+)
 from refimpl.kernels.simd.threefold import KernelSource
 from refimpl.models.graph.operators import Operator
 from refimpl.models.runtime.steps import Step
@@ -33,6 +41,7 @@ HOW = {
 
 FAMILIES = {
     linear_4x1.__name__: PRODUCTS,
+    linear_32x32.__name__: PRODUCTS,
     linear_dense.__name__: PRODUCTS,
     attention_f32.__name__: ATTENTION,
     attention_u8s8.__name__: ATTENTION,

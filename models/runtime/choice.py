@@ -3,11 +3,11 @@
 All forms give the same integers, so the choice changes time and nothing else; the precision of a layer, which changes
 numbers, is never chosen here.
 
-Layers of one shape and about one density (``Kind``) are timed once. What is timed is what a pass of the model does: one
-product, with weights that come from wherever the other layers have left them, since before each sample as many bytes
-are read as those would take in the same form. Samples are taken in turns, and the least of a form counts: of two that
-agree, if there is time for that. It is one thread that is timed: threads share out a product evenly, so that the forms
-keep their order, while threads that wait for each other would measure who else uses the machine.
+Layers of one shape and about as much work (``Kind``) are timed once. What is timed is what a pass of the model does:
+one product, with weights that come from wherever the other layers have left them, since before each sample as many
+bytes are read as those would take in the same form. Samples are taken in turns, and the least of a form counts: of two
+that agree, if there is time for that. It is one thread that is timed: threads share out a product evenly, so that the
+forms keep their order, while threads that wait for each other would measure who else uses the machine.
 """
 
 import time
@@ -30,8 +30,10 @@ NEAR = 1.1
 """Two samples agree if one is at most so many times the other."""
 MOST = 2**26
 """Bytes read between samples, at most: twice a large cache."""
+WORTH = 1.7
+"""A form that does so many times the multiplications of another is not timed: no form multiplies so much faster."""
 BUCKET = 0.05
-"""Densities this near to each other are timed once."""
+"""Shares of the multiplications this near to each other are timed once."""
 
 
 class Decision(NamedTuple):
@@ -46,11 +48,11 @@ class Decision(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """Layers that are timed together: shape, density in units of BUCKET, the forms worth timing."""
+    """Layers that are timed together: shape; of the forms worth timing the names, and the work in units of BUCKET."""
 
     shape: tuple[int, int]
-    density: int
     forms: tuple[str, ...]
+    work: tuple[int, ...]
 
 
 def decide(
@@ -81,8 +83,9 @@ def decide(
 
 
 def _kind(weight: Bsr4x1) -> Kind:
-    worth = tuple(name for name, form in FORMS.items() if form.worth(weight))
-    return Kind(weight.shape, round(density(weight) / BUCKET), worth)
+    work = {name: form.work(weight) for name, form in FORMS.items()}
+    worth = {name: share for name, share in work.items() if share <= WORTH * min(work.values())}
+    return Kind(weight.shape, tuple(worth), tuple(round(share / BUCKET) for share in worth.values()))
 
 
 def _measure(weights: Mapping[Kind, Bsr4x1], parameters: int, tokens: int) -> dict[Kind, dict[str, float]]:

@@ -16,8 +16,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refimpl.kernels.encoder import attention_f32, attention_u8s8, embed, layernorm, linear_4x1, linear_dense
+from refimpl.kernels.encoder import (
+    attention_f32,
+    attention_u8s8,
+    embed,
+    layernorm,
+    linear_4x1,
+    linear_32x32,
+    linear_dense,
+)
 from refimpl.kernels.layout.bsr4x1 import GROUP, ROWS, count_live
+from refimpl.kernels.layout.bsr32x32 import SIDE
 from refimpl.models.runtime.session import Ready
 from refimpl.models.runtime.steps import Step
 
@@ -69,6 +78,10 @@ def _dense(given: Given, width: int) -> tuple[int, int]:
     return given["start"].size * given["x"].size, 0
 
 
+def _blocks(given: Given, width: int) -> tuple[int, int]:
+    return SIDE * SIDE * given["indices"].size * (given["x"].size // given["k"]), 0
+
+
 def _attention(given: Given, width: int) -> int:
     """Every lane of the panels that a text lies in with every key of the text, twice."""
     queries = -(-(given["first"] % width + given["lengths"]) // width) * width
@@ -78,6 +91,7 @@ def _attention(given: Given, width: int) -> int:
 
 MACS: dict[str, Callable[[Given, int], tuple[int, int]]] = {
     linear_4x1.__name__: _sparse,
+    linear_32x32.__name__: _blocks,
     linear_dense.__name__: _dense,
     attention_u8s8.__name__: lambda given, width: (_attention(given, width), 0),
     attention_f32.__name__: lambda given, width: (0, _attention(given, width)),
