@@ -12,6 +12,7 @@ from mutants_kernels import KERNELS
 from mutants_propagation import PROPAGATION
 from mutants_records import RECORDS
 from mutants_saturating import SATURATING_AND_BITMASK
+from mutants_start import START
 from mutants_structured import STRUCTURED
 
 SUITES = [
@@ -25,6 +26,7 @@ SUITES = [
     *INTEGER_ATTENTION,
     *ENCODER,
     *PROPAGATION,
+    *START,
     *RECORDS,
     *INSTANCES,
 ]
