@@ -67,7 +67,7 @@ def gather(loaded: Dense | Packed, name: str) -> dict[str, Any]:
         },
         "sparsity": {layer: sparsity(p) for layer, p in linears(model).items()},
         "cpu": {"name": cpu.name(), "features": {name: name in features for name in cpu.INTEREST}},
-        "kernels": fastest(linear_4x1.linear_4x1_to_codes),
+        "kernels": fastest(linear_4x1.STORES.codes),
     }
 
 

@@ -19,9 +19,10 @@ Source: Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section
 """
 
 import numpy as np
-from scipy.special import erfc
+from scipy.special import erfc, expit
 
 from refimpl.isa.bf16 import from_bf16
+from refimpl.nn.gelu import CUBIC, SQRT_2_OVER_PI
 from refimpl.nn.params import Norm
 
 F32, F64 = 2.0**-24, 2.0**-53
@@ -109,11 +110,16 @@ def attention_scores(q: np.ndarray, k: np.ndarray, u: float = F32) -> np.ndarray
     return gamma(e + 3, u) * size + (2 * e + 2) * _tiny(u)
 
 
+def matmul(a: np.ndarray, b: np.ndarray, u: float = F32) -> np.ndarray:
+    """a b, a (..., M, K), b (..., K, N): one rounding per product and K - 1 additions."""
+    a, b = _wide(a, b)
+    k = a.shape[-1]
+    return gamma(k, u) * (np.abs(a) @ np.abs(b)) + 2 * k * _tiny(u)
+
+
 def attention_context(probs: np.ndarray, v: np.ndarray, u: float = F32) -> np.ndarray:
-    """probs v, probs (..., T, T), v (..., T, E): one rounding per product and T - 1 additions."""
-    probs, v = _wide(probs, v)
-    t = probs.shape[-1]
-    return gamma(t, u) * (np.abs(probs) @ np.abs(v)) + 2 * t * _tiny(u)
+    """probs v, probs (..., T, T), v (..., T, E)."""
+    return matmul(probs, v, u)
 
 
 def mean_pool(x: np.ndarray, mask: np.ndarray, u: float = F32) -> np.ndarray:
@@ -218,21 +224,49 @@ def gelu(x: np.ndarray, u: float = F32) -> np.ndarray:
     return np.abs(x) / 2 * (factor_error * (1 + relative) + relative * factor) + (np.abs(x) + 3) * _tiny(u)
 
 
-def softmax(x: np.ndarray, u: float = F32) -> np.ndarray:
-    """e_i / S, e_i = exp(x_i - max x), S = sum e.
+def gelu_tanh(x: np.ndarray, u: float = F32) -> np.ndarray:
+    """x / 2 (1 + tanh z), z = sqrt(2 / pi) (x + 0.044715 x**3), whose two terms have one sign.
 
-    The subtraction's rounding moves the exponent d by u |d|, so e by the factor exp(u |d|). With errors a_i of e_i
-    and A of S:   e'/S' - e/S = (e' - e)/S' - (e/S)(S' - S)/S',   then two roundings for the division.
+    z has seven roundings: two of x**3, the two constants, two products, the sum. The slope of tanh is largest at the
+    end nearest to 0. Then tanh's own error, one rounding of the sum and two of the products.
     """
     (x,) = _wide(x)
-    t, tiny = x.shape[-1], _tiny(u)
-    d = np.minimum(x.max(-1, keepdims=True) - x, 1000)  # beyond 1000, e is 0 whatever the rounding
+    z = SQRT_2_OVER_PI * (x + CUBIC * x**3)
+    slope = 1 / np.cosh(np.minimum(np.abs(z) * (1 - gamma(7, u)), 300)) ** 2
+    factor = 2 * expit(2 * z)  # 1 + tanh z without cancellation
+    factor_error = (gamma(7, u) * np.abs(z) * slope + 2 * TANH_ULPS * u * np.abs(np.tanh(z))) * (1 + u) + u * factor
+    return np.abs(x) / 2 * (factor_error * (1 + gamma(2, u)) + gamma(2, u) * factor) + (np.abs(x) + 3) * _tiny(u)
+
+
+def gelu_quick(x: np.ndarray, alpha: float = 1.702, u: float = F32) -> np.ndarray:
+    """x s(alpha x), s(z) = 1 / (1 + exp(-z)): z has two roundings, which move s by at most z s (1 - s) exp |dz| times
+    them; exp's error, the sum's and the quotient's rounding; the product."""
+    (x,) = _wide(x)
+    z = np.minimum(np.abs(alpha * x), 1000)
+    s = expit(alpha * x)
+    relative = gamma(2, u) * z * (1 - s) * np.exp(gamma(2, u) * z) + gamma(2 * EXP_ULPS + 3, u)
+    return np.abs(x * s) * (relative * (1 + u) + u) + (np.abs(x) + 2) * _tiny(u)
+
+
+def softmax(x: np.ndarray, x_error: np.ndarray | float = 0.0, u: float = F32) -> np.ndarray:
+    """e_i / S, e_i = exp(x_i - max x), S = sum e, where x (..., T) may itself be off by ``x_error``.
+
+    The subtraction's rounding moves the exponent d by u |d|, so e by the factor exp(u |d|). An error h_i of x_i moves
+    e_i by the factor exp(h_i), and what all exponents are measured from moves out of the quotient. With errors a_i of
+    e_i and A of S:   e'/S' - e/S = (e' - e)/S' - (e/S)(S' - S)/S',   then two roundings for the division.
+    """
+    x, h = _wide(x, x_error)
+    t, tiny, top = x.shape[-1], _tiny(u), x.max(-1, keepdims=True)
+    d = np.minimum(top - x, 1e300)  # x may be -inf, a masked score
+    rivals = np.where(x + h >= (x - h).max(-1, keepdims=True), h, 0)  # errors of what may be the maximum
+    grow = h + u * (d + h + rivals.max(-1, keepdims=True)) + 2 * EXP_ULPS * u
     e = np.exp(-d)
-    e_error = e * np.expm1(u * d + 2 * EXP_ULPS * u) + tiny
+    e_error = np.where(grow < 1, e * np.expm1(np.minimum(grow, 1)), np.exp(np.minimum(grow - d, 700))) + tiny
     total = e.sum(-1, keepdims=True)
     total_error = e_error.sum(-1, keepdims=True) * (1 + gamma(t, u)) + gamma(t - 1, u) * total + t * tiny
     least = total - total_error
-    return (e_error + e / total * total_error + gamma(2, u) * (e + e_error)) / least + 2 * tiny
+    error = (e_error + e / total * total_error + gamma(2, u) * (e + e_error)) / np.where(least > 0, least, 1) + 2 * tiny
+    return np.where(least > 0, error, 1.0)  # no probability is off by more
 
 
 # --- layer normalization ---------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from mutants_explain import EXPLAIN
 from mutants_f32 import F32_KERNELS
 from mutants_instances import INSTANCES
 from mutants_kernels import KERNELS
+from mutants_oracle import ORACLE
 from mutants_propagation import PROPAGATION
 from mutants_records import RECORDS
 from mutants_saturating import SATURATING_AND_BITMASK
@@ -29,6 +30,7 @@ SUITES = [
     *START,
     *RECORDS,
     *INSTANCES,
+    *ORACLE,
 ]
 
 MUTANTS = [

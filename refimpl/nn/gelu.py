@@ -1,15 +1,21 @@
-"""GELU with the error function: y = x/2 (1 + erf(x / sqrt 2)). BERT's own, not the tanh approximation.
+"""GELU with the error function, BERT's own, and the two approximations in use.
 
-Contract. erf is SciPy's, in the dtype of x. Error: ``bounds.gelu``. Source: Hendrycks, Gimpel, arXiv 1606.08415,
-section 2.
+    gelu          x/2 (1 + erf(x / sqrt 2))
+    gelu_tanh     x/2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x**3)))
+    gelu_quick    x / (1 + exp(-alpha x)), alpha = 1.702
+
+Contract. erf and the logistic function are SciPy's, in the dtype of x; x**3 is two products. Errors: the bounds of the
+same names. Source: Hendrycks, Gimpel, arXiv 1606.08415, section 2.
 """
 
 import numpy as np
-from scipy.special import erf
+from scipy.special import erf, expit
 
 from refimpl import check
 
 SQRT_HALF = 0.5**0.5
+SQRT_2_OVER_PI = (2 / np.pi) ** 0.5
+CUBIC = 0.044715
 
 
 def gelu(x: np.ndarray) -> np.ndarray:
@@ -20,3 +26,24 @@ def gelu(x: np.ndarray) -> np.ndarray:
     """
     check.dtype("x", x, *check.FLOATS)
     return 0.5 * x * (1 + erf(x * x.dtype.type(SQRT_HALF)))
+
+
+def gelu_tanh(x: np.ndarray) -> np.ndarray:
+    """x: float (...); returns float (...).
+
+    >>> gelu_tanh(np.array([-1.0, 0.0, 1.0]))
+    array([-0.15880801,  0.        ,  0.84119199])
+    """
+    check.dtype("x", x, *check.FLOATS)
+    inner = x.dtype.type(SQRT_2_OVER_PI) * (x + x.dtype.type(CUBIC) * (x * x * x))
+    return 0.5 * x * (1 + np.tanh(inner))
+
+
+def gelu_quick(x: np.ndarray, alpha: float = 1.702) -> np.ndarray:
+    """x: float (...); returns float (...).
+
+    >>> gelu_quick(np.array([-1.0, 0.0, 1.0]))
+    array([-0.15420423,  0.        ,  0.84579577])
+    """
+    check.dtype("x", x, *check.FLOATS)
+    return x * expit(x * x.dtype.type(alpha))

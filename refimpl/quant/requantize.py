@@ -10,7 +10,8 @@ computes the multiplier in this order (quantize_linear_matmul.cc) and clamps in 
 import numpy as np
 
 from refimpl import check
-from refimpl.quant.symmetric import ACTIVATION_MAX, ACTIVATION_MIN, ZERO_POINT
+from refimpl.quant.affine import requantize_in_one
+from refimpl.quant.symmetric import ZERO_POINT
 
 
 def requantize(
@@ -23,8 +24,6 @@ def requantize(
         check.shape(name, scale, ("M",) if name == "weight_scale" else ())
         check.positive(name, scale)
     check.last_dim("acc", acc, weight_scale.shape[0])
-    with np.errstate(over="ignore"):  # a product that overflows to infinity clips to the limit as it should
-        multiplier = input_scale * weight_scale / output_scale
-        check.finite("input_scale * weight_scale / output_scale", multiplier)
-        codes = np.rint(np.clip(acc.astype(np.float32) * multiplier, ACTIVATION_MIN, ACTIVATION_MAX))
-    return (codes.astype(np.int32) + ZERO_POINT).astype(np.uint8)
+    with np.errstate(over="ignore"):
+        check.finite("input_scale * weight_scale / output_scale", input_scale * weight_scale / output_scale)
+    return requantize_in_one(acc, input_scale, weight_scale, output_scale, np.asarray(ZERO_POINT, np.uint8))

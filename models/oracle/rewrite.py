@@ -1,0 +1,123 @@
+"""From the graph of a file to the graph that is executed: fused operators written out, QDQ turned into integers.
+
+    DequantizeLinear, DequantizeLinear -> MatMul or Gemm                        MatMulIntegerToFloat
+    ... -> QuantizeLinear, if nothing else reads what is between                QLinearMatMul
+
+These are the fusions that engines make. They need a scale for the whole left operand, and one for the whole right
+operand or one per column, known when the file is read. A Transpose of dequantized numbers is one of their codes. The
+DequantizeLinear nodes stay: their results are tensors of the file.
+"""
+
+from collections import Counter
+from collections.abc import Collection
+from typing import NamedTuple
+
+import numpy as np
+
+from refimpl.models.oracle.expand import expand
+from refimpl.models.oracle.graph import MICROSOFT, STANDARD, Graph, Node, sort
+from refimpl.models.oracle.semantics import Semantics
+
+QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+
+
+class Coded(NamedTuple):
+    """A tensor that is known to be dequantized codes. axis: of the scales in ``codes``, None if there is one scale."""
+
+    codes: str
+    scale: str
+    zero_point: str
+    axis: int | None
+    rank: int | None
+
+
+def rewrite(graph: Graph, semantics: Semantics, seen: Collection[str] = ()) -> Graph:
+    """The graph to execute. Tensors in ``seen`` are kept, so nothing is fused across them."""
+    nodes = [made for node in graph.nodes for made in expand(node)]
+    if semantics.fuse:
+        nodes = _fuse(graph, nodes, {*seen, *graph.outputs})
+    return graph._replace(nodes=sort(nodes, {*graph.initializers, *graph.inputs}))
+
+
+def _fuse(graph: Graph, nodes: list[Node], kept: set[str]) -> list[Node]:
+    coded: dict[str, Coded] = {}
+    products: dict[str, Node] = {}
+    readers = Counter(name for node in nodes for name in node.inputs)
+    made: list[Node] = []
+    for node in nodes:
+        first = node.inputs[0] if node.inputs else ""
+        if node.op == DEQUANTIZE:
+            _remember(graph, node, coded)
+        elif node.op == "Transpose" and first in coded:
+            made += _transposed(node, coded)
+        elif node.op in ("MatMul", "Gemm"):
+            fused = _product(graph, node, coded)
+            if fused:
+                products[node.outputs[0]] = fused[-1]
+                made += fused
+                continue
+        elif node.op == QUANTIZE and first in products.keys() - kept and readers[first] == 1:
+            made.append(_requantized(graph, node, products[first]))
+            continue
+        made.append(node)
+    return made
+
+
+def _single(graph: Graph, name: str) -> bool:
+    return name in graph.initializers and graph.initializers[name].size == 1
+
+
+def _remember(graph: Graph, node: Node, coded: dict[str, Coded]) -> None:
+    codes, scale, zero_point = (*node.inputs, "", "", "")[:3]
+    if scale not in graph.initializers or node.attributes.get("block_size", 0):
+        return
+    if codes in graph.initializers and graph.initializers[codes].dtype == np.int32:
+        return  # a bias
+    rank = graph.initializers[codes].ndim if codes in graph.initializers else None
+    axis = node.attributes.get("axis", 1)
+    if graph.initializers[scale].size == 1:
+        coded[node.outputs[0]] = Coded(codes, scale, zero_point, None, rank)
+    elif rank is not None and -rank <= axis < rank:
+        coded[node.outputs[0]] = Coded(codes, scale, zero_point, axis % rank, rank)
+
+
+def _transposed(node: Node, coded: dict[str, Coded]) -> list[Node]:
+    """The transposition of codes, beside that of numbers."""
+    x = coded[node.inputs[0]]
+    perm = node.attributes.get("perm")
+    if x.axis is not None and not (isinstance(perm, list) and x.axis in perm):
+        return []
+    name = f"{node.outputs[0]}.codes"
+    axis = perm.index(x.axis) if isinstance(perm, list) and x.axis is not None else None
+    coded[node.outputs[0]] = Coded(name, x.scale, x.zero_point, axis, x.rank)
+    return [Node(name, "Transpose", STANDARD, (x.codes,), (name,), dict(node.attributes))]
+
+
+def _product(graph: Graph, node: Node, coded: dict[str, Coded]) -> list[Node]:
+    """The nodes that replace a product, the product last; none if it must stay in floats."""
+    a, b = (coded.get(name) for name in (*node.inputs, "", "")[:2])
+    if a is None or b is None or a.axis is not None:
+        return []
+    get = node.attributes.get
+    if node.op == "Gemm" and (get("alpha", 1.0) != 1 or get("beta", 1.0) != 1 or get("transA", 0)):
+        return []
+    turns: list[Node] = []
+    if node.op == "Gemm" and get("transB", 0):
+        name = f"{node.name}.codes"
+        turns = [Node(name, "Transpose", STANDARD, (b.codes,), (name,), {"perm": [1, 0]})]
+        b = b._replace(codes=name, axis=None if b.axis is None else 1 - b.axis)
+    if b.axis is not None and b.axis != (b.rank or 0) - 1:
+        return []
+    bias = node.inputs[2] if len(node.inputs) > 2 else ""
+    inputs = (a.codes, b.codes, a.scale, b.scale, a.zero_point, b.zero_point, bias)
+    return [*turns, Node(node.name, "MatMulIntegerToFloat", MICROSOFT, inputs, node.outputs, {})]
+
+
+def _requantized(graph: Graph, quantize: Node, product: Node) -> Node:
+    """QLinearMatMul in the place of a QuantizeLinear, if it can be: no bias, and a zero point that says the type."""
+    a, b, a_scale, b_scale, a_zero, b_zero, bias = product.inputs
+    y_scale, y_zero = (*quantize.inputs, "", "")[1:3]
+    if bias or not y_zero or not _single(graph, y_scale):
+        return quantize
+    inputs = (a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero)
+    return Node(product.name + ".requantized", "QLinearMatMul", STANDARD, inputs, quantize.outputs, {})

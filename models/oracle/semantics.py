@@ -1,0 +1,38 @@
+"""What an engine's integers mean: which product, which rounding of codes, and whether QDQ runs in integers at all."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from refimpl.integer.products import Product, acc16, exact, neon_wrap, pair_saturating, s8s8_shifted
+from refimpl.quant.affine import (
+    by_division,
+    by_levels,
+    requantize_in_one,
+    requantize_in_two,
+    requantize_wrapping,
+)
+
+
+class Semantics(NamedTuple):
+    """product: codes (N, K), (M, K) -> s32 (N, M); quantize, requantize: see ``refimpl.quant.affine``.
+
+    fuse: whether MatMul and Gemm of two dequantized tensors are products of integers, as engines make them.
+    """
+
+    product: Product = exact
+    quantize: Callable[..., np.ndarray] = by_division
+    requantize: Callable[..., np.ndarray] = requantize_in_one
+    fuse: bool = True
+
+
+ONNX_RUNTIME = Semantics()
+"""On x86 with VNNI, and the semantics of ONNX wherever it leaves no choice."""
+
+OPENVINO = Semantics(quantize=by_levels, requantize=requantize_in_two)
+"""On x86 with VNNI."""
+
+PRODUCTS = {f.__name__: f for f in (exact, pair_saturating, s8s8_shifted, acc16, neon_wrap)}
+REQUANTIZERS = {f.__name__: f for f in (requantize_in_one, requantize_in_two, requantize_wrapping)}
+"""By name, for who chooses one."""
