@@ -120,15 +120,20 @@ def test_python_that_cannot_be_started_again(nothing_compiled, monkeypatch, prog
 
 
 def test_how_many_helpers(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.4, 9, 9), raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
     assert [compilation._count(pieces) for pieces in (0, 1, 2, 3, 9)] == [0, 0, 1, 2, compilation.MOST - 1]
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {5}, raising=False)
     assert compilation._count(9) == 0
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {5, 6}, raising=False)
     assert compilation._count(9) == 1
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.9, 0, 0), raising=False)
+    assert compilation._count(9) == 0
+    monkeypatch.setattr(os, "getloadavg", lambda: (0, 0, 0), raising=False)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "server"))
     assert compilation._count(9) == 0
-    monkeypatch.undo()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python3"))
+    assert compilation._count(9) == 1
     monkeypatch.setattr(cache, "directory", lambda: None)
     assert compilation._count(9) == 0
 
