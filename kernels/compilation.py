@@ -156,11 +156,12 @@ def _size(part: Part) -> int:
 
 
 def _count(pieces: int) -> int:
-    """Of helpers for so many pieces."""
+    """Of helpers for so many pieces: for cores that others leave idle, where the system says so."""
     if cache.directory() is None or not Path(sys.executable or "").name.startswith("python"):
         return 0  # nothing would be kept; or Python is inside another program, which must not be started again
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(min(pieces, cpus, MOST) - 1, 0)
+    idle = cpus - round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else cpus
+    return max(min(pieces, idle, MOST) - 1, 0)
 
 
 def _start(count: int) -> list[subprocess.Popen]:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from refimpl.models import tasks
-from refimpl.models.bert import Model
+from refimpl.models.bert import Batch
 from refimpl.models.config import Config, read_config
+from refimpl.models.runner import Runner
 from refimpl.models.tokenizer import Tokenizer
-from refimpl.nn import REFERENCE
 
 QUESTION, CONTEXT = "what sat", "The cat's hat sat on a mat, sat it not? The café is not naive."
 LOGITS = st.floats(-1e4, 1e4, width=32)
@@ -30,20 +30,69 @@ def tokenizer_of(positions: int = 64) -> Tokenizer:
 TOKENIZER = tokenizer_of()
 
 
-def with_output(make) -> pytest.MonkeyPatch:
-    """Until undone, the forward pass is ``make(batch)``."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(tasks, "forward", lambda model, batch, ops: make(batch))
-    return patch
+def ready(make, name: str = "bert_classification", tokenizer: Tokenizer = TOKENIZER) -> Runner:
+    return Runner(config_of(name), tokenizer, lambda *batch: make(Batch(*batch)), "arrays")
 
 
-def run(task, make, *arguments, name: str = "bert_classification", tokenizer: Tokenizer = TOKENIZER):
-    model = Model(config_of(name), None, (), None)
-    patch = with_output(make)
-    try:
-        return task(model, tokenizer, REFERENCE, *arguments)
-    finally:
-        patch.undo()
+def run(task, make, *arguments, **of):
+    return task(ready(make, **of), *arguments)
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def texts_of(lengths: list[int]) -> list[str]:
+    return [" ".join(["cat"] * length) for length in lengths]
+
+
+def check_in_batches(in_batches):
+    """Each text's own row, in the order of the texts; batches within their limit, and little padding in them."""
+    lengths = [5, 1, 40, 3, 3, 61, 1, 2, 28, 7] * 7
+    shapes, told = [], []
+
+    def make(batch):
+        shapes.append(batch.ids.shape)
+        assert (batch.mask.sum(1).max(), (batch.mask != 0).any(1).all()) == (batch.ids.shape[1], True)
+        return batch.ids[:, :, None] + np.arange(batch.ids.shape[1])[None, :, None]
+
+    def finish(i, row):
+        n = lengths[i] + 2
+        return i, row.ids.tolist(), row.output[:n, 0].tolist(), len(row.spans), len(row.second)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks, "BATCH_TOKENS", 128)
+        rows = TOKENIZER.rows(texts_of(lengths))
+        found = in_batches(ready(make), rows, finish, lambda done, of: told.append((done, of)))
+    assert None not in found
+    for i, (number, ids, output, *sizes) in enumerate(found):
+        want = TOKENIZER.encode(texts_of([lengths[i]])).ids[0]
+        assert number == i
+        assert (ids, output) == (want.tolist(), (want + np.arange(want.size)).tolist())
+        assert sizes == [want.size] * 2
+    assert all(count * tokens <= 128 for count, tokens in shapes)
+    assert sum(count * tokens for count, tokens in shapes) < 1.3 * (sum(lengths) + 2 * len(lengths))
+    assert sum(count for count, _ in shapes) == len(lengths)
+    assert told == [(done, len(lengths)) for done in np.cumsum([count for count, _ in shapes])]
+
+
+def test_texts_run_in_batches_of_like_length():
+    check_in_batches(tasks.in_batches)
+
+
+def test_a_text_beyond_the_limit_is_a_batch_of_its_own(monkeypatch):
+    monkeypatch.setattr(tasks, "BATCH_TOKENS", 2)
+    rows = TOKENIZER.rows(texts_of([3, 1]))
+    shapes = []
+
+    def make(batch):
+        shapes.append(batch.ids.shape)
+        return batch.ids
+
+    assert tasks.in_batches(ready(make), rows, lambda i, row: row.ids.size) == [5, 3]
+    assert shapes == [(1, 3), (1, 5)]
+    assert tasks._most_tokens(ready(make, "distilbert_masked_lm")) == 2
+    monkeypatch.setattr(tasks, "BATCH_TOKENS", 10**6)
+    assert tasks._most_tokens(ready(make, "distilbert_masked_lm")) == tasks.BATCH_LOGITS // 100
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------
@@ -69,7 +118,7 @@ TOKENS = TOKENIZER.encode([(QUESTION, CONTEXT)]).ids.shape[1]
 @settings(max_examples=200, deadline=None)
 @given(arrays(np.float32, (TOKENS, 2), elements=LOGITS))
 def test_an_answer_is_the_best_legal_span_of_the_context(logits):
-    found = run(tasks.answer, lambda batch: logits[None], QUESTION, CONTEXT)
+    (found,) = run(tasks.answer, lambda batch: logits[None], [QUESTION], CONTEXT)
     assert found["score"] == best_by_hand(logits)
     assert found["answer"]
     assert CONTEXT[found["start"] :].startswith(found["answer"])
@@ -94,7 +143,7 @@ def peaks(**places: int) -> np.ndarray:
 )
 def test_the_likeliest_span_may_be_illegal(places):
     """[CLS], the question, the last [SEP], and an end before its start: none of them is an answer."""
-    found = run(tasks.answer, lambda batch: peaks(**places), QUESTION, CONTEXT)
+    (found,) = run(tasks.answer, lambda batch: peaks(**places), [QUESTION], CONTEXT)
     assert found["answer"]
     assert CONTEXT[found["start"] :].startswith(found["answer"])
     assert found["score"] < 200
@@ -107,7 +156,7 @@ def test_an_answer_is_at_most_30_tokens_long():
     _, places = spans(context)
     logits[0, places[0], 0] = logits[0, places[-1], 1] = logits[0, places[29], 1] = 5
     logits[0, places[-1], 1] = 9
-    found = run(tasks.answer, lambda batch: logits, QUESTION, context)
+    (found,) = run(tasks.answer, lambda batch: logits, [QUESTION], context)
     assert found["score"] == 10
     assert found["answer"].split() == ["cat"] * 30
 
@@ -116,7 +165,9 @@ def test_padding_and_another_row_cannot_be_an_answer():
     """A context that is cut to the model's positions answers from what is left of it."""
     short = tokenizer_of(positions=9)
     with pytest.warns(UserWarning, match="cut to 9 tokens"):
-        found = run(tasks.answer, lambda batch: np.zeros((1, 9, 2), np.float32), QUESTION, CONTEXT, tokenizer=short)
+        (found,) = run(
+            tasks.answer, lambda batch: np.zeros((1, 9, 2), np.float32), [QUESTION], CONTEXT, tokenizer=short
+        )
     assert found["answer"] == "The"
 
 

@@ -5,22 +5,26 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import tiny
+from test_5_kernels import need_threads
 
 from refimpl.integer.gemm import gemm_u8s8s32
+from refimpl.kernels import cpu
 from refimpl.kernels.layout import bsr4x1
-from refimpl.models import cli, compress, packed_file
+from refimpl.models import cli, compress, packed_file, runner
 from refimpl.models.embedded import embedded_model
 from refimpl.models.engines import installed
 from refimpl.models.export import count_quantized
-from refimpl.models.verify import fp32, int8
+from refimpl.models.verify import engine, fp32, int8, steps
 from refimpl.quant import QUANTIZED, integer_linear
 
+PORTABLE = "note: this CPU lacks"  # true of some that run the tests
 COMMANDS = ("verify", "run", "info", "compress", "export", "graph", "profile")
 
 
@@ -37,7 +41,8 @@ def refimpl(monkeypatch, capsys):
                 status = 0
             except SystemExit as stop:
                 status = stop.code or 0
-        return status, *capsys.readouterr()
+        out, err = capsys.readouterr()
+        return status, out, "".join(line for line in err.splitlines(True) if not line.startswith(PORTABLE))
 
     return call
 
@@ -141,11 +146,82 @@ def test_run_sentence_embedding(refimpl, tmp_path):
     assert "nearest    a hat  cosine " in out
 
 
-def test_a_packed_model_runs_on_its_kernel(refimpl, packed):
-    made = run_json(refimpl, packed, "--text", "the cat sat")
-    assert made["execution"].startswith("INT8, ")
-    assert made["execution"].endswith(" bsgemm_4x1_u8s8s32")
-    assert made["results"][0]["label"] in ("bad", "fair", "good")
+ASKED = {
+    "bert_classification": ["the cat sat", "a hat on the mat"],
+    "bert_question_answering": ["what sat", "where"],
+    "distilbert_question_answering": ["what sat", "where"],
+    "distilbert_masked_lm": ["the [MASK] sat on [MASK]"],
+    "distilbert_bare": ["the cat", "a hat", "the mat"],
+}
+
+
+def asked(name: str, texts: list[str]) -> list[str]:
+    given = [part for text in texts for part in ("--text", text)]
+    return given + (["--context", "the cat sat on the mat"] if "question" in name else [])
+
+
+def words_of(result: dict) -> tuple:
+    """What a person reads, without numbers."""
+    words = tuple(word["word"] for word in result.get("words", []))
+    return words[:1], *(result.get(key) for key in ("label", "answer", "start", "nearest"))
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_the_engine_answers_as_the_reference(refimpl, monkeypatch, tmp_path, name):
+    path = tmp_path / "packed"
+    packed_file.save(compress.pack(tiny.quantized(name)), path)
+    made = run_json(refimpl, path, *asked(name, ASKED[name]))
+    assert made["execution"].split(";")[0] in [
+        f"INT8, {target} kernels, one thread" for target in ("native", "portable")
+    ]
+    right = lambda loaded, threads, say: runner.on_ops(compress.unpack(loaded), QUANTIZED, "reference")  # noqa: E731
+    monkeypatch.setattr(runner, "runner", right)
+    want = run_json(refimpl, path, *asked(name, ASKED[name]))
+    assert want["execution"].startswith("reference")
+    assert [words_of(result) for result in made["results"]] == [words_of(result) for result in want["results"]]
+
+
+def test_a_file_of_texts_is_answered_in_order(refimpl, packed, tmp_path):
+    lines = ["the cat sat on a mat", "hat", "it sat", "not the hat", "cats", "the cat"] * 3
+    file = tmp_path / "lines.txt"
+    file.write_text("\n".join(lines) + "\n\n", "utf-8")
+    together = run_json(refimpl, packed, "--text", "a hat", "--file", file)["results"]
+    alone = [run_json(refimpl, packed, "--text", line)["results"][0] for line in ["a hat", *lines[:6]]]
+    want = [*alone, *alone[1:], *alone[1:]]
+    assert [(result["text"], result["label"]) for result in together] == [(row["text"], row["label"]) for row in want]
+    scores = [result["score"] for result in want]  # the head is NumPy's, whose sums depend on the size of the batch
+    assert [result["score"] for result in together] == pytest.approx(scores, rel=1e-5)
+
+
+def test_run_in_threads(refimpl, packed):
+    need_threads(2)
+    one, two = (run_json(refimpl, packed, "--text", "the cat", "--threads", n) for n in (1, 2))
+    assert two["execution"] == one["execution"].replace("one thread", "2 threads")
+    assert two["results"] == one["results"]
+
+
+def test_a_cpu_without_the_features_is_told(refimpl, capsys, monkeypatch, packed):
+    rest = frozenset(feature for feature in cpu.features() if not feature.startswith("avx512"))
+    monkeypatch.setattr(cpu, "features", lambda: rest)
+    monkeypatch.setattr("test_cli.PORTABLE", "not hidden here")
+    status, out, err = refimpl("run", packed, "--text", "the cat", "--text", "a hat")
+    assert status == 0
+    assert "ran: INT8, portable kernels, one thread" in out
+    assert err.startswith("note: this CPU lacks ")
+    assert err.endswith("avx512vnni: kernels run in portable form, slower\n")
+    assert err.count("\n") == 1
+
+
+def test_a_model_that_the_engine_cannot_run(refimpl, tmp_path):
+    made = compress.pack(tiny.quantized("bert_classification"))
+    layer = made.model.layers[0]
+    other = layer._replace(k=layer.k._replace(input_scale=np.array(2 * layer.k.input_scale, np.float32)))
+    odd = replace(made, model=replace(made.model, layers=(other, *made.model.layers[1:])))
+    packed_file.save(odd, tmp_path / "odd")
+    status, out, err = refimpl("run", tmp_path / "odd", "--text", "the cat")
+    assert status == 0
+    assert "note: the engine cannot run this model: layer.0: q, k and v" in " ".join(err.split())
+    assert "bsgemm_4x1_u8s8s32 and NumPy, one thread" in out
 
 
 @pytest.mark.parametrize("stage", ["Dense", "Packed"])
@@ -225,11 +301,24 @@ def test_verify_passes_on_every_head(refimpl, tmp_path, texts, name, sparsity):
     assert status == 0
     assert report["passed"] is True
     assert all(check["passed"] for check in report["checks"])
-    assert len(report["checks"]) == 2 + 4 * len(installed())
+    assert len(report["checks"]) == 4 + 4 * len(installed())
+    assert report["attention"] == "f32"
     assert report["sparsity"] == sparsity
     assert report["texts"] == report["calibration_texts"] == len(tiny.TEXTS)
     taps = {row["tap"] for row in report["fp32"]}
     assert {"embeddings", "scores", "output", "model output"} <= taps
+
+
+@pytest.mark.parametrize("name", ["bert_question_answering", "distilbert_masked_lm"])
+def test_verify_with_integer_attention(refimpl, tmp_path, texts, name):
+    status, report = verify_json(refimpl, tiny.copy(name, tmp_path), "--text", texts, "--int8-attention")
+    assert (status, report["passed"], report["attention"]) == (0, True, "INT8")
+    layers = [row["engine"] for row in report["int8"]].count("refimpl")
+    assert report["products"] == 8 * layers
+    assert set(report["integer_layers"].values()) <= {8 * layers}
+    engine = report["bits"][-1]
+    assert (engine["execution"], engine["different_codes"], engine["accumulators"]) == ("engine", 0, 0)
+    assert engine["codes"] > 0
 
 
 def test_verify_of_a_model_with_all_blocks_pruned(refimpl, tmp_path, texts):
@@ -266,6 +355,44 @@ def test_verify_fails_if_a_kernel_is_wrong_by_one(refimpl, monkeypatch, tmp_path
     assert status == 1
     assert report["passed"] is False
     assert [name.startswith("refimpl: ") for name in failing(report)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("where", "change", "check"),
+    [
+        ("layer.0.q.codes", lambda x: x + np.uint8(1), "kernels = NumPy"),
+        ("layer.1.output.codes", lambda x: x ^ 1, "INT8 on its own inputs"),
+        ("layer.0.attention_norm", lambda x: x * np.float32(1.001), "INT8 on its own inputs"),
+        ("output", lambda x: -x, "decides as NumPy"),
+    ],
+)
+def test_verify_fails_if_our_engine_is_wrong(refimpl, monkeypatch, tmp_path, texts, where, change, check):
+    right = engine.record
+
+    def wrong(*arguments):
+        taps = right(*arguments)
+        return taps | {where: change(taps[where])}
+
+    monkeypatch.setattr(engine, "record", wrong)
+    status, report = verify_json(refimpl, tiny.copy("bert_classification", tmp_path), "--text", texts)
+    assert status == 1
+    assert f"refimpl: {check}" in failing(report)
+
+
+def test_verify_of_a_model_that_our_engine_cannot_run(refimpl, monkeypatch, tmp_path, texts):
+    def refuse(packed):
+        raise ValueError("a head has 2 numbers; need a multiple of 4")
+
+    monkeypatch.setattr(steps, "Session", refuse)
+    status, out, err = refimpl("verify", tiny.copy("distilbert_bare", tmp_path), "--text", texts, "--json")
+    report = json.loads(out)
+    assert status == 0
+    assert "our engine cannot run this model, so it is not judged: a head has 2 numbers" in " ".join(err.split())
+    assert "INT8, engine" not in report["seconds"]
+    assert [check["name"] for check in report["checks"] if check["name"].startswith("refimpl")] == [
+        "refimpl: f32 within derived bounds",
+        "refimpl: kernels = NumPy",
+    ]
 
 
 @pytest.mark.skipif("onnxruntime" not in installed(), reason="onnxruntime is not installed")
@@ -403,9 +530,14 @@ def test_empty_text(one_line, tmp_path, text):
     assert "texts[0] is empty or white space" in one_line("run", model, "--text", text)
 
 
+@pytest.mark.parametrize("threads", [0, -1, 10**6])
+def test_threads_that_there_are_not(one_line, packed, threads):
+    assert f"threads is {threads}; need 1 to " in one_line("run", packed, "--text", "a", f"--threads={threads}")
+
+
 def test_run_without_text(one_line, tmp_path):
     error = one_line("run", tiny.copy("bert_classification", tmp_path))
-    assert "no text was given; need --text at least once" in error
+    assert "no text was given; need --text at least once, or --file" in error
 
 
 def test_a_question_without_context(one_line, tmp_path):

@@ -15,6 +15,7 @@ from mutants_propagation import PROPAGATION
 from mutants_records import RECORDS
 from mutants_saturating import SATURATING_AND_BITMASK
 from mutants_saturation import SATURATION
+from mutants_start import START
 from mutants_structured import STRUCTURED
 
 SUITES = [
@@ -28,6 +29,7 @@ SUITES = [
     *INTEGER_ATTENTION,
     *ENCODER,
     *PROPAGATION,
+    *START,
     *RECORDS,
     *INSTANCES,
     *ORACLE,
