@@ -10,6 +10,7 @@ engine's value on. An operator that is wrong is found at its place, and only the
     |engine code - 255 engine probability| <= 1/2 + bound          likewise
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,7 +56,8 @@ class Finding(NamedTuple):
 class JudgeTap:
     """Compares an ``Exact`` with the engine's value of that name, records a ``Finding`` and returns the value.
 
-    Taps that the engine did not expose are passed through: what follows is then judged from our own exact value.
+    Taps that the engine did not expose are passed through: what follows is then judged from our own exact value, and
+    GELU, softmax, context and norms with the room that this value's own bound leaves them.
     """
 
     def __init__(self, engine: dict[str, np.ndarray], findings: dict[str, Finding] | None = None, prefix: str = ""):
@@ -67,11 +69,11 @@ class JudgeTap:
         return JudgeTap(self.engine, self.findings, self.prefix + name + SEPARATOR)
 
     def __call__(self, name: str, value: Any) -> Any:
-        """value: an ``Exact``; returns the engine's value, f64, or u8 for codes."""
+        """value: an ``Exact``; returns the engine's value, f64, or u8 for codes; what was not exposed as it is."""
         exact: Exact = value
         name = self.prefix + name
         if name not in self.engine:
-            return exact.value if exact.ours is None else exact.ours
+            return exact if exact.ours is None else exact.ours
         theirs = self.engine[name]
         if theirs.shape != exact.value.shape:
             raise ValueError(f"{name} has shape {theirs.shape}; need {exact.value.shape}")
@@ -115,6 +117,16 @@ def _wide(p: Any) -> Any:
     return type(p)(*(np.asarray(part, np.float64) if isinstance(part, np.ndarray) else part for part in p))
 
 
+def _parts(x: Any) -> tuple[np.ndarray, np.ndarray | float]:
+    """An operand and its error: none where it is the engine's own."""
+    return (x.value, x.bound) if isinstance(x, Exact) else (x, 0.0)
+
+
+def _on_values(op: Callable[..., Any]) -> Callable[..., Any]:
+    """The operator with errors of its operands left out."""
+    return lambda *operands: op(*(_parts(x)[0] for x in operands))
+
+
 def _embedding(ids: np.ndarray, table: Any) -> Exact:
     """Copies of rows are exact; code * scale is rounded once, or fused into the addition that follows."""
     if not isinstance(table, QuantizedTable):
@@ -148,12 +160,25 @@ def _codes(x: np.ndarray, scale: np.ndarray) -> Exact:
     return Exact(quotient, bounds.quantize(finite, scale), quantize_activation(finite, scale))
 
 
-def _layernorm(x: np.ndarray, p: Norm) -> Exact:
-    return Exact(REFERENCE.layernorm(x, _wide(p)), bounds.layernorm(x, p.weight, p.eps, p.bias))
+def _layernorm(x: Any, p: Norm) -> Exact:
+    x, error = _parts(x)
+    return Exact(REFERENCE.layernorm(x, _wide(p)), bounds.layernorm(x, p.weight, p.eps, p.bias, error))
 
 
-def _add_layernorm(x: np.ndarray, residual: np.ndarray, p: Norm) -> Exact:
-    return Exact(REFERENCE.add_layernorm(x, residual, _wide(p)), bounds.add_layernorm(x, residual, p))
+def _add_layernorm(x: Any, residual: Any, p: Norm) -> Exact:
+    (x, x_error), (residual, residual_error) = _parts(x), _parts(residual)
+    bound = bounds.add_layernorm(x, residual, p, x_error=x_error + residual_error)
+    return Exact(REFERENCE.add_layernorm(x, residual, _wide(p)), bound)
+
+
+def _softmax(x: Any) -> Exact:
+    x, error = _parts(x)
+    return Exact(REFERENCE.softmax(x), bounds.softmax(x, x_error=error))
+
+
+def _gelu(x: Any) -> Exact:
+    x, error = _parts(x)
+    return Exact(REFERENCE.gelu(x), bounds.gelu(x, x_error=error))
 
 
 def _attention_operands(
@@ -184,9 +209,11 @@ def _attention_scores(q: Any, k: Any, mask: np.ndarray) -> Exact:
     return Exact(value + lowest, bound + np.where(lowest, bounds.add(value, lowest), 0.0))
 
 
-def _attention_context(probs: np.ndarray, v: Any, tap: Tap = NO_TAP) -> Exact:
+def _attention_context(probs: Any, v: Any, tap: Tap = NO_TAP) -> Exact:
+    probs, error = _parts(probs)
     if not isinstance(v, Codes):
-        return Exact(REFERENCE.attention_context(probs, v), bounds.attention_context(probs, v))
+        bound = bounds.attention_context(probs, v, probs_error=error)
+        return Exact(REFERENCE.attention_context(probs, v), bound)
     finite = np.clip(np.nan_to_num(probs.astype(np.float32)), 0, 1)  # what is not was found at its own tap
     exact = Exact(finite.astype(np.float64) * PROBS_MAX, bounds.quantize_probs(finite), quantize_probs(finite))
     acc = integer_context(tap("probs_codes", exact), signed(v.codes))
@@ -201,20 +228,21 @@ JUDGE = Ops(
     embedding=_embedding,
     position_embedding=REFERENCE.position_embedding,
     add=_add,
-    linear=_linear,
+    linear=_on_values(_linear),
     layernorm=_layernorm,
     add_layernorm=_add_layernorm,
-    split_heads=REFERENCE.split_heads,
+    split_heads=_on_values(REFERENCE.split_heads),
     merge_heads=_merge_heads,
     attention_operands=_attention_operands,
     attention_scores=_attention_scores,
-    softmax=lambda x: Exact(REFERENCE.softmax(x), bounds.softmax(x)),
+    softmax=_softmax,
     attention_context=_attention_context,
-    gelu=lambda x: Exact(REFERENCE.gelu(x), bounds.gelu(x)),
-    tanh=lambda x: Exact(REFERENCE.tanh(x), bounds.tanh(x)),
-    relu=lambda x: Exact(REFERENCE.relu(x), bounds.relu(x)),
-    first_token=REFERENCE.first_token,
-    mean_pool=lambda x, mask: Exact(REFERENCE.mean_pool(x, mask), bounds.mean_pool(x, mask)),
-    l2_normalize=lambda x: Exact(REFERENCE.l2_normalize(x), bounds.l2_normalize(x)),
+    gelu=_gelu,
+    tanh=_on_values(lambda x: Exact(REFERENCE.tanh(x), bounds.tanh(x))),
+    relu=_on_values(lambda x: Exact(REFERENCE.relu(x), bounds.relu(x))),
+    first_token=_on_values(REFERENCE.first_token),
+    mean_pool=_on_values(lambda x, mask: Exact(REFERENCE.mean_pool(x, mask), bounds.mean_pool(x, mask))),
+    l2_normalize=_on_values(lambda x: Exact(REFERENCE.l2_normalize(x), bounds.l2_normalize(x))),
 )
-"""Operators take the engine's values, widened to f64, and return an ``Exact``, which the next tap turns back."""
+"""Operators take the engine's values, widened to f64, and return an ``Exact``, which the next tap turns back if the
+engine exposed it."""

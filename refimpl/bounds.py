@@ -109,11 +109,17 @@ def attention_scores(q: np.ndarray, k: np.ndarray, u: float = F32) -> np.ndarray
     return gamma(e + 3, u) * size + (2 * e + 2) * _tiny(u)
 
 
-def attention_context(probs: np.ndarray, v: np.ndarray, u: float = F32) -> np.ndarray:
-    """probs v, probs (..., T, T), v (..., T, E): one rounding per product and T - 1 additions."""
-    probs, v = _wide(probs, v)
+def attention_context(
+    probs: np.ndarray, v: np.ndarray, u: float = F32, probs_error: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """probs v, probs (..., T, T), which may be off by ``probs_error``, v (..., T, E).
+
+    One rounding per product and T - 1 additions.
+    """
+    probs, v, probs_error = _wide(probs, v, probs_error)
     t = probs.shape[-1]
-    return gamma(t, u) * (np.abs(probs) @ np.abs(v)) + 2 * t * _tiny(u)
+    moved = np.broadcast_to(probs_error, probs.shape) @ np.abs(v)
+    return gamma(t, u) * (np.abs(probs) @ np.abs(v) + moved) + moved + 2 * t * _tiny(u)
 
 
 def mean_pool(x: np.ndarray, mask: np.ndarray, u: float = F32) -> np.ndarray:
@@ -202,33 +208,42 @@ def tanh(x: np.ndarray, u: float = F32) -> np.ndarray:
     return 2 * TANH_ULPS * u * np.abs(np.tanh(x)) + _tiny(u)
 
 
-def gelu(x: np.ndarray, u: float = F32) -> np.ndarray:
-    """x / 2 (1 + erf z), z = x / sqrt 2.
+GELU_SLOPE = 1.13
+"""No slope of GELU is steeper: at sqrt 2 it is 1.1289."""
+
+
+def gelu(x: np.ndarray, u: float = F32, x_error: np.ndarray | float = 0.0) -> np.ndarray:
+    """x / 2 (1 + erf z), z = x / sqrt 2, where x may itself be off by ``x_error``.
 
     z has two roundings, which moves erf by at most gamma(2) |z| max erf', the maximum of the slope over the interval
     being the one at its end nearest to 0. To this comes erf's own error, absolute, hence all of it where 1 + erf
     cancels at negative x; then one rounding of the sum and two of the products.
     """
-    (x,) = _wide(x)
-    z = np.abs(x) * np.sqrt(0.5)
-    slope = 2 / np.sqrt(np.pi) * np.exp(-((z * (1 - gamma(2, u))) ** 2))
-    factor = erfc(-x * np.sqrt(0.5))  # 1 + erf z without cancellation
+    x, x_error = _wide(x, x_error)
+    size = np.abs(x) + x_error
+    z, nearest = size * np.sqrt(0.5), np.maximum(np.abs(x) - x_error, 0) * np.sqrt(0.5)
+    slope = 2 / np.sqrt(np.pi) * np.exp(-((nearest * (1 - gamma(2, u))) ** 2))
+    factor = erfc(-(x + x_error) * np.sqrt(0.5))  # 1 + erf z without cancellation
     factor_error = (gamma(2, u) * z * slope + 2 * ERF_ULPS * u) * (1 + u) + u * factor
     relative = gamma(2, u)
-    return np.abs(x) / 2 * (factor_error * (1 + relative) + relative * factor) + (np.abs(x) + 3) * _tiny(u)
+    rounding = size / 2 * (factor_error * (1 + relative) + relative * factor) + (size + 3) * _tiny(u)
+    return rounding + GELU_SLOPE * x_error
 
 
-def softmax(x: np.ndarray, u: float = F32) -> np.ndarray:
-    """e_i / S, e_i = exp(x_i - max x), S = sum e.
+def softmax(x: np.ndarray, u: float = F32, x_error: np.ndarray | float = 0.0) -> np.ndarray:
+    """e_i / S, e_i = exp(x_i - max x), S = sum e, where x may itself be off by ``x_error``.
 
-    The subtraction's rounding moves the exponent d by u |d|, so e by the factor exp(u |d|). With errors a_i of e_i
-    and A of S:   e'/S' - e/S = (e' - e)/S' - (e/S)(S' - S)/S',   then two roundings for the division.
+    The subtraction's rounding moves the exponent d by u |d|, so e by the factor exp(u |d|); an error of x moves it by
+    its own and by what it can do to the maximum. With errors a_i of e_i and A of S:
+    e'/S' - e/S = (e' - e)/S' - (e/S)(S' - S)/S',   then two roundings for the division.
     """
-    (x,) = _wide(x)
-    t, tiny = x.shape[-1], _tiny(u)
-    d = np.minimum(x.max(-1, keepdims=True) - x, 1000)  # beyond 1000, e is 0 whatever the rounding
+    x, x_error = _wide(x, x_error)
+    t, tiny, most = x.shape[-1], _tiny(u), x.max(-1, keepdims=True)
+    higher, lower = (x + x_error).max(-1, keepdims=True) - most, most - (x - x_error).max(-1, keepdims=True)
+    d = np.minimum(most - x, 1000)  # beyond 1000, e is 0 whatever the rounding
+    moved = np.minimum((1 + u) * (x_error + np.maximum(higher, lower)), 700)  # more only at masked keys, where e is 0
     e = np.exp(-d)
-    e_error = e * np.expm1(u * d + 2 * EXP_ULPS * u) + tiny
+    e_error = e * np.expm1(u * d + 2 * EXP_ULPS * u + moved) + tiny
     total = e.sum(-1, keepdims=True)
     total_error = e_error.sum(-1, keepdims=True) * (1 + gamma(t, u)) + gamma(t - 1, u) * total + t * tiny
     least = total - total_error
@@ -291,7 +306,10 @@ def layernorm(
     return np.where(relative < 0.999, error, np.inf)
 
 
-def add_layernorm(x: np.ndarray, residual: np.ndarray, p: Norm, u: float = F32) -> np.ndarray:
-    """layernorm(x + residual), the sum rounded or kept exact."""
+def add_layernorm(
+    x: np.ndarray, residual: np.ndarray, p: Norm, u: float = F32, x_error: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """layernorm(x + residual), the sum rounded or kept exact, where the terms may together be off by ``x_error``."""
     x, residual = _wide(x, residual)
-    return layernorm(x + residual, p.weight, p.eps, p.bias, add(x, residual, u), u)
+    error = add(np.abs(x + residual) + x_error, np.zeros(()), u) + x_error
+    return layernorm(x + residual, p.weight, p.eps, p.bias, error, u)

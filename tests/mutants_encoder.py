@@ -7,9 +7,9 @@ from mutants_kernels import pair_saturating, signs_swapped
 
 from refimpl import isa
 from refimpl.isa import f32 as isa_f32
-from refimpl.kernels.encoder import attention_f32, attention_u8s8, half_rows, layernorm, linear_32x32, rows
+from refimpl.kernels.encoder import attention_f32, attention_u8s8, half_rows, layernorm, linear_32x32, linear_f32, rows
 from refimpl.kernels.encoder.exponentials import exponentials
-from refimpl.kernels.encoder.forms import FORMS
+from refimpl.kernels.encoder.forms import FLOATS, FORMS
 from refimpl.kernels.epilogue import rescale
 from refimpl.kernels.rowwise.quantize import quantize
 from refimpl.kernels.simd.exchange import exchange
@@ -147,6 +147,30 @@ LINEAR += [
                 BLOCKS, half_rows.TWINS[linear_32x32.product], last_four_first
             ),
             "the second four not stored": half_changed(BLOCKS, linear_32x32.half_tile, lambda: 4),
+        },
+    ),
+]
+
+F32 = FLOATS["f32"].stores.f32
+
+
+def check_f32_linear(version):
+    encoding.check_float_linear(version, 64, "f32", "f32")
+
+
+def backwards(values, at, k, x, base):
+    panel, tile = x[base : base + 64 * k].reshape(k, 64), values[at : at + 6 * k].reshape(k, 6)
+    return linear_f32.product(tile[::-1].reshape(-1), 0, k, panel[::-1].reshape(-1), 0)
+
+
+LINEAR += [
+    Suite(
+        check_f32_linear,
+        F32.emulated,
+        {
+            "multiplied and added": changed(F32, vfmadd, lambda a, b, c: a * b + c),
+            "channels from last to first": changed(F32, linear_f32.product, backwards),
+            "bias forgotten": changed(F32, linear_f32.biased, lambda acc, bias, m: acc),
         },
     ),
 ]

@@ -260,6 +260,25 @@ def test_linear_bound_holds_for_one_sum_at_a_time(order):
         inside(got, (widen(x) @ widen(p.weight[m]) + p.bias[m]), linear_bound(x, p)[:, m])
 
 
+@pytest.mark.parametrize("size", [1e-3, 0.1])
+def test_bounds_leave_room_for_an_error_of_the_input(size):
+    """Errors of all signs stay inside the bounds, and not inside those that know nothing of them."""
+    x, y, v = normal(1, 4, 33, 33, scale=3), normal(1, 4, 33, 33, seed=2), normal(1, 4, 33, 8, seed=1)
+    p = norm_parameters(33)
+    masked = np.where((x > 3) & (np.arange(33) > 20), LOWEST, x)
+    for op, (at, *rest), bound in [
+        (gelu, (x,), lambda e: bounds.gelu(x, x_error=e)),
+        (softmax, (masked,), lambda e: bounds.softmax(masked, x_error=np.where(masked == LOWEST, 1e31, e))),
+        (attention_context, (softmax(x), v), lambda e: bounds.attention_context(softmax(x), v, probs_error=e)),
+        (add_layernorm, (x, y, p), lambda e: bounds.add_layernorm(x, y, p, x_error=e)),
+    ]:
+        signs = [np.sign(normal(*at.shape, seed=seed, mean=9 * (seed == 0))) for seed in range(9)]
+        found, exact = [op(at + F32(0.99 * size) * sign, *rest) for sign in signs], op(*map(widen, (at, *rest)))
+        for got in found:
+            inside(got, exact, bound(size))
+        assert (np.abs(np.array(found) - exact) > bound(0.0)).any()
+
+
 def test_embedding_sum_bound():
     word, position, token_type = (normal(3, 9, seed=s, scale=10.0**s) for s in range(3))
     bound = bounds.embedding_sum(word, position, token_type)

@@ -3,7 +3,7 @@
     scores[j, i]  = (sum_e q[e, i] k[e, j]) * f32(1 / sqrt E)            q, k, v: f32 rows
     p[j, i]       = e[j, i] * (1 / sum_j e[j, i])                        e: ``exponentials``
     context[c, i] = sum_j p[j, i] v[c, j]
-    out[c, i]     = quantize(context, step)                              u8 codes + 128
+    out[c, i]     = quantize(context, step)                              u8 codes + 128, or the context in f32
 
 Contract. Sums ascend from 0, each step one fused multiply-add. Errors within ``bounds.attention_scores``,
 ``bounds.softmax`` and ``bounds.attention_context``; codes have the bits of ``refimpl.quant.quantize_activation``.
@@ -16,18 +16,18 @@ import numba
 import numpy as np
 
 from refimpl.kernels.encoder.exponentials import exponentials
+from refimpl.kernels.encoder.layernorm import store_quantized
 from refimpl.kernels.encoder.rows import (
     divide,
     fused,
     load_row,
     multiply,
     place,
-    quantize,
     spread,
-    store_codes,
     store_row,
     width,
 )
+from refimpl.kernels.simd.exchange import exchange
 from refimpl.kernels.simd.instructions.f32 import broadcast_f32, vbroadcastss, zero_f32
 from refimpl.kernels.simd.threefold import kernel, part
 
@@ -85,6 +85,12 @@ def context_of(x, values, groups, panel_size, scores, lines):
 
 
 @part
+def store_context(out, at, row, step):
+    """One channel in f32."""
+    store_row(out, at, row)
+
+
+@part
 def queries_of_head(x, first, n, p, h, d, e, factors, scores, lines, out):
     """The panel p of queries of head h of the text of n tokens that begins with panel ``first``."""
     w, groups, panel_size = width(), (n + 3) // 4, 3 * d * width()
@@ -97,11 +103,11 @@ def queries_of_head(x, first, n, p, h, d, e, factors, scores, lines, out):
         store_row(scores, lines + j * w, multiply(load_row(scores, lines + j * w), inverse))
     for c in range(0, e, 4):
         acc = context_of(x, text + (2 * d + h * e + c) * w, groups, panel_size, scores, lines)
-        at, step = ((first + p) * d + h * e + c) * w, spread(broadcast_f32(factors[1]))
-        store_codes(out, at, quantize(acc[0], step))
-        store_codes(out, at + w, quantize(acc[1], step))
-        store_codes(out, at + 2 * w, quantize(acc[2], step))
-        store_codes(out, at + 3 * w, quantize(acc[3], step))
+        at, step = ((first + p) * d + h * e + c) * w, factors[1]
+        store_quantized(out, at, acc[0], step)
+        store_quantized(out, at + w, acc[1], step)
+        store_quantized(out, at + 2 * w, acc[2], step)
+        store_quantized(out, at + 3 * w, acc[3], step)
 
 
 @kernel
@@ -115,3 +121,7 @@ def attention_f32(x, first, lengths, heads, d, factors, most, scores, slots, wor
             text, h, lines = task // heads, task % heads, task % slots * most * width()
             for p in range((lengths[text] + width() - 1) // width()):
                 queries_of_head(x, first[text], lengths[text], p, h, d, d // heads, factors, scores, lines, out)
+
+
+attention_f32_to_f32 = exchange(attention_f32, {store_quantized: store_context}, "attention_f32_to_f32", __name__)
+"""Where the next layer reads f32: out is f32 (P D W,), the context itself."""

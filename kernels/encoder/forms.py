@@ -1,18 +1,20 @@
-"""The forms of a linear layer's INT8 weight: how its zeros are left out. All give the same bits, and so differ in time
-only.
+"""How a linear layer's weight lies in memory, and the kernels that read it there.
 
-A kernel is given: the weight's arrays; start, scale, bias, step (``linear_4x1``), padded to whole tiles; x; K; scratch
-memory; out.
+FORMS of INT8 weights differ in how zeros are left out: all give the same bits, and so differ in time only. FLOATS are
+the weights of other precisions, each with bits of its own.
+
+A kernel is given: the weight's arrays; the layer's parameters, padded to whole tiles (start, scale, bias and step for
+INT8, bias and step for floats); x; K; scratch memory; out.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from refimpl.kernels.encoder import linear_4x1, linear_32x32, linear_dense
+from refimpl.kernels.encoder import linear_4x1, linear_32x32, linear_dense, linear_f32
 from refimpl.kernels.encoder.stores import Stores
-from refimpl.kernels.layout import aligned, bsr4x1, bsr32x32_rows, vnni4_rows
+from refimpl.kernels.layout import aligned, broadcast_rows, bsr4x1, bsr32x32_rows, vnni4_rows
 from refimpl.kernels.layout.bsr4x1 import GROUP, ROWS, Bsr4x1
 from refimpl.kernels.layout.bsr32x32 import SIDE
 
@@ -30,8 +32,8 @@ class Form(NamedTuple):
     name: str
     stores: Stores
     tile: int
-    pack: Callable[[Bsr4x1], Arrays]
-    work: Callable[[Bsr4x1], float]
+    pack: Callable[[Any], Arrays]
+    work: Callable[[Bsr4x1], float] = lambda weight: 1.0
     scratch: Callable[[int, int], tuple[tuple[type, int], ...]] = lambda k, tokens: ()
 
 
@@ -77,6 +79,9 @@ def _work_32x32(weight: Bsr4x1) -> float:
 
 
 SPARSE = Form("4x1", linear_4x1.STORES, ROWS, _pack_4x1, density)
-DENSE = Form("dense", linear_dense.STORES, vnni4_rows.TILE, _pack_dense, lambda weight: 1.0, _quads)
+DENSE = Form("dense", linear_dense.STORES, vnni4_rows.TILE, _pack_dense, scratch=_quads)
 BLOCKS = Form("32x32", linear_32x32.STORES, bsr32x32_rows.TILE, _pack_32x32, _work_32x32, _wide_quads)
 FORMS = {form.name: form for form in (SPARSE, DENSE, BLOCKS)}
+
+F32 = Form("f32", linear_f32.STORES, broadcast_rows.TILE, lambda w: (broadcast_rows.pack(w),))
+FLOATS = {form.name: form for form in (F32,)}

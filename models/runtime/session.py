@@ -1,4 +1,4 @@
-"""A session: a packed model, ready to run.
+"""A session: a model, packed or f32, ready to run.
 
     session = Session(packed)
     output = session(ids, mask)            s64 (B, T) -> what the model's head gives
@@ -20,7 +20,7 @@ import numpy as np
 from refimpl import check
 from refimpl.kernels import execution
 from refimpl.kernels.layout import aligned
-from refimpl.models.compress import Packed
+from refimpl.models.compress import Dense, Packed
 from refimpl.models.runtime import plan as plans
 from refimpl.models.runtime.steps import Arrays, Plan, Shape, Step, roots
 from refimpl.models.runtime.weights import Weights, prepare
@@ -40,14 +40,14 @@ class Ready(NamedTuple):
 
 
 class Session:
-    """Runs a packed model. ``weights`` of another session may be given instead, and are then shared.
+    """Runs a model. ``weights`` of another session may be given instead, and are then shared.
 
     lock: held by whoever uses the session's memory.
     """
 
     def __init__(
         self,
-        model: Packed | Weights,
+        model: Dense | Packed | Weights,
         tokenizer: Tokenizer | None = None,
         threads: int = 1,
         form: str | Mapping[str, str] | None = None,
@@ -60,7 +60,7 @@ class Session:
         if form is not None and isinstance(model, Weights):
             raise ValueError("form is given, but the weights are prepared already; give it to prepare")
         self.weights = model if isinstance(model, Weights) else prepare(model, form)
-        self.tokenizer = model.tokenizer if isinstance(model, Packed) else tokenizer
+        self.tokenizer = tokenizer if isinstance(model, Weights) else model.tokenizer
         self.threads = threads
         self._plans: OrderedDict[Shape, Ready] = OrderedDict()
         self._arena = aligned.empty((0,), np.uint8)
@@ -87,7 +87,7 @@ class Session:
     def run_texts(self, texts: Sequence[Any]) -> np.ndarray:
         """Texts, or pairs of texts, in one batch. Raises ValueError for a session without a tokenizer."""
         if self.tokenizer is None:
-            raise ValueError("the session has no tokenizer; make it from a Packed model")
+            raise ValueError("the session has no tokenizer; make it from a model, not from weights")
         return self(*self.tokenizer.encode(texts))
 
     def shape(self, mask: np.ndarray) -> Shape:
