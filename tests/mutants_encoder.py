@@ -15,6 +15,7 @@ from refimpl.kernels.rowwise.quantize import quantize
 from refimpl.kernels.simd.exchange import exchange
 from refimpl.kernels.simd.instructions.arithmetic import vpdpbusd, vpsubd
 from refimpl.kernels.simd.instructions.convert import vcvtps2dq
+from refimpl.kernels.simd.instructions.expand import popcnt, vpexpandb
 from refimpl.kernels.simd.instructions.f32 import vdivps, vfmadd
 from refimpl.kernels.simd.instructions.interleave import vpxord
 from refimpl.kernels.simd.threefold import part
@@ -147,6 +148,30 @@ LINEAR += [
                 BLOCKS, half_rows.TWINS[linear_32x32.product], last_four_first
             ),
             "the second four not stored": half_changed(BLOCKS, linear_32x32.half_tile, lambda: 4),
+        },
+    ),
+]
+
+BITMASK = FORMS["bitmask"].stores.f32
+
+
+def check_bitmask(version):
+    encoding.check_linear(version, 64, FORMS["bitmask"], "f32")
+
+
+def next_to_each_other(values, at, mask):
+    """The nonzero bytes at the front of the register."""
+    return isa.vpexpandb(values, at, np.uint64(2 ** isa.popcnt(mask) - 1))
+
+
+LINEAR += [
+    Suite(
+        check_bitmask,
+        BITMASK.emulated,
+        {
+            "not expanded": changed(BITMASK, vpexpandb, next_to_each_other),
+            "one value behind": changed(BITMASK, vpexpandb, lambda x, at, mask: isa.vpexpandb(x, max(at - 1, 0), mask)),
+            "an even number of values to a mask": changed(BITMASK, popcnt, lambda mask: isa.popcnt(mask) & ~1),
         },
     ),
 ]

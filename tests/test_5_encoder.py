@@ -15,7 +15,16 @@ from refimpl.isa import f32 as isa_f32
 from refimpl.kernels.encoder import attention_f32, attention_u8s8, embed, half_rows, layernorm
 from refimpl.kernels.encoder import rows as wide_rows
 from refimpl.kernels.encoder.forms import FLOATS, FORMS
-from refimpl.kernels.layout import broadcast_rows, bsr4x1, bsr32x32, bsr32x32_rows, panels, vnni4, vnni4_rows
+from refimpl.kernels.layout import (
+    bitmask_rows,
+    broadcast_rows,
+    bsr4x1,
+    bsr32x32,
+    bsr32x32_rows,
+    panels,
+    vnni4,
+    vnni4_rows,
+)
 from refimpl.nn.attention import attention_context, attention_scores
 from refimpl.nn.gelu import gelu
 from refimpl.nn.layernorm import layernorm as layernorm_oracle
@@ -26,6 +35,7 @@ from refimpl.quant.linear import compensation, rescale
 from refimpl.quant.symmetric import quantize_activation
 
 WIDTHS = {64: lambda source: source, 32: half_rows.half}
+THREADS = 2  # to whom scratch memory is shared out, though one does the work
 STEP = np.array(0.05, np.float32)
 on_targets = pytest.mark.parametrize("target", TARGETS)
 on_widths = pytest.mark.parametrize("width", WIDTHS)
@@ -87,7 +97,7 @@ def run_linear(version, kind, form, width, a, w, scale, bias, residual):
     x, step = flat(a, width), np.full(m, STEP)
     out = flat_f32(residual, width) if kind == "sum" else np.zeros(x.size // k * m, dtype_of(kind))
     parameters = [np.pad(p, (0, -m % form.tile)) for p in (-compensation(w), scale, bias, step)]
-    scratch = (np.zeros(size, dtype) for dtype, size in form.scratch(k, x.size // k))
+    scratch = (np.zeros(size, dtype) for dtype, size in form.scratch(k, x.size // k, THREADS))
     version(*form.pack(bsr4x1.pack(w)), *parameters, x, k, *scratch, out)
     return rows_of(out, width, m, len(a))
 
@@ -127,7 +137,7 @@ def run_float_linear(version, kind, form, width, a, w, bias, residual):
     x, step = flat_f32(a, width), np.full(m, STEP)
     out = flat_f32(residual, width) if kind == "sum" else np.zeros(x.size // k * m, dtype_of(kind))
     parameters = [np.pad(p, (0, -m % form.tile)) for p in (bias, step)]
-    scratch = (np.zeros(size, dtype) for dtype, size in form.scratch(k, x.size // k))
+    scratch = (np.zeros(size, dtype) for dtype, size in form.scratch(k, x.size // k, THREADS))
     version(*form.pack(w), *parameters, x, k, *scratch, out)
     return rows_of(out, width, m, len(a))
 
@@ -173,6 +183,19 @@ def check_float_linear(version, width, name, kind):
         else:
             want = y + residual if kind == "sum" else y
             equal(got, quantize_activation(y, STEP) if kind == "codes" else want)
+
+
+def test_bitmask_rows_layout():
+    for shape in ((6, 4), (7, 5), (1, 1), (20, 44)):
+        w = rng(0).integers(-127, 128, shape).astype(np.int8) * (rng(1).random(shape) < 0.5)
+        starts, masks, values = bitmask_rows.pack(w)
+        dense, tiles = vnni4_rows.pack(w).values.reshape(len(starts), -1), masks.reshape(len(starts), -1)
+        for t, bits in enumerate(np.unpackbits(tiles.view(np.uint8), axis=1, bitorder="little")):
+            expanded = np.zeros(bits.size, np.int8)
+            expanded[bits != 0] = values[starts[t] :][: bits.sum()]
+            equal(expanded[: dense.shape[1]], dense[t])
+            assert not bits[dense.shape[1] :].any()
+        assert values.size == np.count_nonzero(w)
 
 
 def test_broadcast_rows_layout():

@@ -127,7 +127,7 @@ class _Builder:
         m, k = p.shape
         tensor = Tensor(store.dtype, self.tokens * m, over=residual)
         reads = (x, residual) if residual else (x,)
-        needs = enumerate(p.form.scratch(k, self.tokens))
+        needs = enumerate(p.form.scratch(k, self.tokens, self.shape.threads))
         scratch = {f"{name}.scratch{i}": Tensor(dtype, size) for i, (dtype, size) in needs}
 
         def arguments(a: Arrays) -> tuple[Any, ...]:
