@@ -3,7 +3,8 @@
     metadata    refimpl.packed   {"version": 1, "config": {...}, "sha256": "..."}
                 tokenizer        the text of tokenizer.json
     tensors     embeddings.word.codes s8 (V, D), embeddings.word.scale f32 (V,), embeddings.position f32 (P, D), ...
-                layer.0.q.indptr s32, .indices s32, .values s8 (the layout bsr4x1), .weight_scale, .input_scale, .bias
+                layer.0.q.indptr s32, .indices s32, .values s8 (the layout bsr4x1), .weight_scale, .input_scale, .bias,
+                or, where a layer is in f32, .weight f32 (M, K), .bias
                 layer.0.attention_norm.weight, ..., head.*
                 layer.0.attention_scales.q, .k, .v f32 (), in all layers if attention is INT8
 
@@ -125,6 +126,10 @@ class _Reader(NamedTuple):
         weight, bias = (self.take(f"{name}.{part}", np.float32, config.hidden) for part in ("weight", "bias"))
         return Norm(weight, bias, config.eps)
 
+    def any_linear(self, name: str, m: int, k: int) -> PackedLinear | Linear:
+        """A layer in f32 has a weight."""
+        return self.linear(name, m, k) if f"{name}.weight" in self.tensors else self.packed_linear(name, m, k)
+
     def packed_linear(self, name: str, m: int, k: int) -> PackedLinear:
         indptr, indices = (self.take(f"{name}.{part}", np.int32, "n") for part in ("indptr", "indices"))
         weight = Bsr4x1((m, k), indptr, indices, self.take(f"{name}.values", np.int8, "n"))
@@ -169,13 +174,13 @@ def _layers(reader: _Reader, config: Config) -> tuple[EncoderLayer, ...]:
 def _layer(reader: _Reader, config: Config, prefix: str) -> EncoderLayer:
     hidden, wide = config.hidden, config.feed_forward
     square: dict[str, Any] = {
-        name: reader.packed_linear(f"{prefix}.{name}", hidden, hidden) for name in ("q", "k", "v", "attention_output")
+        name: reader.any_linear(f"{prefix}.{name}", hidden, hidden) for name in ("q", "k", "v", "attention_output")
     }
     return EncoderLayer(
         **square,
         attention_norm=reader.norm(f"{prefix}.attention_norm", config),
-        intermediate=reader.packed_linear(f"{prefix}.intermediate", wide, hidden),
-        output=reader.packed_linear(f"{prefix}.output", hidden, wide),
+        intermediate=reader.any_linear(f"{prefix}.intermediate", wide, hidden),
+        output=reader.any_linear(f"{prefix}.output", hidden, wide),
         output_norm=reader.norm(f"{prefix}.output_norm", config),
     )
 

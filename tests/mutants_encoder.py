@@ -7,15 +7,16 @@ from mutants_kernels import pair_saturating, signs_swapped
 
 from refimpl import isa
 from refimpl.isa import f32 as isa_f32
-from refimpl.kernels.encoder import attention_f32, attention_u8s8, half_rows, layernorm, linear_32x32, rows
+from refimpl.kernels.encoder import attention_f32, attention_u8s8, half_rows, layernorm, linear_32x32, linear_f32, rows
 from refimpl.kernels.encoder.exponentials import exponentials
-from refimpl.kernels.encoder.forms import FORMS
+from refimpl.kernels.encoder.forms import FLOATS, FORMS
 from refimpl.kernels.encoder.lanes import UP_TO, text_lanes
 from refimpl.kernels.epilogue import rescale
 from refimpl.kernels.rowwise.quantize import quantize
 from refimpl.kernels.simd.exchange import exchange
 from refimpl.kernels.simd.instructions.arithmetic import vpdpbusd, vpsubd
 from refimpl.kernels.simd.instructions.convert import vcvtps2dq
+from refimpl.kernels.simd.instructions.expand import popcnt, vpexpandb
 from refimpl.kernels.simd.instructions.f32 import vdivps, vfmadd
 from refimpl.kernels.simd.instructions.interleave import vpxord
 from refimpl.kernels.simd.threefold import part
@@ -148,6 +149,54 @@ LINEAR += [
                 BLOCKS, half_rows.TWINS[linear_32x32.product], last_four_first
             ),
             "the second four not stored": half_changed(BLOCKS, linear_32x32.half_tile, lambda: 4),
+        },
+    ),
+]
+
+BITMASK = FORMS["bitmask"].stores.f32
+
+
+def check_bitmask(version):
+    encoding.check_linear(version, 64, FORMS["bitmask"], "f32")
+
+
+def next_to_each_other(values, at, mask):
+    """The nonzero bytes at the front of the register."""
+    return isa.vpexpandb(values, at, np.uint64(2 ** isa.popcnt(mask) - 1))
+
+
+LINEAR += [
+    Suite(
+        check_bitmask,
+        BITMASK.emulated,
+        {
+            "not expanded": changed(BITMASK, vpexpandb, next_to_each_other),
+            "one value behind": changed(BITMASK, vpexpandb, lambda x, at, mask: isa.vpexpandb(x, max(at - 1, 0), mask)),
+            "an even number of values to a mask": changed(BITMASK, popcnt, lambda mask: isa.popcnt(mask) & ~1),
+        },
+    ),
+]
+
+F32 = FLOATS["f32"].stores.f32
+
+
+def check_f32_linear(version):
+    encoding.check_float_linear(version, 64, "f32", "f32")
+
+
+def backwards(values, at, k, x, base):
+    panel, tile = x[base : base + 64 * k].reshape(k, 64), values[at : at + 6 * k].reshape(k, 6)
+    return linear_f32.product(tile[::-1].reshape(-1), 0, k, panel[::-1].reshape(-1), 0)
+
+
+LINEAR += [
+    Suite(
+        check_f32_linear,
+        F32.emulated,
+        {
+            "multiplied and added": changed(F32, vfmadd, lambda a, b, c: a * b + c),
+            "channels from last to first": changed(F32, linear_f32.product, backwards),
+            "bias forgotten": changed(F32, linear_f32.biased, lambda acc, bias, m: acc),
         },
     ),
 ]

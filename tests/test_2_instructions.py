@@ -242,8 +242,8 @@ def test_a_prefetch_changes_nothing():
     memory = np.arange(64, dtype=np.uint8).view(np.int8)
     assert isa.prefetcht0(memory, 10**6) is None
     assert memory.tolist() == list(range(64))
-    with pytest.raises(TypeError, match="array has dtype float32; need int8 or int32 or uint64"):
-        isa.prefetcht0(np.zeros(4, np.float32), 0)
+    with pytest.raises(TypeError, match="array has dtype float64; need int8 or uint16 or int32"):
+        isa.prefetcht0(np.zeros(4, np.float64), 0)
 
 
 def test_a_load_is_a_copy():

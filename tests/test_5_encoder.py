@@ -11,10 +11,20 @@ from test_5_kernels import operands
 
 from refimpl import bounds
 from refimpl.integer.gemm import gemm_u8s8s32
+from refimpl.isa import f32 as isa_f32
 from refimpl.kernels.encoder import attention_f32, attention_u8s8, embed, half_rows, layernorm
 from refimpl.kernels.encoder import rows as wide_rows
-from refimpl.kernels.encoder.forms import FORMS
-from refimpl.kernels.layout import bsr4x1, bsr32x32, bsr32x32_rows, panels, vnni4, vnni4_rows
+from refimpl.kernels.encoder.forms import FLOATS, FORMS
+from refimpl.kernels.layout import (
+    bitmask_rows,
+    broadcast_rows,
+    bsr4x1,
+    bsr32x32,
+    bsr32x32_rows,
+    panels,
+    vnni4,
+    vnni4_rows,
+)
 from refimpl.nn.attention import attention_context, attention_scores
 from refimpl.nn.gelu import gelu
 from refimpl.nn.layernorm import layernorm as layernorm_oracle
@@ -25,6 +35,7 @@ from refimpl.quant.linear import compensation, rescale
 from refimpl.quant.symmetric import quantize_activation
 
 WIDTHS = {64: lambda source: source, 32: half_rows.half}
+THREADS = 2  # to whom scratch memory is shared out, though one does the work
 STEP = np.array(0.05, np.float32)
 on_targets = pytest.mark.parametrize("target", TARGETS)
 on_widths = pytest.mark.parametrize("width", WIDTHS)
@@ -86,7 +97,7 @@ def run_linear(version, kind, form, width, a, w, scale, bias, residual):
     x, step = flat(a, width), np.full(m, STEP)
     out = flat_f32(residual, width) if kind == "sum" else np.zeros(x.size // k * m, dtype_of(kind))
     parameters = [np.pad(p, (0, -m % form.tile)) for p in (-compensation(w), scale, bias, step)]
-    scratch = (np.zeros(size, dtype) for dtype, size in form.scratch(k, x.size // k))
+    scratch = (np.zeros(size, dtype) for dtype, size in form.scratch(k, x.size // k, THREADS))
     version(*form.pack(bsr4x1.pack(w)), *parameters, x, k, *scratch, out)
     return rows_of(out, width, m, len(a))
 
@@ -118,6 +129,84 @@ def check_linear(version, width, form, kind):
         else:
             want = y + residual if kind == "sum" else y
             equal(got, quantize_activation(y, STEP) if kind == "codes" else want)
+
+
+def run_float_linear(version, kind, form, width, a, w, bias, residual):
+    """(N, M): codes or f32."""
+    m, k = w.shape
+    x, step = flat_f32(a, width), np.full(m, STEP)
+    out = flat_f32(residual, width) if kind == "sum" else np.zeros(x.size // k * m, dtype_of(kind))
+    parameters = [np.pad(p, (0, -m % form.tile)) for p in (bias, step)]
+    scratch = (np.zeros(size, dtype) for dtype, size in form.scratch(k, x.size // k, THREADS))
+    version(*form.pack(w), *parameters, x, k, *scratch, out)
+    return rows_of(out, width, m, len(a))
+
+
+FLOAT_KINDS = [(name, kind) for name in FLOATS for kind in ("f32", "sum")]
+on_float_kinds = pytest.mark.parametrize(("name", "kind"), FLOAT_KINDS)
+
+
+def float_linear(name, kind, width):
+    """The kernel."""
+    return WIDTHS[width](getattr(FLOATS[name].stores, kind))
+
+
+@on_targets
+@on_widths
+@on_float_kinds
+def test_float_linear(target, width, name, kind):
+    check_float_linear(execution(float_linear(name, kind, width), target), width, name, kind)
+
+
+def in_order(a, w):
+    """The product that the f32 kernel promises: input channels one after the other, each step rounded once."""
+    acc = np.zeros((len(a), len(w)), np.float32)
+    for k in range(w.shape[1]):
+        acc = isa_f32.vfmadd(a[:, k, None], w[None, :, k], acc)
+    return acc
+
+
+PRODUCTS = {"f32": in_order}
+
+
+def check_float_linear(version, width, name, kind):
+    for n, m, k, _ in SHAPES[:3]:
+        a, w = (rng(i).normal(0.5, 1, shape).astype(np.float32) for i, shape in enumerate(((n, k), (m, k))))
+        bias, residual = rng(4).normal(0, 1, m).astype(np.float32), rng(5).normal(0, 1, (n, m)).astype(np.float32)
+        got = run_float_linear(version, kind, FLOATS[name], width, a, w, bias, residual)
+        y = PRODUCTS[name](a, w) + bias
+        if kind.startswith("gelu"):
+            exact, room = gelu(y.astype(np.float64)), bounds.gelu(y)
+            if kind == "gelu_codes":
+                exact, room = (exact / STEP).clip(-128, 127) + 128, 0.5 + room / STEP + 1e-5
+            assert (np.abs(got - exact) <= room).all()
+        else:
+            want = y + residual if kind == "sum" else y
+            equal(got, quantize_activation(y, STEP) if kind == "codes" else want)
+
+
+def test_bitmask_rows_layout():
+    for shape in ((6, 4), (7, 5), (1, 1), (20, 44)):
+        w = rng(0).integers(-127, 128, shape).astype(np.int8) * (rng(1).random(shape) < 0.5)
+        starts, masks, values = bitmask_rows.pack(w)
+        dense, tiles = vnni4_rows.pack(w).values.reshape(len(starts), -1), masks.reshape(len(starts), -1)
+        for t, bits in enumerate(np.unpackbits(tiles.view(np.uint8), axis=1, bitorder="little")):
+            expanded = np.zeros(bits.size, np.int8)
+            expanded[bits != 0] = values[starts[t] :][: bits.sum()]
+            equal(expanded[: dense.shape[1]], dense[t])
+            assert not bits[dense.shape[1] :].any()
+        assert values.size == np.count_nonzero(w)
+
+
+def test_broadcast_rows_layout():
+    for shape in ((6, 4), (7, 5), (1, 1), (20, 3)):
+        w = rng(0).normal(0, 1, shape).astype(np.float32)
+        tiles = broadcast_rows.pack(w).reshape(-1, shape[1], 6)
+        for m, k in np.ndindex(*shape):
+            assert tiles[m // 6, k, m % 6] == w[m, k]
+        assert np.count_nonzero(tiles) == w.size
+    with pytest.raises(TypeError, match="w has dtype float64; need float32"):
+        broadcast_rows.pack(np.zeros((6, 4)))
 
 
 @NEEDS_JIT
@@ -172,10 +261,10 @@ def heads(rows):
     return rows.reshape(1, len(rows), HEADS, -1).transpose(0, 2, 1, 3)
 
 
-def laid_out(texts, width):
+def laid_out(texts, width, align=4):
     """Where texts of so many tokens begin, panels in all, and the most tokens of the panels of one."""
     counts = np.array(texts, np.int64)
-    each = -(-counts // 4) * 4
+    each = -(-counts // align) * align
     first = np.cumsum(each) - each
     spans = -(-(first % width + counts) // width)
     return first, counts, int(-(-each.sum() // width)), int(spans.max()) * width
@@ -194,36 +283,39 @@ def only_of_texts(rows, first, lengths):
     assert (rows[~mine] == UNTOUCHED).all()
 
 
-def run_integer(version, width, q, k, v, factors):
-    """Codes of each text, texts laid one after the other."""
-    first, lengths, count, most = laid_out(TEXTS, width)
+def run_integer(version, width, q, k, v, factors, dtype=np.uint8):
+    """Context of each text, texts laid one after the other."""
+    first, lengths, count, most = laid_out(TEXTS, width, width if dtype == np.float32 else 4)
     x, e, slots = np.full((count * width, 3 * D), 77, np.uint8), D // HEADS, 1
     for text, (start, n) in enumerate(zip(first, lengths, strict=True)):
         x[start : start + n] = np.concatenate([q[text], k[text], v[text]], 1)
-    out, small = np.full(count * width * D, UNTOUCHED, np.uint8), np.zeros(slots * 2 * e * most, np.int8)
+    out, small = np.full(count * width * D, UNTOUCHED, dtype), np.zeros(slots * 2 * e * most, np.int8)
     version(
         flat(x, width), first, lengths, HEADS, D, factors, most, np.zeros(slots * (e + 2 * most) * width, np.uint8),
         small.view(np.uint8), small, np.zeros(slots * most, np.int32), np.zeros(slots * most * width, np.float32),
         slots, 1, out,
     )  # fmt: skip
     rows = rows_of(out, width, D, count * width)
-    only_of_texts(rows, first, lengths)
+    if dtype == np.uint8:
+        only_of_texts(rows, first, lengths)
     return [rows[start : start + n] for start, n in zip(first, lengths, strict=True)]
 
 
 @on_targets
 @on_widths
-def test_integer_attention(target, width):
-    check_integer_attention(execution(WIDTHS[width](attention_u8s8.attention_u8s8), target), width)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_integer_attention(target, width, dtype):
+    source = {np.uint8: attention_u8s8.attention_u8s8, np.float32: attention_u8s8.attention_u8s8_to_f32}[dtype]
+    check_integer_attention(execution(WIDTHS[width](source), target), width, dtype)
 
 
-def check_integer_attention(version, width):
+def check_integer_attention(version, width, dtype=np.uint8):
     q, k, v = (
         [rng(1 + i + 9 * t).integers(0, 256, (n, D)).astype(np.uint8) for t, n in enumerate(TEXTS)] for i in range(3)
     )
     scale = np.array(0.01, np.float32)
     factors = quantized.scores_multiplier(scale, scale, D // HEADS), quantized.context_multiplier(scale), STEP[()]
-    got = run_integer(version, width, q, k, v, np.array(factors, np.float32))
+    got = run_integer(version, width, q, k, v, np.array(factors, np.float32), dtype)
     for text, n in enumerate(TEXTS):
         ks, vs = ((heads(x[text]).astype(np.int16) - 128).astype(np.int8) for x in (k, v))
         mask = np.ones((1, n), np.int64)
@@ -232,36 +324,44 @@ def check_integer_attention(version, width):
         room = 255 * bounds.softmax(scores) + 3 * bounds.F32 * near
         assert (np.abs(near % 1 - 0.5) > room).all()  # none so near to a tie that a right kernel may round it otherwise
         context = quantized.scaled_context(quantized.integer_context(np.rint(near).astype(np.uint8), vs), factors[1])
-        equal(got[text], quantize_activation(context.transpose(0, 2, 1, 3).reshape(n, D), STEP))
+        want = context.transpose(0, 2, 1, 3).reshape(n, D)
+        equal(got[text], want if dtype == np.float32 else quantize_activation(want, STEP))
 
 
 @on_targets
 @on_widths
-def test_f32_attention(target, width):
-    check_f32_attention(execution(WIDTHS[width](attention_f32.attention_f32), target), width)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_f32_attention(target, width, dtype):
+    source = {np.uint8: attention_f32.attention_f32, np.float32: attention_f32.attention_f32_to_f32}[dtype]
+    check_f32_attention(execution(WIDTHS[width](source), target), width, dtype)
 
 
-def check_f32_attention(version, width):
+def check_f32_attention(version, width, dtype=np.uint8):
     x = [rng(t).normal(0, 1, (n, 3 * D)).astype(np.float32) for t, n in enumerate(TEXTS)]
-    first, lengths, count, most = laid_out(TEXTS, width)
+    first, lengths, count, most = laid_out(TEXTS, width, width if dtype == np.float32 else 4)
     together = np.zeros((count * width, 3 * D), np.float32)
     for text, start in enumerate(first):
         together[start : start + len(x[text])] = x[text]
-    out = np.full(count * width * D, UNTOUCHED, np.uint8)
+    out = np.full(count * width * D, UNTOUCHED, dtype)
     factors = np.array([1 / np.sqrt(D // HEADS), STEP], np.float32)
     scratch, row = np.zeros(most * width, np.float32), np.zeros(width, np.uint8)
     version(flat_f32(together, width), first, lengths, HEADS, D, factors, most, scratch, row, 1, 1, out)
     codes = rows_of(out, width, D, count * width)
-    only_of_texts(codes, first, lengths)
+    if dtype == np.uint8:
+        only_of_texts(codes, first, lengths)
     for text, n in enumerate(TEXTS):
         q, k, v = (heads(x[text][:, i * D : (i + 1) * D]) for i in range(3))
         wide = [y.astype(np.float64) for y in (q, k, v)]
         scores = attention_scores(wide[0], wide[1], np.ones((1, n), np.int64))
         probs = softmax(scores)
-        exact = attention_context(probs, wide[2]).transpose(0, 2, 1, 3).reshape(n, D) / STEP
-        got = codes[first[text] :][:n].astype(int) - 128
-        # scores within 1e-5 move probabilities by a factor of 1 + 2e-5, and the context of |v| < 5 by 1e-4
-        assert (np.abs(got - exact) <= 0.5 + 1e-3).all()
+        exact = attention_context(probs, wide[2]).transpose(0, 2, 1, 3).reshape(n, D)
+        probs_error = bounds.softmax(scores, x_error=bounds.attention_scores(q, k))
+        room = bounds.attention_context(probs, v) + probs_error @ np.abs(v) * (1 + 1e-6)
+        room = room.transpose(0, 2, 1, 3).reshape(n, D)
+        got = codes[first[text] :][:n]
+        if dtype == np.uint8:
+            got, exact, room = got.astype(int) - 128, exact / STEP, 0.5 + room / STEP + 1e-5
+        assert (np.abs(got - exact) <= room).all()
 
 
 # --- the rest --------------------------------------------------------------------------------------------------------
@@ -269,22 +369,25 @@ def check_f32_attention(version, width):
 
 @on_targets
 @on_widths
-def test_layernorm(target, width):
-    check_layernorm(execution(WIDTHS[width](layernorm.layernorm_codes), target), width)
+@pytest.mark.parametrize("coded", [True, False])
+def test_layernorm(target, width, coded):
+    source = layernorm.layernorm_codes if coded else layernorm.layernorm_f32
+    check_layernorm(execution(WIDTHS[width](source), target), width, coded)
 
 
-def check_layernorm(version, width):
+def check_layernorm(version, width, coded=True):
     for n, d in ((1, 8), (35, 24), (70, 12)):
         x = rng(n).normal(3, 2, (n, d)).astype(np.float32)
         weight, bias = rng(1).normal(1, 0.1, d).astype(np.float32), rng(2).normal(0, 0.1, d).astype(np.float32)
         flat_x = flat_f32(x, width)
-        y, codes = np.zeros_like(flat_x), np.zeros(flat_x.size, np.uint8)
+        y, codes = np.zeros_like(flat_x), np.zeros(flat_x.size * coded, np.uint8)
         version(flat_x, d, np.float32(d), weight, bias, np.float32(1e-12), STEP[()], y, codes)
         got = rows_of(y, width, d, n)
         wide = x.astype(np.float64)
         norm = layernorm_oracle(wide, Norm(weight.astype(np.float64), bias.astype(np.float64), 1e-12))
         assert (np.abs(got - norm) <= bounds.layernorm(x, weight, 1e-12, bias)).all()
-        equal(rows_of(codes, width, d, n), quantize_activation(got, STEP))
+        if codes.size:
+            equal(rows_of(codes, width, d, n), quantize_activation(got, STEP))
 
 
 @on_targets

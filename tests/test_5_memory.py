@@ -153,12 +153,24 @@ def encoder():
         for name, kind in encoding.KINDS:
             check = on_width(encoding.check_linear, width, encoding.FORMS[name], kind)
             yield encoding.linear(name, kind, width), check, [width]
+        for name, kind in encoding.FLOAT_KINDS:
+            yield (
+                encoding.float_linear(name, kind, width),
+                on_width(encoding.check_float_linear, width, name, kind),
+                [width],
+            )
         for source, check in (
             (encoding.attention_u8s8.attention_u8s8, encoding.check_integer_attention),
             (encoding.attention_f32.attention_f32, encoding.check_f32_attention),
             (encoding.layernorm.layernorm_codes, encoding.check_layernorm),
         ):
             yield version(source), on_width(check, width), [width]
+        for source, check in (
+            (encoding.attention_u8s8.attention_u8s8_to_f32, encoding.check_integer_attention),
+            (encoding.attention_f32.attention_f32_to_f32, encoding.check_f32_attention),
+        ):
+            yield version(source), on_width(check, width, np.float32), [width]
+        yield version(encoding.layernorm.layernorm_f32), on_width(encoding.check_layernorm, width, False), [width]
 
 
 def on_width(check, *rest):

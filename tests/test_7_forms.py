@@ -85,7 +85,7 @@ def test_the_user_may_fix_forms(clock):
     assert forms_of(decide(weights, {"a": "4x1", "b": "dense"})) == {"a": "4x1", "b": "dense"}
     assert prepared == []
     assert forms_of(decide(weights, {"b": "dense"})) == {"a": "dense", "b": "dense"}
-    with pytest.raises(ValueError, match="the form of a is '4x4'; need one of 4x1, dense, 32x32"):
+    with pytest.raises(ValueError, match="the form of a is '4x4'; need one of 4x1, dense, 32x32, bitmask"):
         decide(weights, "4x4")
     with pytest.raises(ValueError, match="form names the layer 'q'; need one of a, b"):
         decide(weights, {"q": "4x1"})

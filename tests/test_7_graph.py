@@ -168,7 +168,7 @@ def graph_json(refimpl, *arguments):  # noqa: F811
 def test_json(refimpl, packed):  # noqa: F811
     found = graph_json(refimpl, packed, "--tokens", 5, "--tokens", 12, "--batch", 2)
     assert found["lengths"] == [5, 5, 12, 12]
-    assert found["shape"] == {"width": 64, "panels": 1, "texts": 4, "most": 1, "rows": 48, "threads": 1}
+    assert found["shape"] == {"width": 64, "panels": 1, "texts": 4, "most": 1, "rows": 48, "threads": 1, "align": 4}
     counted = Counter(found["head"])
     for step in found["steps"]:
         assert step.keys() == {"name", "kernel", "fused", "reads", "writes", "absorbs"}

@@ -81,6 +81,17 @@ def test_round_trip(tmp_path, name, density):
         np.testing.assert_array_equal(batch, again)
 
 
+def test_round_trip_with_layers_in_f32(tmp_path):
+    made = compress.keep(tiny.quantized(NAME), tiny.calibrated(NAME), ["layer.0.q", "layer.1.output"])
+    packed = compress.pack(made)
+    packed_file.save(packed, tmp_path / "packed")
+    same_packed(packed_file.load(tmp_path / "packed"), packed)
+    tiny.same_model(compress.unpack(packed).model, made.model)
+    flat = dict.fromkeys(["layer.0.q.weight"], np.zeros((3, 3), np.float32))
+    with pytest.raises(ValueError, match=r"layer.0.q.weight has shape \(3, 3\); need"):
+        packed_file.load(rewrite(tmp_path / "packed", tmp_path / "wrong", **flat))
+
+
 @pytest.mark.parametrize("name", tiny.ONE_OF_EACH_HEAD)
 def test_round_trip_with_integer_attention(tmp_path, name):
     packed = compress.pack(tiny.quantized_with_attention(name))

@@ -3,7 +3,7 @@
     scores[j, i]  = (sum_e q[e, i] k[e, j]) * f32(1 / sqrt E)            q, k, v: f32 rows
     p[j, i]       = e[j, i] * (1 / sum_j e[j, i])                        e: ``exponentials``
     context[c, i] = sum_j p[j, i] v[c, j]
-    out[c, i]     = quantize(context, step)                              u8 codes + 128
+    out[c, i]     = quantize(context, step)                              u8 codes + 128, or the context in f32
 
 Contract. Sums ascend from 0, each step one fused multiply-add. Errors within ``bounds.attention_scores``,
 ``bounds.softmax`` and ``bounds.attention_context``; codes have the bits of ``refimpl.quant.quantize_activation``.
@@ -31,6 +31,7 @@ from refimpl.kernels.encoder.rows import (
     store_row,
     width,
 )
+from refimpl.kernels.simd.exchange import exchange
 from refimpl.kernels.simd.instructions.f32 import broadcast_f32, vbroadcastss, zero_f32
 from refimpl.kernels.simd.threefold import kernel, part
 
@@ -96,6 +97,12 @@ def store_context(out, at, acc, step, codes, own, mask):
 
 
 @part
+def store_context_f32(out, at, acc, step, codes, own, mask):
+    """One channel in f32, all lanes."""
+    store_row(out, at, acc)
+
+
+@part
 def queries_of_head(x, first, n, p, h, d, e, factors, scores, lines, codes, own, out):
     """The panel p of queries of head h of the text of n tokens that begins with token ``first``."""
     w, groups, skip, panel_size = width(), (n + 3) // 4, first % width(), 3 * d * width()
@@ -129,3 +136,7 @@ def attention_f32(x, first, lengths, heads, d, factors, most, scores, codes, slo
                     x, first[text], lengths[text], p, h, d, d // heads, factors,
                     scores, slot * most * width(), codes, slot * width(), out,
                 )  # fmt: skip
+
+
+attention_f32_to_f32 = exchange(attention_f32, {store_context: store_context_f32}, "attention_f32_to_f32", __name__)
+"""Where the next layer reads f32: out is f32 (P D W,), the context itself; texts must have panels of their own."""

@@ -4,7 +4,7 @@
     e[j, i]       = exp(scores[j, i] - max_j scores[j, i])
     p[j, i]       = round(e[j, i] * (255 / sum_j e[j, i]))                    u8
     context[c, i] = f32(sum_j p[j, i] (v[c, j] - 128)) * n
-    out[c, i]     = quantize(context, step)                                   u8 codes + 128
+    out[c, i]     = quantize(context, step)                                   u8 codes + 128, or the context in f32
 
 A text is n consecutive tokens of the panels, the first at a multiple of 4; its own lanes of ``out`` are written, and no
 others, so that texts may share panels.
@@ -48,6 +48,7 @@ from refimpl.kernels.encoder.rows import (
     width,
     zero_row,
 )
+from refimpl.kernels.simd.exchange import exchange
 from refimpl.kernels.simd.instructions.f32 import broadcast_f32
 from refimpl.kernels.simd.instructions.memory import vpbroadcastd
 from refimpl.kernels.simd.threefold import kernel, part
@@ -112,6 +113,12 @@ def store_context(out, at, acc, factor, step, codes, own, mask):
 
 
 @part
+def store_context_f32(out, at, acc, factor, step, codes, own, mask):
+    """One channel in f32, all lanes."""
+    store_row(out, at, multiply(to_f32(acc), spread(factor)))
+
+
+@part
 def one_head(u8, first, n, h, d, e, factors, most, bytes_, raw, small, sums, scores, slot, out):
     """Head h of the text of n tokens that begins with token ``first``."""
     w, groups, panel, skip = width(), (n + 3) // 4, first // width(), first % width()
@@ -171,3 +178,7 @@ def attention_u8s8(u8, first, lengths, heads, d, factors, most, bytes_, raw, sma
                 u8, first[text], lengths[text], h, d, d // heads, factors, most,
                 bytes_, raw, small, sums, scores, task % slots, out,
             )  # fmt: skip
+
+
+attention_u8s8_to_f32 = exchange(attention_u8s8, {store_context: store_context_f32}, "attention_u8s8_to_f32", __name__)
+"""Where the next layer reads f32: out is f32 (P D W,), the context itself."""

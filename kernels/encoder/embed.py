@@ -1,6 +1,7 @@
 """The sum of the three embeddings, and the way of f32 rows of tokens into panels and back.
 
     rows[n, m]      = (f32(codes[id n, m]) * scale[id n] + position[place n, m]) + token_type[type n, m]
+                      an f32 table has itself for codes, and the scale 1
     panels[p, m, i] = rows[W p + lanes[i], m]
 
 Contract. Bits of ``refimpl.quant.quantized_embedding`` and the additions, left to right, of ``models.bert.embed``; the
@@ -25,8 +26,8 @@ BLOCK = np.uint64(16)
 
 @kernel
 def embed(ids, places, types, codes, scale, position, token_type, d, out):
-    """ids, places, types: u64 (N,); codes: s8 (V d,); scale: f32 (V,); position: f32 (S d,); token_type: f32 (C d,), or
-    (0,) for none; d: u64; out: f32 (N d,)."""
+    """ids, places, types: u64 (N,); codes: s8 or f32 (V d,); scale: f32 (V,); position: f32 (S d,); token_type: f32
+    (C d,), or (0,) for none; d: u64; out: f32 (N d,)."""
     for n in numba.prange(ids.size):
         word, place, kind, to = ids[n] * d, places[n] * d, types[n] * d, np.uint64(n) * d
         factor = scale[ids[n]]

@@ -1,22 +1,26 @@
-"""The forms of a linear layer's INT8 weight: how its zeros are left out. All give the same bits, and so differ in time
-only.
+"""How a linear layer's weight lies in memory, and the kernels that read it there.
 
-A kernel is given: the weight's arrays; start, scale, bias, step (``linear_4x1``), padded to whole tiles; x; K; scratch
-memory; out.
+FORMS of INT8 weights differ in how zeros are left out: all give the same bits, and so differ in time only. FLOATS are
+the weights of other precisions, each with bits of its own.
+
+A kernel is given: the weight's arrays; the layer's parameters, padded to whole tiles (start, scale, bias and step for
+INT8, bias and step for floats); x; K; scratch memory; out.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from refimpl.kernels.encoder import linear_4x1, linear_32x32, linear_dense
+from refimpl.kernels.encoder import linear_4x1, linear_32x32, linear_bitmask, linear_dense, linear_f32
 from refimpl.kernels.encoder.stores import Stores
-from refimpl.kernels.layout import aligned, bsr4x1, bsr32x32_rows, vnni4_rows
+from refimpl.kernels.layout import aligned, bitmask_rows, broadcast_rows, bsr4x1, bsr32x32_rows, vnni4_rows
+from refimpl.kernels.layout.bitmask import BITS
 from refimpl.kernels.layout.bsr4x1 import GROUP, ROWS, Bsr4x1
 from refimpl.kernels.layout.bsr32x32 import SIDE
 
 Arrays = tuple[np.ndarray, ...]
+Scratch = tuple[tuple[type, int], ...]
 
 
 class Form(NamedTuple):
@@ -24,15 +28,15 @@ class Form(NamedTuple):
 
     pack: a weight -> the kernel's arrays, on cache lines. work: a weight -> the share of a dense product's
     multiplications that the form does for it, infinite where another form is surely faster. scratch: input channels,
-    tokens -> dtypes and sizes of the scratch memory.
+    tokens, threads -> dtypes and sizes of the scratch memory.
     """
 
     name: str
     stores: Stores
     tile: int
-    pack: Callable[[Bsr4x1], Arrays]
-    work: Callable[[Bsr4x1], float]
-    scratch: Callable[[int, int], tuple[tuple[type, int], ...]] = lambda k, tokens: ()
+    pack: Callable[[Any], Arrays]
+    work: Callable[[Bsr4x1], float] = lambda weight: 1.0
+    scratch: Callable[[int, int, int], Scratch] = lambda k, tokens, threads: ()
 
     def __reduce__(self) -> tuple[Callable[[str], "Form"], tuple[str]]:
         """Another process has the same form under its name."""
@@ -53,7 +57,7 @@ def _pack_dense(weight: Bsr4x1) -> Arrays:
     return (vnni4_rows.pack(bsr4x1.unpack(weight)).values,)
 
 
-def _quads(k: int, tokens: int) -> tuple[tuple[type, int], ...]:
+def _quads(k: int, tokens: int, threads: int) -> Scratch:
     return ((np.uint8, k * tokens),)
 
 
@@ -62,8 +66,13 @@ def _pack_32x32(weight: Bsr4x1) -> Arrays:
     return aligned.flat(packed.indptr), aligned.flat(packed.indices), packed.values
 
 
-def _wide_quads(k: int, tokens: int) -> tuple[tuple[type, int], ...]:
-    return _quads(-(-k // SIDE) * SIDE, tokens)
+def _wide_quads(k: int, tokens: int, threads: int) -> Scratch:
+    return _quads(-(-k // SIDE) * SIDE, tokens, threads)
+
+
+def _quads_and_tiles(k: int, tokens: int, threads: int) -> Scratch:
+    tile = -(-vnni4_rows.TILE * k // BITS) * BITS
+    return (*_quads(k, tokens, threads), (np.int8, threads * tile))
 
 
 def density_32x32(weight: Bsr4x1) -> float:
@@ -81,11 +90,22 @@ def _work_32x32(weight: Bsr4x1) -> float:
 
 
 SPARSE = Form("4x1", linear_4x1.STORES, ROWS, _pack_4x1, density)
-DENSE = Form("dense", linear_dense.STORES, vnni4_rows.TILE, _pack_dense, lambda weight: 1.0, _quads)
+DENSE = Form("dense", linear_dense.STORES, vnni4_rows.TILE, _pack_dense, scratch=_quads)
 BLOCKS = Form("32x32", linear_32x32.STORES, bsr32x32_rows.TILE, _pack_32x32, _work_32x32, _wide_quads)
-FORMS = {form.name: form for form in (SPARSE, DENSE, BLOCKS)}
+BITMASK = Form(
+    "bitmask",
+    linear_bitmask.STORES,
+    vnni4_rows.TILE,
+    lambda weight: bitmask_rows.pack(bsr4x1.unpack(weight)),
+    lambda weight: np.inf,
+    _quads_and_tiles,
+)
+FORMS = {form.name: form for form in (SPARSE, DENSE, BLOCKS, BITMASK)}
+
+F32 = Form("f32", linear_f32.STORES, broadcast_rows.TILE, lambda w: (broadcast_rows.pack(w),))
+FLOATS = {form.name: form for form in (F32,)}
 
 
 def named(name: str) -> Form:
-    """One of ``FORMS``."""
-    return FORMS[name]
+    """One of ``FORMS`` or ``FLOATS``."""
+    return (FORMS | FLOATS)[name]

@@ -26,6 +26,7 @@ from refimpl.kernels.encoder.rows import (
     subtract,
     width,
 )
+from refimpl.kernels.simd.exchange import exchange
 from refimpl.kernels.simd.instructions.f32 import broadcast_f32, vbroadcastss, zero_f32
 from refimpl.kernels.simd.threefold import kernel, part
 
@@ -46,6 +47,17 @@ def statistics(x, at, d, length, eps):
     return mean, divide(spread(broadcast_f32(ONE)), root(add(variance, spread(broadcast_f32(eps)))))
 
 
+@part
+def store_quantized(out, at, row, step):
+    """A row as codes."""
+    store_codes(out, at, quantize(row, spread(broadcast_f32(step))))
+
+
+@part
+def store_nothing(out, at, row, step):
+    """In place of ``store_quantized``."""
+
+
 @kernel
 def layernorm_codes(x, d, length, weight, bias, eps, step, y, out):
     """x, y: f32 (P d W,), may be the same; length: d as f32; weight, bias: f32 (d,); out: u8 (P d W,)."""
@@ -56,4 +68,8 @@ def layernorm_codes(x, d, length, weight, bias, eps, step, y, out):
             c = multiply(subtract(load_row(x, at), mean), inverse)
             row = fused(c, spread(vbroadcastss(weight, m)), spread(vbroadcastss(bias, m)))
             store_row(y, at, row)
-            store_codes(out, at, quantize(row, spread(broadcast_f32(step))))
+            store_quantized(out, at, row, step)
+
+
+layernorm_f32 = exchange(layernorm_codes, {store_quantized: store_nothing}, "layernorm_f32", __name__)
+"""Where no layer reads codes: ``step`` and ``out`` are not looked at."""

@@ -7,9 +7,10 @@ output channels as keep 16 accumulators busy: 4 of a wide panel, 8 of a half one
 
 import numba
 
+from refimpl.kernels.encoder.linear_4x1 import layer
 from refimpl.kernels.encoder.linear_dense import interleave_rows
 from refimpl.kernels.encoder.rows import dot_row, saved_quad, start_row, width
-from refimpl.kernels.encoder.stores import store_layer_codes, stores
+from refimpl.kernels.encoder.stores import store_as_codes, stores
 from refimpl.kernels.simd.instructions.memory import prefetcht0, vpbroadcastd
 from refimpl.kernels.simd.threefold import kernel, part
 
@@ -87,15 +88,15 @@ def linear_32x32_to_codes(indptr, indices, values, start, scale, bias, step, x, 
         panel, m = task // tiles, tile() * (task % tiles)
         if m < channels:
             acc, at = product(indptr, indices, values, start, m, quads, panel * deep * w), (panel * channels + m) * w
-            store_layer_codes(out, at, acc[0], scale, bias, step, m)
-            store_layer_codes(out, at + w, acc[1], scale, bias, step, m + 1)
-            store_layer_codes(out, at + 2 * w, acc[2], scale, bias, step, m + 2)
-            store_layer_codes(out, at + 3 * w, acc[3], scale, bias, step, m + 3)
+            store_as_codes(out, at, layer(acc[0], scale, bias, m), step, m)
+            store_as_codes(out, at + w, layer(acc[1], scale, bias, m + 1), step, m + 1)
+            store_as_codes(out, at + 2 * w, layer(acc[2], scale, bias, m + 2), step, m + 2)
+            store_as_codes(out, at + 3 * w, layer(acc[3], scale, bias, m + 3), step, m + 3)
             if tile() == 8 and m + 4 < channels:
-                store_layer_codes(out, at + 4 * w, acc[4], scale, bias, step, m + 4)
-                store_layer_codes(out, at + 5 * w, acc[5], scale, bias, step, m + 5)
-                store_layer_codes(out, at + 6 * w, acc[6], scale, bias, step, m + 6)
-                store_layer_codes(out, at + 7 * w, acc[7], scale, bias, step, m + 7)
+                store_as_codes(out, at + 4 * w, layer(acc[4], scale, bias, m + 4), step, m + 4)
+                store_as_codes(out, at + 5 * w, layer(acc[5], scale, bias, m + 5), step, m + 5)
+                store_as_codes(out, at + 6 * w, layer(acc[6], scale, bias, m + 6), step, m + 6)
+                store_as_codes(out, at + 7 * w, layer(acc[7], scale, bias, m + 7), step, m + 7)
 
 
 STORES = stores(linear_32x32_to_codes)

@@ -6,6 +6,7 @@ then a step of a tile takes the dwords of four input channels: 4 loads, 6 broadc
 
 import numba
 
+from refimpl.kernels.encoder.linear_4x1 import layer
 from refimpl.kernels.encoder.rows import dot_row, load_quad, save_quad, saved_quad, start_row, width
 from refimpl.kernels.encoder.stores import store_six, stores
 from refimpl.kernels.simd.instructions.memory import prefetcht0, vpbroadcastd
@@ -41,6 +42,19 @@ def interleave_rows(x, at, quads, to, k):
         save_quad(quads, to + c * w, load_quad(x, row, row + w, row + 2 * w, row + 3 * w))
 
 
+@part
+def layers(acc, scale, bias, m):
+    """The layer's output at channels m ... m + 5."""
+    return (
+        layer(acc[0], scale, bias, m),
+        layer(acc[1], scale, bias, m + 1),
+        layer(acc[2], scale, bias, m + 2),
+        layer(acc[3], scale, bias, m + 3),
+        layer(acc[4], scale, bias, m + 4),
+        layer(acc[5], scale, bias, m + 5),
+    )
+
+
 @kernel
 def linear_dense_to_codes(values, start, scale, bias, step, x, k, quads, out):
     """x: u8 (P k W,), k a multiple of 4; values: of ``vnni4_rows``; start: s32 (M',), minus the compensation; scale,
@@ -53,7 +67,7 @@ def linear_dense_to_codes(values, start, scale, bias, step, x, k, quads, out):
     for task in numba.prange(panels * tiles):
         panel, m = task // tiles, 6 * (task % tiles)
         acc = product(values, m * k, steps, start, m, quads, panel * k * w)
-        store_six(out, (panel * channels + m) * w, acc, channels, scale, bias, step, m)
+        store_six(out, (panel * channels + m) * w, layers(acc, scale, bias, m), channels, step, m)
 
 
 STORES = stores(linear_dense_to_codes)

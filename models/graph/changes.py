@@ -14,7 +14,9 @@ from refimpl.kernels.encoder import (
     layernorm,
     linear_4x1,
     linear_32x32,
+    linear_bitmask,
     linear_dense,
+    linear_f32,
 )
 from refimpl.kernels.simd.threefold import KernelSource
 from refimpl.models.graph.operators import Operator
@@ -42,7 +44,9 @@ HOW = {
 FAMILIES = {
     linear_4x1.__name__: PRODUCTS,
     linear_32x32.__name__: PRODUCTS,
+    linear_bitmask.__name__: PRODUCTS,
     linear_dense.__name__: PRODUCTS,
+    linear_f32.__name__: PRODUCTS,
     attention_f32.__name__: ATTENTION,
     attention_u8s8.__name__: ATTENTION,
     layernorm.__name__: NORMS,

@@ -133,7 +133,7 @@ def _prepared(form: Form, weight: Bsr4x1, tokens: int) -> Run:
     padded = -(-m // form.tile) * form.tile
     start, ones = np.zeros(padded, np.int32), np.ones(padded, np.float32)
     x, out = aligned.flat(np.ones(tokens * k, np.uint8)), aligned.empty((tokens * m,), np.float32)
-    scratch = tuple(aligned.empty((size,), dtype) for dtype, size in form.scratch(k, tokens))
+    scratch = tuple(aligned.empty((size,), dtype) for dtype, size in form.scratch(k, tokens, 1))
     arrays = form.pack(weight)
     arguments = *arrays, start, ones, ones, ones, x, k, *scratch, out
 

@@ -24,9 +24,18 @@ class Store(NamedTuple):
 CODES = Store("codes", np.uint8, "product + scale + bias + quantize")
 GELU_CODES = Store("gelu_codes", np.uint8, "product + scale + bias + GELU + quantize")
 FLOATS = Store("f32", np.float32, "product + scale + bias")
+GELU_FLOATS = Store("gelu_f32", np.float32, "product + scale + bias + GELU")
 SUM = Store("sum", np.float32, "product + scale + bias + residual")
 
 TOKENS, TEXTS = ("ids", "places", "types"), ("first", "lengths")
+
+
+NONE = np.zeros(0, np.uint8)
+
+
+def read(x: str, p: LinearWeights) -> str:
+    """What a layer reads of a normalized tensor: its codes, or itself."""
+    return x if p.step is None else x + ".codes"
 
 
 def make_plan(weights: Weights, shape: Shape) -> Plan:
@@ -41,7 +50,7 @@ def make_plan(weights: Weights, shape: Shape) -> Plan:
 
 def lacking(weights: Weights, width: int) -> list[str]:
     """The CPU features that kernels for panels of this width need, and this CPU lacks."""
-    steps = _Builder(weights, Shape(width, panels=1, texts=1, most=1, rows=1, threads=1)).steps()
+    steps = _Builder(weights, Shape(width, panels=1, texts=1, most=1, rows=1, threads=1, align=width)).steps()
     return sorted({feature for step in steps for feature in step.kernel.missing()})
 
 
@@ -66,13 +75,20 @@ class _Builder:
         yield self.unpacking(x)
 
     def layer(self, prefix: str, p: LayerWeights, x: str) -> Iterable[Step]:
-        integer = self.weights.integer_attention
-        attended, hidden = prefix + "attention_norm", prefix + "output.codes"
-        yield self.linear(prefix + "qkv", CODES if integer else FLOATS, p.qkv, x + ".codes")
-        yield self.attention(prefix + "attention_output.codes", prefix + "qkv", p.factors)
-        yield self.linear(prefix + "attention_sum", SUM, p.attention_output, prefix + "attention_output.codes", x)
+        """Between two layers lie codes where the second reads codes, and f32 where it reads f32."""
+        attended = prefix + "attention_norm"
+        context, hidden = prefix + "context", prefix + "gelu"
+        if p.attention_output.step is not None:
+            context = prefix + "attention_output.codes"
+        if p.output.step is not None:
+            hidden = prefix + "output.codes"
+        qkv = CODES if self.weights.integer_attention else FLOATS
+        yield self.linear(prefix + "qkv", qkv, p.qkv, read(x, p.qkv))
+        yield self.attention(context, prefix + "qkv", p)
+        yield self.linear(prefix + "attention_sum", SUM, p.attention_output, context, x)
         yield self.norm(attended, prefix + "attention_sum", p.attention_norm)
-        yield self.linear(hidden, GELU_CODES, p.intermediate, attended + ".codes")
+        gelu = GELU_FLOATS if p.output.step is None else GELU_CODES
+        yield self.linear(hidden, gelu, p.intermediate, read(attended, p.intermediate))
         yield self.linear(prefix + "output_sum", SUM, p.output, hidden, attended)
         yield self.norm(prefix + "output_norm", prefix + "output_sum", p.output_norm)
 
@@ -99,33 +115,36 @@ class _Builder:
         )
 
     def norm(self, name: str, x: str, p: NormWeights) -> Step:
-        codes = name + ".codes"
-        weight, bias, eps = p.norm.weight, p.norm.bias, np.float32(p.norm.eps)
-        return Step(
-            name,
-            self.version(layernorm.layernorm_codes),
-            (x,),
-            {name: Tensor(np.float32, self.tokens * self.d, over=x), codes: Tensor(np.uint8, self.tokens * self.d)},
-            lambda a: (a[x], self.d, np.float32(self.d), weight, bias, eps, p.step, a[name], a[codes]),
-            fused="layer norm + quantize",
-        )
+        size, coded = self.tokens * self.d, p.step is not None
+        made = {name: Tensor(np.float32, size, over=x)}
+        if coded:
+            made[name + ".codes"] = Tensor(np.uint8, size)
+        weight, bias, eps, step = p.norm.weight, p.norm.bias, np.float32(p.norm.eps), p.step if coded else np.float32(1)
+
+        def arguments(a: Arrays) -> tuple[Any, ...]:
+            codes = a[name + ".codes"] if coded else NONE
+            return a[x], self.d, np.float32(self.d), weight, bias, eps, step, a[name], codes
+
+        kernel = layernorm.layernorm_codes if coded else layernorm.layernorm_f32
+        fused = "layer norm + quantize" if coded else "layer norm"
+        return Step(name, self.version(kernel), (x,), made, arguments, fused=fused)
 
     def linear(self, name: str, store: Store, p: LinearWeights, x: str, residual: str = "") -> Step:
         m, k = p.shape
         tensor = Tensor(store.dtype, self.tokens * m, over=residual)
         reads = (x, residual) if residual else (x,)
-        needs = enumerate(p.form.scratch(k, self.tokens))
+        needs = enumerate(p.form.scratch(k, self.tokens, self.shape.threads))
         scratch = {f"{name}.scratch{i}": Tensor(dtype, size) for i, (dtype, size) in needs}
 
         def arguments(a: Arrays) -> tuple[Any, ...]:
-            parameters = p.start, p.scale, p.bias, p.step
-            return (*p.arrays, *parameters, a[x], k, *(a[part] for part in scratch), a[name])
+            return (*p.arrays, *p.parameters, a[x], k, *(a[part] for part in scratch), a[name])
 
         kernel = self.version(getattr(p.form.stores, store.name))
         return Step(name, kernel, reads, {name: tensor}, arguments, scratch, store.fused)
 
-    def attention(self, name: str, qkv: str, factors: np.ndarray) -> Step:
-        shape, d = self.shape, self.d
+    def attention(self, name: str, qkv: str, p: LayerWeights) -> Step:
+        shape, d, factors = self.shape, self.d, p.factors
+        coded = p.attention_output.step is not None
         e, most, slots = d // self.heads, shape.most * shape.width, self.slots
         integer = self.weights.integer_attention
         scratch = {
@@ -148,15 +167,18 @@ class _Builder:
             parts = bytes_, small.view(np.uint8), small, a[f"{name}.sums"], scores
             return (*given, *parts, slots, shape.threads, a[name])
 
-        kernel = attention_u8s8.attention_u8s8 if integer else attention_f32.attention_f32
+        if integer:
+            kernel = attention_u8s8.attention_u8s8 if coded else attention_u8s8.attention_u8s8_to_f32
+        else:
+            kernel = attention_f32.attention_f32 if coded else attention_f32.attention_f32_to_f32
         return Step(
             name,
             self.version(kernel),
             (qkv, "first", "lengths"),
-            {name: Tensor(np.uint8, self.tokens * d)},
+            {name: Tensor(np.uint8 if coded else np.float32, self.tokens * d)},
             arguments,
             scratch,
-            "scores + softmax + context + quantize, all heads",
+            f"scores + softmax + context{' + quantize' if coded else ''}, all heads",
         )
 
     def unpacking(self, x: str) -> Step:

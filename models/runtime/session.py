@@ -1,4 +1,4 @@
-"""A session: a packed model, ready to run.
+"""A session: a model, packed or f32, ready to run.
 
     session = Session(packed)
     output = session(ids, mask)            s64 (B, T) -> what the model's head gives
@@ -26,7 +26,7 @@ from refimpl import check
 from refimpl.kernels import compilation, execution
 from refimpl.kernels.layout import aligned
 from refimpl.kernels.simd.threefold import NATIVE, PORTABLE
-from refimpl.models.compress import Packed
+from refimpl.models.compress import Dense, Packed
 from refimpl.models.runtime import plan as plans
 from refimpl.models.runtime.available import available
 from refimpl.models.runtime.steps import Arrays, Plan, Shape, Step, roots
@@ -49,7 +49,7 @@ class Ready(NamedTuple):
 
 
 class Session:
-    """Runs a packed model. ``weights`` of another session may be given instead, and are then shared.
+    """Runs a model. ``weights`` of another session may be given instead, and are then shared.
 
     lock: held by whoever uses the session's memory. execution: "native", or "portable" where this CPU lacks
     instructions of the kernels. widths: of panels, tokens; the half one only where its kernels are native, since their
@@ -58,7 +58,7 @@ class Session:
 
     def __init__(
         self,
-        model: Packed | Weights,
+        model: Dense | Packed | Weights,
         tokenizer: Tokenizer | None = None,
         threads: int = 1,
         form: str | Mapping[str, str] | None = None,
@@ -73,7 +73,7 @@ class Session:
         if form is not None and isinstance(model, Weights):
             raise ValueError("form is given, but the weights are prepared already; give it to prepare")
         self.weights = model if isinstance(model, Weights) else prepare(model, form)
-        self.tokenizer = model.tokenizer if isinstance(model, Packed) else tokenizer
+        self.tokenizer = tokenizer if isinstance(model, Weights) else model.tokenizer
         self.threads, self.say = threads, say
         lack = plans.lacking(self.weights, WIDE)
         if lack:
@@ -104,16 +104,20 @@ class Session:
     def run_texts(self, texts: Sequence[Any]) -> np.ndarray:
         """Texts, or pairs of texts, in one batch. Raises ValueError for a session without a tokenizer."""
         if self.tokenizer is None:
-            raise ValueError("the session has no tokenizer; make it from a Packed model")
+            raise ValueError("the session has no tokenizer; make it from a model, not from weights")
         return self(*self.tokenizer.encode(texts))
 
     def shape(self, mask: np.ndarray) -> Shape:
         """Of the plan for a batch with this mask."""
         counts = np.count_nonzero(mask, axis=1)
-        first, total = lay_out(counts)
+        align = ALIGN if self.weights.texts_share_panels else HALF
+        first, total = lay_out(counts, align)
         width = choose_width(total, self.widths)
+        if align > ALIGN:  # a text's own panels
+            align = width
+            first, total = lay_out(counts, align)
         most = -(-(first % width + counts) // width)
-        return Shape(width, -(-total // width), len(counts), int(most.max()), mask.size, self.threads)
+        return Shape(width, -(-total // width), len(counts), int(most.max()), mask.size, self.threads, align)
 
     def check(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> None:
         """Raises what ``__call__`` raises for arrays that do not fit."""
@@ -180,9 +184,9 @@ class Session:
         return np.asarray(self.weights.head(hidden, mask, REFERENCE, tap))
 
 
-def lay_out(counts: np.ndarray) -> tuple[np.ndarray, int]:
+def lay_out(counts: np.ndarray, align: int) -> tuple[np.ndarray, int]:
     """Texts of so many tokens -> s64 (texts,), where each begins, and the end of the last."""
-    ends = np.cumsum(-(-counts // ALIGN) * ALIGN)
+    ends = np.cumsum(-(-counts // align) * align)
     return np.concatenate([[0], ends[:-1]]), int(ends[-1])
 
 
@@ -225,7 +229,7 @@ def fill(ready: Ready, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> 
         arrays[name][:] = 0
     arrays["sources"][:] = -1
     arrays["lengths"][:] = np.count_nonzero(mask, axis=1)
-    arrays["first"][:] = lay_out(arrays["lengths"])[0]
+    arrays["first"][:] = lay_out(arrays["lengths"], ready.plan.shape.align)[0]
     for text, first in enumerate(arrays["first"]):
         places = np.flatnonzero(mask[text])
         here = slice(first, first + places.size)

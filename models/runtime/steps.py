@@ -14,7 +14,8 @@ from refimpl.models.runtime.memory import Arena, Life
 
 
 class Shape(NamedTuple):
-    """width: tokens in a panel; panels; texts; most: panels that a text has tokens in; rows: of the result; threads."""
+    """width: tokens in a panel; panels; texts; most: panels that a text has tokens in; rows: of the result; threads;
+    align: texts begin at multiples of so many tokens."""
 
     width: int
     panels: int
@@ -22,6 +23,7 @@ class Shape(NamedTuple):
     most: int
     rows: int
     threads: int
+    align: int
 
 
 class Tensor(NamedTuple):

@@ -1,7 +1,7 @@
 """What a step of a plan does at least, from its kernel and the kernel's arguments.
 
     integer      multiply-accumulates of u8 and s8 codes: of the blocks that live, times the lanes of all panels
-    floating     multiply-accumulates of f32: the two products of attention
+    floating     multiply-accumulates of f32: the two products of attention, and layers in f32
     parameters   bytes of what the session's weights hold, each once; of a table, the rows that are looked up
     activations  bytes of the tensors that it reads and of those that it writes; both, for one that is overwritten
 
@@ -23,7 +23,9 @@ from refimpl.kernels.encoder import (
     layernorm,
     linear_4x1,
     linear_32x32,
+    linear_bitmask,
     linear_dense,
+    linear_f32,
 )
 from refimpl.kernels.layout.bsr4x1 import GROUP, ROWS, count_live
 from refimpl.kernels.layout.bsr32x32 import SIDE
@@ -92,7 +94,9 @@ def _attention(given: Given, width: int) -> int:
 MACS: dict[str, Callable[[Given, int], tuple[int, int]]] = {
     linear_4x1.__name__: _sparse,
     linear_32x32.__name__: _blocks,
+    linear_bitmask.__name__: _dense,
     linear_dense.__name__: _dense,
+    linear_f32.__name__: lambda given, width: (0, given["bias"].size * given["x"].size),
     attention_u8s8.__name__: lambda given, width: (_attention(given, width), 0),
     attention_f32.__name__: lambda given, width: (0, _attention(given, width)),
     layernorm.__name__: _none,
@@ -119,4 +123,4 @@ def _rows(given: Given, ready: Ready) -> int:
     """Of the three tables, those that some token has, and their scales."""
     d, f32 = int(given["d"]), np.dtype(np.float32).itemsize
     words, places, types = (np.unique(given[name]).size for name in ("ids", "places", "types"))
-    return words * (d + f32) + (places + (types if given["token_type"].size else 0)) * d * f32
+    return words * (d * given["codes"].itemsize + f32) + (places + (types if given["token_type"].size else 0)) * d * f32

@@ -65,7 +65,7 @@ def vmovdqu8_store_masked(array: np.ndarray, at: int, register: np.ndarray, mask
 
 def prefetcht0(array: np.ndarray, at: int) -> None:
     """Asks for the cache line of ``array[at]``, inside the array or not: changes no value and never faults."""
-    check.dtype("array", array, np.int8, np.int32, np.uint64)
+    check.dtype("array", array, np.int8, np.uint16, np.int32, np.float32, np.uint64)
     check.shape("array", array, ("N",))
 
 
