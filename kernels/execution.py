@@ -57,6 +57,11 @@ def check_threads(threads: int) -> None:
         raise ValueError(f"threads is {threads}; need 1 to {most_threads()}")
 
 
+def compiles() -> bool:
+    """Whether numba's compiler is switched on; if not, kernels run emulated."""
+    return not config.DISABLE_JIT
+
+
 def fastest(source: KernelSource) -> str:
     """ "native" where this CPU has the instructions, otherwise "portable"."""
     return NATIVE if source.runs_natively() else PORTABLE

@@ -8,6 +8,9 @@
                 layer.0.attention_norm.weight, ..., head.*
                 layer.0.attention_scales.q, .k, .v f32 (), in all layers if attention is INT8
 
+A file is the same whatever CPU it is made on or runs on: a session brings each weight into the form, and takes the
+kernels, that suit its own CPU.
+
 The digest covers the configuration, the tokenizer and every tensor's name, dtype, shape and bytes. A file is
 untrusted all the same: whatever a kernel will rely on is validated here, and a damaged file is a ValueError.
 """

@@ -51,9 +51,9 @@ class Ready(NamedTuple):
 class Session:
     """Runs a model. ``weights`` of another session may be given instead, and are then shared.
 
-    lock: held by whoever uses the session's memory. execution: "native", or "portable" where this CPU lacks
-    instructions of the kernels. widths: of panels, tokens; the half one only where its kernels are native, since their
-    portable form takes ten times as long.
+    lock: held by whoever uses the session's memory. execution: "native"; "portable" where this CPU lacks instructions
+    of the kernels; "emulated" where numba's compiler is switched off. widths: of panels, tokens; the half one only
+    where its kernels are native, since their portable form takes ten times as long.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Session:
         lack = plans.lacking(self.weights, WIDE)
         if lack:
             warnings.warn(f"this CPU lacks {', '.join(lack)}: kernels run in portable form, slower", stacklevel=2)
-        self.execution = PORTABLE if lack else NATIVE
+        self.execution = (PORTABLE if lack else NATIVE) if execution.compiles() else "emulated"
         self.widths = (WIDE,) if plans.lacking(self.weights, HALF) else (WIDE, HALF)
         self._plans: OrderedDict[Shape, Ready] = OrderedDict()
         self._arena = aligned.empty((0,), np.uint8)
