@@ -26,7 +26,7 @@ from refimpl import __version__
 from refimpl.models.bert import Batch, Model, forward
 from refimpl.models.config import Config
 from refimpl.models.files import atomic
-from refimpl.nn import NO_TAP, AttentionScales, Norm, Ops, Recorder, Tap
+from refimpl.nn import NO_TAP, AttentionScales, Linear, Norm, Ops, Recorder, Tap
 from refimpl.quant import ZERO_POINT, QuantizedLinear, QuantizedTable
 from refimpl.quant.attention import PROBS_SCALE
 
@@ -101,8 +101,10 @@ class GraphOps:
             x = self.dequantize(tap("codes", self.quantize(x, *activation)), *activation)
             stored = (self.constant(p.codes.T, np.int8), self.constant(p.weight_scale))
             weight = self.node("DequantizeLinear", *stored, axis=1)
-        else:
+        elif isinstance(p, Linear):
             weight = self.constant(p.weight.T)
+        else:
+            raise TypeError(f"a linear layer is {type(p).__name__}; need QuantizedLinear or Linear to export")
         return self.node("Add", self.node("MatMul", x, weight), self.constant(p.bias))
 
     def layernorm(self, x: str, p: Norm) -> str:

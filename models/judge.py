@@ -17,9 +17,11 @@ import numpy as np
 
 from refimpl import bounds
 from refimpl.integer.gemm import gemm_u8s8s32
+from refimpl.isa.bf16 import from_bf16, vcvtneps2bf16
 from refimpl.models.bert import Batch, Model, forward
 from refimpl.nn import NO_TAP, REFERENCE, AttentionScales, Norm, Ops, Tap
 from refimpl.nn.embedding import check_ids
+from refimpl.nn.linear_bf16 import Bf16Linear
 from refimpl.nn.taps import SEPARATOR
 from refimpl.quant import ZERO_POINT, Codes, QuantizedLinear, QuantizedTable, quantize_activation, signed
 from refimpl.quant.attention import PROBS_MAX, integer_context, integer_scores, quantize_probs
@@ -144,6 +146,8 @@ def _add(x: Exact, y: Exact | np.ndarray) -> Exact:
 
 
 def _linear(x: np.ndarray, p: Any, tap: Tap = NO_TAP) -> Exact:
+    if isinstance(p, Bf16Linear):
+        return _linear_bf16(x, p)
     if not isinstance(p, QuantizedLinear):
         return Exact(REFERENCE.linear(x, _wide(p)), bounds.linear(x, p.weight, p.bias))
     codes = tap("codes", _codes(x, p.input_scale))
@@ -152,6 +156,14 @@ def _linear(x: np.ndarray, p: Any, tap: Tap = NO_TAP) -> Exact:
     scales = (p.input_scale, p.weight_scale, p.bias)
     exact = acc * (p.input_scale.astype(np.float64) * p.weight_scale) + p.bias
     return Exact(exact, bounds.rescale(acc, *scales))
+
+
+def _linear_bf16(x: np.ndarray, p: Bf16Linear) -> Exact:
+    """The rounding of x to bf16 is part of the operator, and no error."""
+    a = vcvtneps2bf16(x.reshape(-1, x.shape[-1]).astype(np.float32))
+    exact = from_bf16(a).astype(np.float64) @ from_bf16(p.weight).T.astype(np.float64) + p.bias
+    bound = bounds.linear_bf16(a, p.weight, p.bias)
+    return Exact(exact.reshape(*x.shape[:-1], -1), bound.reshape(*x.shape[:-1], -1))
 
 
 def _codes(x: np.ndarray, scale: np.ndarray) -> Exact:

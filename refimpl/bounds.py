@@ -98,6 +98,13 @@ def gemm_bf16(a: np.ndarray, w: np.ndarray) -> np.ndarray:
     return gamma(k) * (np.abs(a) @ np.abs(w).T) + 2 * k * _tiny(F32)
 
 
+def linear_bf16(a: np.ndarray, w: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """a wᵀ + bias of operands that are bf16 already: ``gemm_bf16``, and one addition in f32."""
+    (bias,), error = _wide(bias), gemm_bf16(a, w)
+    total = from_bf16(a).astype(np.float64) @ from_bf16(w).T.astype(np.float64) + bias
+    return error + add(np.abs(total) + error, np.zeros(()))
+
+
 def attention_scores(q: np.ndarray, k: np.ndarray, u: float = F32) -> np.ndarray:
     """q kᵀ / sqrt E at unmasked keys (adding a mask of 0 is exact); q, k (..., T, E).
 
