@@ -8,7 +8,7 @@ What is compressed: the encoder's linear layers (4x1 blocks, INT8) and the word 
 the head stay f32, and so does attention, unless ``quantize_with_attention`` takes the place of ``quantize``.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,8 +62,8 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Quantized:
-    """The encoder's linear layers are ``QuantizedLinear``, but for those that were kept in f32, and the word table is a
-    ``QuantizedTable``.
+    """The encoder's linear layers are ``QuantizedLinear``, but for those in another precision, and the word table
+    is a ``QuantizedTable``.
 
     Attention is INT8 in layers that have ``attention_scales``.
     """
@@ -84,7 +84,7 @@ class PackedLinear(NamedTuple):
 
 @dataclass(frozen=True)
 class Packed:
-    """The encoder's linear layers are ``PackedLinear``, but for those in f32: what is saved, loaded and run."""
+    """The encoder's linear layers are ``PackedLinear``, but for those in another precision: what is saved and run."""
 
     model: Model
     tokenizer: Tokenizer
@@ -181,23 +181,10 @@ def quantize_with_attention(calibrated: Calibrated) -> Quantized:
     return replace(quantized, model=replace(quantized.model, layers=layers))
 
 
-def keep(quantized: Quantized, calibrated: Calibrated, names: Collection[str]) -> Quantized:
-    """The quantized model with the named linear layers ("layer.0.output") in f32, as they were before.
-
-    Raises ValueError for a name that is not a linear layer's.
-    """
-    before = linears(calibrated.model)
-    for name in names:
-        if name not in before:
-            raise ValueError(f"names has {name!r}; need one of {', '.join(before)}")
-    model = map_linears(quantized.model, lambda name, layer: before[name] if name in names else layer)
-    return Quantized(model, quantized.tokenizer)
-
-
 def pack(quantized: Quantized) -> Packed:
-    """Bring the codes into the layout of the 4x1 kernel, exactly. Layers that were kept in f32 stay as they are."""
+    """Bring the codes into the layout of the 4x1 kernel, exactly. Layers in f32 or BF16 stay as they are."""
 
-    def change(name: str, layer: QuantizedLinear | Linear) -> PackedLinear | Linear:
+    def change(name: str, layer: Any) -> Any:
         return pack_linear(layer) if isinstance(layer, QuantizedLinear) else layer
 
     return Packed(map_linears(quantized.model, change), quantized.tokenizer)
@@ -212,8 +199,8 @@ def pack_linear(layer: QuantizedLinear) -> PackedLinear:
 def unpack(packed: Packed) -> Quantized:
     """The exact inverse of ``pack``."""
 
-    def change(name: str, layer: PackedLinear | Linear) -> QuantizedLinear | Linear:
-        if isinstance(layer, Linear):
+    def change(name: str, layer: Any) -> Any:
+        if not isinstance(layer, PackedLinear):
             return layer
         return QuantizedLinear(bsr4x1.unpack(layer.weight), layer.weight_scale, layer.input_scale, layer.bias)
 

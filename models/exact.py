@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refimpl import bounds, propagation
+from refimpl import bounds, bounds_bf16, propagation
 from refimpl.integer.gemm import gemm_u8s8s32
+from refimpl.isa.bf16 import from_bf16, vcvtneps2bf16
 from refimpl.nn import NO_TAP, REFERENCE, AttentionScales, Norm, Ops, Tap
 from refimpl.nn.embedding import check_ids
+from refimpl.nn.linear_bf16 import Bf16Linear
 from refimpl.quant import ZERO_POINT, Codes, QuantizedLinear, QuantizedTable, quantize_activation, signed
 from refimpl.quant.attention import PROBS_MAX, integer_context, integer_scores, quantize_probs
 from refimpl.quant.symmetric import ACTIVATION_MAX, ACTIVATION_MIN
@@ -40,6 +42,9 @@ class Unseen(NamedTuple):
     value: np.ndarray
     error: np.ndarray
 
+
+BF16 = 2.0**-7
+"""Between two neighbours in bf16, relative to them."""
 
 SLACK = 1 + 2.0**-10
 """What rounding does is bounded at the exact value; at the engine's own it differs by far less than its 1024th part."""
@@ -90,7 +95,20 @@ def _add(x: Exact, y: Exact | np.ndarray) -> Exact:
     return Exact(x.value + exact, x.bound + rounding)
 
 
+def _linear_bf16(x: Any, p: Bf16Linear) -> Exact:
+    """The rounding of x to bf16 is part of the operator, and no error; where x is uncertain, so is its rounding."""
+    value, error = known(x)
+    a = vcvtneps2bf16(value.reshape(-1, value.shape[-1]).astype(np.float32))
+    steps = np.where(error > 0, error + BF16 * (np.abs(value) + error), 0)
+    moved = propagation.product(value, steps, from_bf16(p.weight).T.astype(np.float64), np.zeros(()))
+    exact = from_bf16(a).astype(np.float64) @ from_bf16(p.weight).T.astype(np.float64) + p.bias
+    bound = bounds_bf16.linear_bf16(a, p.weight, p.bias)
+    return Exact(exact.reshape(*value.shape[:-1], -1), bound.reshape(*value.shape[:-1], -1) + moved)
+
+
 def _linear(x: Any, p: Any, tap: Tap = NO_TAP) -> Exact:
+    if isinstance(p, Bf16Linear):
+        return _linear_bf16(x, p)
     if not isinstance(p, QuantizedLinear):
         value, error = known(x)
         moved = propagation.product(value, error, p.weight.T.astype(np.float64), np.zeros(()))

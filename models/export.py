@@ -26,7 +26,7 @@ from refimpl import __version__
 from refimpl.models.bert import Batch, Model, forward
 from refimpl.models.config import Config
 from refimpl.models.files import atomic
-from refimpl.nn import NO_TAP, AttentionScales, Norm, Ops, Recorder, Tap
+from refimpl.nn import NO_TAP, AttentionScales, Linear, Norm, Ops, Recorder, Tap
 from refimpl.quant import ZERO_POINT, QuantizedLinear, QuantizedTable
 from refimpl.quant.attention import PROBS_SCALE
 
@@ -98,6 +98,8 @@ class GraphOps:
     def linear(self, x: str, p: Any, tap: Tap = NO_TAP) -> str:
         if isinstance(p, QuantizedLinear):
             return self.coded_linear(tap("codes", self.quantize(x, p.input_scale, np.uint8(ZERO_POINT))), p)
+        if not isinstance(p, Linear):
+            raise TypeError(f"a linear layer is {type(p).__name__}; need QuantizedLinear or Linear to export")
         return self.node("Add", self.node("MatMul", x, self.constant(p.weight.T)), self.constant(p.bias))
 
     def coded_linear(self, codes: str, p: QuantizedLinear) -> str:

@@ -4,7 +4,7 @@
                 tokenizer        the text of tokenizer.json
     tensors     embeddings.word.codes s8 (V, D), embeddings.word.scale f32 (V,), embeddings.position f32 (P, D), ...
                 layer.0.q.indptr s32, .indices s32, .values s8 (the layout bsr4x1), .weight_scale, .input_scale, .bias,
-                or, where a layer is in f32, .weight f32 (M, K), .bias
+                or, where a layer is in f32 or BF16, .weight f32 or u16 (M, K), .bias
                 layer.0.attention_norm.weight, ..., head.*
                 layer.0.attention_scales.q, .k, .v f32 (), in all layers if attention is INT8
 
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refimpl import check
+from refimpl.isa.bf16 import from_bf16
 from refimpl.kernels.layout import bsr4x1
 from refimpl.kernels.layout.aligned import flat
 from refimpl.kernels.layout.bsr4x1 import Bsr4x1
@@ -32,6 +33,7 @@ from refimpl.models.compress import Packed, PackedLinear
 from refimpl.models.config import Config
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.nn import AttentionScales, Embeddings, EncoderLayer, Linear, Norm
+from refimpl.nn.linear_bf16 import Bf16Linear
 from refimpl.quant import QuantizedTable
 from refimpl.quant.linear import compensation_of
 from refimpl.quant.symmetric import SMALLEST_NORMAL
@@ -129,9 +131,16 @@ class _Reader(NamedTuple):
         weight, bias = (self.take(f"{name}.{part}", np.float32, config.hidden) for part in ("weight", "bias"))
         return Norm(weight, bias, config.eps)
 
-    def any_linear(self, name: str, m: int, k: int) -> PackedLinear | Linear:
-        """A layer in f32 has a weight."""
-        return self.linear(name, m, k) if f"{name}.weight" in self.tensors else self.packed_linear(name, m, k)
+    def any_linear(self, name: str, m: int, k: int) -> PackedLinear | Linear | Bf16Linear:
+        """A layer in floats has a weight."""
+        weight = self.tensors.get(f"{name}.weight")
+        if weight is None:
+            return self.packed_linear(name, m, k)
+        if weight.dtype != np.uint16:
+            return self.linear(name, m, k)
+        rounded = self.take(f"{name}.weight", np.uint16, m, k)
+        check.finite(f"{self.path}: {name}.weight", from_bf16(rounded))
+        return Bf16Linear(rounded, self.take(f"{name}.bias", np.float32, m))
 
     def packed_linear(self, name: str, m: int, k: int) -> PackedLinear:
         indptr, indices = (self.take(f"{name}.{part}", np.int32, "n") for part in ("indptr", "indices"))

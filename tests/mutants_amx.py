@@ -148,6 +148,23 @@ def nearest_even(bits):
     return U32(0x7FFF) + (bits >> 16 & 1)
 
 
+TWO = Suite(
+    halves.check_two,
+    bf16.vcvtne2ps2bf16,
+    {
+        "halves exchanged": lambda a, b: bf16.vcvtne2ps2bf16(b, a),
+        "lanes in turns": lambda a, b: bf16.vcvtne2ps2bf16(a, b).reshape(2, -1).T.reshape(-1),
+    },
+)
+WORDS = Suite(
+    halves.check_words,
+    bf16.vpermw,
+    {
+        "operands exchanged": lambda index, a: bf16.vpermw(a, index),
+        "index not cut to five bits": lambda index, a: np.where(index < 32, a[index % 32], np.uint16(0)),
+        "scattered": lambda index, a: a[np.argsort(index % 32, kind="stable")],
+    },
+)
 CONVERT = Suite(
     halves.check_vcvtneps2bf16,
     bf16.vcvtneps2bf16,
@@ -500,4 +517,18 @@ LAYOUTS = [
     ),
 ]
 
-AMX_AND_BF16 = [DOT, CONVERT, ORACLE, GEMM, TDPBUSD, TDPBF16PS, LOAD, STORE, CONFIGURATION, KERNEL, *LAYOUTS]
+AMX_AND_BF16 = [
+    DOT,
+    TWO,
+    WORDS,
+    CONVERT,
+    ORACLE,
+    GEMM,
+    TDPBUSD,
+    TDPBF16PS,
+    LOAD,
+    STORE,
+    CONFIGURATION,
+    KERNEL,
+    *LAYOUTS,
+]

@@ -6,6 +6,7 @@ from mutants import Suite
 from mutants_kernels import pair_saturating, signs_swapped
 
 from refimpl import isa
+from refimpl.isa import bf16 as isa_bf16
 from refimpl.isa import f32 as isa_f32
 from refimpl.kernels.encoder import attention_f32, attention_u8s8, half_rows, layernorm, linear_32x32, linear_f32, rows
 from refimpl.kernels.encoder.exponentials import exponentials
@@ -15,6 +16,7 @@ from refimpl.kernels.epilogue import rescale
 from refimpl.kernels.rowwise.quantize import quantize
 from refimpl.kernels.simd.exchange import exchange
 from refimpl.kernels.simd.instructions.arithmetic import vpdpbusd, vpsubd
+from refimpl.kernels.simd.instructions.bf16 import vcvtne2ps2bf16, vdpbf16ps, vpermw
 from refimpl.kernels.simd.instructions.convert import vcvtps2dq
 from refimpl.kernels.simd.instructions.expand import popcnt, vpexpandb
 from refimpl.kernels.simd.instructions.f32 import vdivps, vfmadd
@@ -197,6 +199,43 @@ LINEAR += [
             "multiplied and added": changed(F32, vfmadd, lambda a, b, c: a * b + c),
             "channels from last to first": changed(F32, linear_f32.product, backwards),
             "bias forgotten": changed(F32, linear_f32.biased, lambda acc, bias, m: acc),
+        },
+    ),
+]
+
+BF16 = FLOATS["bf16"].stores.f32
+
+
+def check_bf16_linear(version):
+    encoding.check_float_linear(version, 32, "bf16", "f32")
+
+
+def truncated(a, b):
+    return np.concatenate([(x.view(np.uint32) >> 16).astype(np.uint16) for x in (b, a)])
+
+
+def lower_first(acc, a, b):
+    """The lower element of each pair before the upper one."""
+    swapped = [x.reshape(-1, 2)[:, ::-1].reshape(-1) for x in (a, b)]
+    return isa_bf16.vdpbf16ps(acc, *swapped)
+
+
+def pair_rounded_once(acc, a, b):
+    """Both products of a pair summed exactly."""
+    x, y = (isa_bf16.from_bf16(operand).astype(np.float64).reshape(-1, 2) for operand in (a, b))
+    return ((x * y).sum(1) + acc).astype(np.float32)
+
+
+LINEAR += [
+    Suite(
+        check_bf16_linear,
+        half_rows.half(BF16).emulated,
+        {
+            "x truncated": half_changed(BF16, vcvtne2ps2bf16, truncated),
+            "rows exchanged in a pair": half_changed(BF16, vcvtne2ps2bf16, lambda a, b: isa_bf16.vcvtne2ps2bf16(b, a)),
+            "rows one after the other": half_changed(BF16, vpermw, lambda index, a: a),
+            "the lower channel first": half_changed(BF16, vdpbf16ps, lower_first),
+            "one rounding a pair": half_changed(BF16, vdpbf16ps, pair_rounded_once),
         },
     ),
 ]

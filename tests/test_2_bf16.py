@@ -19,11 +19,13 @@ from refimpl.isa import bf16 as isa
 from refimpl.kernels import cpu
 from refimpl.kernels.simd.instructions import bf16
 from refimpl.kernels.simd.instructions.bf16 import (
+    vcvtne2ps2bf16,
     vcvtneps2bf16,
     vdpbf16ps,
     vmovdqu16_load,
     vmovdqu16_store,
     vpbroadcastd_pair,
+    vpermw,
 )
 from refimpl.kernels.simd.instructions.f32 import vmovups_load, vmovups_store
 from refimpl.kernels.simd.lowering import Instruction
@@ -216,9 +218,24 @@ def check_vcvtneps2bf16(convert):
     same_bits(convert(x), want)
 
 
+def check_two(convert):
+    """The second operand below the first."""
+    x, want = (array.reshape(-1, 16) for array in numbers())
+    for i in range(1, len(x)):
+        same_bits(convert(x[i], x[i - 1]), want[i - 1 : i + 1].reshape(-1))
+
+
+def check_words(pick):
+    """Only five bits of an index count."""
+    index, a = (rng(seed).integers(0, 2**16, 32).astype(np.uint16) for seed in range(2))
+    same_bits(pick(index, a), np.array([a[i & 31] for i in index.tolist()], np.uint16))
+
+
 def test_meaning():
     check_vdpbf16ps(isa.vdpbf16ps)
     check_vcvtneps2bf16(isa.vcvtneps2bf16)
+    check_two(isa.vcvtne2ps2bf16)
+    check_words(isa.vpermw)
 
 
 def test_every_kind_of_result_is_met():
@@ -243,6 +260,10 @@ def test_rejects():
         isa.vdpbf16ps(f32, f32, u16)
     with pytest.raises(TypeError, match="x has dtype uint16; need float32"):
         isa.vcvtneps2bf16(u16)
+    with pytest.raises(TypeError, match="index has dtype int16; need uint16"):
+        isa.vpermw(u16.view(np.int16), u16)
+    with pytest.raises(TypeError, match="a has dtype float32; need uint16"):
+        isa.vpermw(u16, f32)
     with pytest.raises(TypeError, match="array has dtype int16; need uint16"):
         isa.vmovdqu16_load(u16.view(np.int16), 0)
     with pytest.raises(TypeError, match="register has dtype float32; need uint16"):
@@ -268,6 +289,14 @@ def dots(acc, a, b, out):
 def conversions(x, out):
     for i in range(x.size // 16):
         vmovdqu16_store(out, 16 * i, vcvtneps2bf16(vmovups_load(x, 16 * i)))
+
+
+@kernel
+def pairs_of(a, b, index, out):
+    for i in range(a.size // 16):
+        words = vcvtne2ps2bf16(vmovups_load(a, 16 * i), vmovups_load(b, 16 * i))
+        vmovdqu16_store(out, 64 * i, words)
+        vmovdqu16_store(out, 64 * i + 32, vpermw(vmovdqu16_load(index, 32 * i), words))
 
 
 @kernel
@@ -328,15 +357,35 @@ def test_loads_and_stores(target):
     same_bits(pairs, np.concatenate([[0], np.tile(a[5:7], 16), [0]]).astype(np.uint16))
 
 
+def check_pairs(run):
+    """The conversion of two registers is that of each; any index picks, its upper bits not looked at."""
+    x, words = numbers()
+    a, b, halves = x, np.roll(x, 16), words.reshape(-1, 16)
+    index = rng(3).integers(0, 2**16, 2 * x.size).astype(np.uint16)
+    out = np.zeros(4 * x.size, np.uint16)
+    run(a, b, index, out)
+    want = np.concatenate([np.roll(halves, 1, axis=0), halves], 1)
+    same_bits(out.reshape(-1, 64)[:, :32].copy(), want)
+    same_bits(out.reshape(-1, 64)[:, 32:].copy(), np.take_along_axis(want, index.reshape(-1, 32) % 32, 1))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_pairs(target):
+    check_pairs(execution(pairs_of, target))
+
+
 def test_every_instruction_is_tested():
-    tested = {name for source in (dots, conversions, copies) for name in source.calls}
+    tested = {name for source in (dots, conversions, pairs_of, copies) for name in source.calls}
     own = {name for name, value in vars(bf16).items() if isinstance(value, Instruction)}
     assert tested == own | {"vmovups_load", "vmovups_store"}
 
 
 def test_features():
-    assert dots.features == conversions.features == {"avx512bf16"}
+    assert dots.features == conversions.features == pairs_of.features == {"avx512bf16"}
     assert copies.features == frozenset()
+
+
+PAIRS = *np.zeros((2, 16), np.float32), np.zeros(32, np.uint16), np.zeros(64, np.uint16)
 
 
 @NEEDS_JIT
@@ -345,12 +394,14 @@ def test_the_native_form_is_the_instruction():
     for source, arrays, mnemonic in [
         (dots, (*judged()[:3], np.zeros(judged()[0].size, np.float32)), "vdpbf16ps"),
         (conversions, (numbers()[0], np.zeros(numbers()[0].size, np.uint16)), "vcvtneps2bf16"),
+        (pairs_of, PAIRS, "vcvtne2ps2bf16"),
     ]:
         for target, there in [(NATIVE, True), (PORTABLE, False)]:
             fresh = numba.njit(source._copy("listed", target))
             fresh(*arrays)
             (listing,) = fresh.inspect_asm().values()
             assert (mnemonic in listing) is there
+            assert source is not pairs_of or "vpermw" in listing
 
 
 @NEEDS_JIT

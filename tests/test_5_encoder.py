@@ -12,6 +12,7 @@ from test_5_kernels import operands
 from refimpl import bounds
 from refimpl.integer.gemm import gemm_u8s8s32
 from refimpl.isa import f32 as isa_f32
+from refimpl.isa.bf16 import vcvtneps2bf16
 from refimpl.kernels.encoder import attention_f32, attention_u8s8, embed, half_rows, layernorm
 from refimpl.kernels.encoder import rows as wide_rows
 from refimpl.kernels.encoder.forms import FLOATS, FORMS
@@ -27,6 +28,7 @@ from refimpl.kernels.layout import (
 )
 from refimpl.nn.attention import attention_context, attention_scores
 from refimpl.nn.gelu import gelu
+from refimpl.nn.gemm_bf16 import gemm_bf16
 from refimpl.nn.layernorm import layernorm as layernorm_oracle
 from refimpl.nn.params import Norm
 from refimpl.nn.softmax import softmax
@@ -166,15 +168,17 @@ def in_order(a, w):
     return acc
 
 
-PRODUCTS = {"f32": in_order}
+PRODUCTS = {"f32": in_order, "bf16": gemm_bf16}
+ROUNDED = {"f32": lambda x: x, "bf16": vcvtneps2bf16}
 
 
 def check_float_linear(version, width, name, kind):
     for n, m, k, _ in SHAPES[:3]:
         a, w = (rng(i).normal(0.5, 1, shape).astype(np.float32) for i, shape in enumerate(((n, k), (m, k))))
         bias, residual = rng(4).normal(0, 1, m).astype(np.float32), rng(5).normal(0, 1, (n, m)).astype(np.float32)
-        got = run_float_linear(version, kind, FLOATS[name], width, a, w, bias, residual)
-        y = PRODUCTS[name](a, w) + bias
+        rounded = ROUNDED[name](w)
+        got = run_float_linear(version, kind, FLOATS[name], width, a, rounded, bias, residual)
+        y = PRODUCTS[name](ROUNDED[name](a), rounded) + bias
         if kind.startswith("gelu"):
             exact, room = gelu(y.astype(np.float64)), bounds.gelu(y)
             if kind == "gelu_codes":
@@ -205,8 +209,17 @@ def test_broadcast_rows_layout():
         for m, k in np.ndindex(*shape):
             assert tiles[m // 6, k, m % 6] == w[m, k]
         assert np.count_nonzero(tiles) == w.size
+        words = rng(1).integers(1, 2**16, (shape[0], 2 * shape[1])).astype(np.uint16)
+        tiles = broadcast_rows.pack_pairs(words).reshape(-1, shape[1], 6, 2)
+        for m, k in np.ndindex(*words.shape):
+            assert tiles[m // 6, k // 2, m % 6, k % 2] == words[m, k]
+        assert np.count_nonzero(tiles) == words.size
     with pytest.raises(TypeError, match="w has dtype float64; need float32"):
         broadcast_rows.pack(np.zeros((6, 4)))
+    with pytest.raises(TypeError, match="w has dtype float64; need uint16"):
+        broadcast_rows.pack_pairs(np.zeros((6, 4)))
+    with pytest.raises(ValueError, match=r"w has shape \(6, 3\); need an even number of input channels"):
+        broadcast_rows.pack_pairs(np.zeros((6, 3), np.uint16))
 
 
 @NEEDS_JIT
@@ -413,5 +426,5 @@ def test_embeddings_and_the_way_back(target, width):
 
 def test_every_part_has_a_twin():
     parts = {name for name in vars(wide_rows) if isinstance(vars(wide_rows)[name], type(wide_rows.width))}
-    named = {name for name in parts if not name.startswith(("interleave", "pack_tokens"))}
+    named = {name for name in parts if not name.startswith(("interleave", "pack_tokens", "pair_up"))}
     assert {getattr(wide_rows, name) for name in named} <= set(half_rows.TWINS)

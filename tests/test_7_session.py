@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from test_1_arithmetic import equal
 from test_2_registers import NEEDS_JIT
 from test_5_kernels import need_threads
-from tiny import ONE_OF_EACH_HEAD, batch, calibrated, dense, quantized, quantized_with_attention, rows
+from tiny import ONE_OF_EACH_HEAD, batch, calibrated, quantized, rows
 
-from refimpl.kernels.encoder.forms import FLOATS, FORMS
+from refimpl.kernels.encoder.forms import FORMS
 from refimpl.models import compress
 from refimpl.models.bert import Batch
-from refimpl.models.compress import Dense
 from refimpl.models.embedded import embedded_model
 from refimpl.models.judge import judge
 from refimpl.models.runtime.memory import Life, plan_memory
@@ -64,39 +63,6 @@ def test_small_models_are_within_the_bounds(name, form):
         judged(quantized(name).model, session, one)
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH_HEAD)
-def test_f32_models_are_within_the_bounds(name):
-    session = Session(dense(name))
-    for one in rows(name):
-        taps, _ = judged(dense(name).model, session, one)
-        assert not [tap for tap in taps if tap.endswith("codes")]
-
-
-PARTS = [("q", "k", "v"), ("attention_output",), ("intermediate",), ("output",)]
-
-
-@pytest.mark.parametrize("parts", [(0,), (1,), (2,), (3,), (0, 1, 2, 3)])
-@pytest.mark.parametrize("stages", [(quantized, calibrated), (quantized_with_attention, calibrated)])
-def test_layers_may_stay_in_f32(parts, stages):
-    """Any products of a layer beside INT8 ones, with attention of both kinds; read back from a file."""
-    kept = [f"layer.0.{name}" for part in parts for name in PARTS[part]]
-    made = compress.keep(*(stage(NAME) for stage in stages), kept)
-    packed = compress.pack(made)
-    session = Session(packed)
-    for one in rows(NAME):
-        taps, _ = judged(made.model, session, one)
-        assert {tap for tap in taps if tap.endswith(".codes") and tap.removesuffix(".codes") in kept} == set()
-    equal(Session(compress.pack(compress.unpack(packed)))(*one), session(*one))
-
-
-def test_precisions_that_do_not_fit():
-    made = compress.keep(quantized(NAME), calibrated(NAME), ["layer.0.q"])
-    with pytest.raises(ValueError, match=r"layer.0: q, k and v differ in precision; need one for all"):
-        Session(compress.pack(made))
-    with pytest.raises(ValueError, match=r"names has 'q'; need one of layer.0.q, layer"):
-        compress.keep(quantized(NAME), calibrated(NAME), ["q"])
-
-
 def test_a_real_model_is_within_the_bounds(minilm):
     made, packed, texts, _ = minilm
     session = Session(packed)
@@ -104,14 +70,6 @@ def test_a_real_model_is_within_the_bounds(minilm):
         taps, findings = judged(made.model, session, one)
         assert len(taps) == 6 * 11 + 4
         assert max(found.different for tap, found in findings.items() if tap.endswith((".q.codes", "te.codes"))) == 0
-
-
-def test_a_real_f32_model_is_within_the_bounds(minilm):
-    _, _, texts, pruned = minilm
-    session = Session(Dense(pruned.model, pruned.tokenizer))
-    for one in texts[:2]:
-        taps, _ = judged(pruned.model, session, one)
-        assert len(taps) == 6 * 7 + 4
 
 
 def test_integer_attention_is_within_the_bounds(minilm):
@@ -128,13 +86,16 @@ def test_integer_attention_is_within_the_bounds(minilm):
     assert 0.98 < (plain * coded).sum() < 0.999999
 
 
-@pytest.mark.parametrize("form", [*FORMS, *FLOATS])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("attention", ["f32", "INT8"])
 def test_a_batch_is_its_texts(minilm, form, attention):
     _, packed, texts, pruned = minilm
     if attention == "INT8":
         packed = compress.pack(compress.quantize_with_attention(compress.calibrate(pruned, texts)))
-    session = Session(packed, form=form) if form in FORMS else Session(Dense(pruned.model, pruned.tokenizer))
+    check_batch(Session(packed, form=form), texts)
+
+
+def check_batch(session, texts):
     longest = max(one.ids.shape[1] for one in texts)
     together = Batch(
         *(

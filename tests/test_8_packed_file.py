@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from refimpl.kernels.simd.threefold import PORTABLE
-from refimpl.models import compress, packed_file, sealed
+from refimpl.models import compress, packed_file, precision, sealed
 from refimpl.models.bert import Model, map_linears
 from refimpl.models.compiled import compiled_ops
 from refimpl.models.compress import Packed
@@ -81,15 +81,23 @@ def test_round_trip(tmp_path, name, density):
         np.testing.assert_array_equal(batch, again)
 
 
-def test_round_trip_with_layers_in_f32(tmp_path):
-    made = compress.keep(tiny.quantized(NAME), tiny.calibrated(NAME), ["layer.0.q", "layer.1.output"])
+def test_round_trip_with_layers_in_floats(tmp_path):
+    made = precision.keep(tiny.quantized(NAME), tiny.calibrated(NAME), ["layer.0.q", "layer.1.q", "layer.1.output"])
+    made = precision.in_bf16(made, ["layer.1.q"])
     packed = compress.pack(made)
     packed_file.save(packed, tmp_path / "packed")
     same_packed(packed_file.load(tmp_path / "packed"), packed)
     tiny.same_model(compress.unpack(packed).model, made.model)
-    flat = dict.fromkeys(["layer.0.q.weight"], np.zeros((3, 3), np.float32))
-    with pytest.raises(ValueError, match=r"layer.0.q.weight has shape \(3, 3\); need"):
-        packed_file.load(rewrite(tmp_path / "packed", tmp_path / "wrong", **flat))
+    infinite = np.full((32, 32), 0x7F80, np.uint16)
+    for name, wrong, message in [
+        ("layer.0.q.weight", np.zeros((3, 3), np.float32), r"layer.0.q.weight has shape \(3, 3\); need"),
+        ("layer.0.q.weight", np.zeros((32, 32), np.int64), "layer.0.q.weight has dtype int64; need float32"),
+        ("layer.1.q.weight", infinite[1:], r"layer.1.q.weight has shape \(31, 32\); need"),
+        ("layer.1.q.weight", infinite, "layer.1.q.weight is inf at"),
+        ("layer.1.q.bias", None, "lacks the tensor layer.1.q.bias"),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=message):
+            packed_file.load(rewrite(tmp_path / "packed", tmp_path / "wrong", **{name: wrong}))
 
 
 @pytest.mark.parametrize("name", tiny.ONE_OF_EACH_HEAD)

@@ -20,14 +20,16 @@ def test_python_blocks(capsys):
         pytest.skip(str(error))
     namespace = {}
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         exec(block, namespace)
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "INT8, native kernels, one thread a good film"
     assert said[1].startswith("layer.3.gelu [0, 0, ")
     assert said[2] == "(2, 384) all within the bounds"
-    assert said[3:6] == ["(1, 384)"] * 3
+    assert [line.split()[0] for line in said[3:5]] == ["layer.0.qkv", "layer.0.attention_output"]
+    assert said[5] == "(1, 384) (1, 384)"
+    assert said[6:9] == ["(1, 384)"] * 3
 
 
 @pytest.mark.parametrize("section", ["verify", "peak", "graph", "profile"])

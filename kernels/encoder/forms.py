@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refimpl.kernels.encoder import linear_4x1, linear_32x32, linear_bitmask, linear_dense, linear_f32
+from refimpl.kernels.encoder import linear_4x1, linear_32x32, linear_bf16, linear_bitmask, linear_dense, linear_f32
 from refimpl.kernels.encoder.stores import Stores
 from refimpl.kernels.layout import aligned, bitmask_rows, broadcast_rows, bsr4x1, bsr32x32_rows, vnni4_rows
 from refimpl.kernels.layout.bitmask import BITS
@@ -103,7 +103,14 @@ BITMASK = Form(
 FORMS = {form.name: form for form in (SPARSE, DENSE, BLOCKS, BITMASK)}
 
 F32 = Form("f32", linear_f32.STORES, broadcast_rows.TILE, lambda w: (broadcast_rows.pack(w),))
-FLOATS = {form.name: form for form in (F32,)}
+BF16 = Form(
+    "bf16",
+    linear_bf16.STORES,
+    broadcast_rows.TILE,
+    lambda w: (broadcast_rows.pack_pairs(w),),
+    scratch=lambda k, tokens, threads: ((np.uint16, k * tokens),),
+)
+FLOATS = {form.name: form for form in (F32, BF16)}
 
 
 def named(name: str) -> Form:

@@ -6,6 +6,7 @@ from refimpl.kernels.bsgemm_4x1_half_u8s8s32 import QUAD_INDEX, dot_half, store_
 from refimpl.kernels.encoder import linear_32x32, rows
 from refimpl.kernels.encoder.rows import lanewise
 from refimpl.kernels.simd.exchange import exchange, exchange_in_part
+from refimpl.kernels.simd.instructions.bf16 import vmovdqu16_load, vmovdqu16_store
 from refimpl.kernels.simd.instructions.convert import broadcast_s32, vpmovusdb_store_first
 from refimpl.kernels.simd.instructions.f32 import vmovups_load, vmovups_store
 from refimpl.kernels.simd.instructions.interleave import vpxord
@@ -96,6 +97,19 @@ def store_lanes(out, at, x, source, mask):
 
 
 @part
+def load_pairs(x, at):
+    """Two bf16 rows, as pairs in dwords: twice as many u16."""
+    return vmovdqu16_load(x, at), vmovdqu16_load(x, at + 32)
+
+
+@part
+def save_pairs(out, at, row):
+    """What ``load_pairs`` loads."""
+    vmovdqu16_store(out, at, row[0])
+    vmovdqu16_store(out, at + 32, row[1])
+
+
+@part
 def spread(register):
     """The same register for all tokens."""
     return register, register
@@ -128,6 +142,8 @@ TWINS = {
             load_quad,
             load_row,
             store_row,
+            load_pairs,
+            save_pairs,
             store_codes,
             store_flipped,
             store_lanes,

@@ -11,6 +11,8 @@ import inspect
 from types import FunctionType
 from typing import Any
 
+import numpy as np
+
 from refimpl.kernels import epilogue
 from refimpl.kernels.bsgemm_4x1_shared_u8s8s32 import reload_quad as saved_quad
 from refimpl.kernels.bsgemm_4x1_shared_u8s8s32 import save_quad
@@ -20,12 +22,16 @@ from refimpl.kernels.epilogue import pack_tokens, start_row
 from refimpl.kernels.rowwise import exp as exponential
 from refimpl.kernels.rowwise import gelu as activation
 from refimpl.kernels.rowwise import quantize as quantization
-from refimpl.kernels.simd.instructions import arithmetic, convert, f32
+from refimpl.kernels.simd.instructions import arithmetic, bf16, convert, f32
 from refimpl.kernels.simd.instructions import interleave as interleaving
+from refimpl.kernels.simd.instructions.bf16 import vcvtne2ps2bf16, vmovdqu16_load, vmovdqu16_store, vpermw
 from refimpl.kernels.simd.instructions.f32 import vmovups_load, vmovups_store
 from refimpl.kernels.simd.instructions.interleave import vpxord
 from refimpl.kernels.simd.instructions.memory import vmovdqu8_load, vmovdqu8_store, vmovdqu8_store_masked
 from refimpl.kernels.simd.threefold import Part, Threefold, part
+
+PAIR_INDEX = np.arange(32, dtype=np.uint16).reshape(2, 16).T.reshape(-1)
+"""Words 0, 16, 1, 17, ...: takes turns between the halves of a register."""
 
 __all__ = ["dot_row", "save_quad", "saved_quad", "start_row", "store_sums", "zero_row"]
 
@@ -82,6 +88,32 @@ def store_lanes(out, at, x, source, mask):
 
 
 @part
+def load_pairs(x, at):
+    """Two bf16 rows, as pairs in dwords: twice as many u16."""
+    return (
+        vmovdqu16_load(x, at),
+        vmovdqu16_load(x, at + 32),
+        vmovdqu16_load(x, at + 64),
+        vmovdqu16_load(x, at + 96),
+    )
+
+
+@part
+def save_pairs(out, at, row):
+    """What ``load_pairs`` loads."""
+    vmovdqu16_store(out, at, row[0])
+    vmovdqu16_store(out, at + 32, row[1])
+    vmovdqu16_store(out, at + 64, row[2])
+    vmovdqu16_store(out, at + 96, row[3])
+
+
+@part
+def pair_up(low, high):
+    """Sixteen f32 twice -> bf16 pairs (low, high) in dwords."""
+    return vpermw(vmovdqu16_load(PAIR_INDEX, 0), vcvtne2ps2bf16(high, low))
+
+
+@part
 def spread(register):
     """The same register for all tokens."""
     return register, register, register, register
@@ -127,6 +159,8 @@ LANEWISE = {
     "gelu": activation.gelu,
     "quantize": quantization.quantize,
     "rescale": epilogue.rescale,
+    "paired": pair_up,
+    "dot_pairs": bf16.vdpbf16ps,
 }
 """Functions of rows by what they do to each register."""
 
@@ -147,4 +181,6 @@ LANEWISE = {
     gelu,
     quantize,
     rescale,
+    paired,
+    dot_pairs,
 ) = (lanewise(apply, _one, _two, _three) for apply in LANEWISE.values())

@@ -14,6 +14,7 @@ from refimpl.kernels.encoder import (
     layernorm,
     linear_4x1,
     linear_32x32,
+    linear_bf16,
     linear_bitmask,
     linear_dense,
     linear_f32,
@@ -44,6 +45,7 @@ HOW = {
 FAMILIES = {
     linear_4x1.__name__: PRODUCTS,
     linear_32x32.__name__: PRODUCTS,
+    linear_bf16.__name__: PRODUCTS,
     linear_bitmask.__name__: PRODUCTS,
     linear_dense.__name__: PRODUCTS,
     linear_f32.__name__: PRODUCTS,

@@ -18,6 +18,7 @@ from refimpl.models.heads import Head
 from refimpl.models.runtime import choice
 from refimpl.models.runtime.choice import Decision
 from refimpl.nn import EncoderLayer, Linear, Norm
+from refimpl.nn.linear_bf16 import Bf16Linear
 from refimpl.quant.attention import context_multiplier, scores_multiplier
 from refimpl.quant.linear import QuantizedTable
 
@@ -82,8 +83,8 @@ class Weights(NamedTuple):
 
 
 def prepare(stage: Dense | Packed, form: str | Mapping[str, str] | None = None, tokens: int = choice.TOKENS) -> Weights:
-    """Each linear layer in the precision that it has in the model: INT8, or f32. Attention is INT8 if the layers have
-    scales for it, and f32 if not.
+    """Each linear layer in the precision that it has in the model: INT8, BF16 or f32. Attention is INT8 if the layers
+    have scales for it, and f32 if not.
 
     form: of the INT8 weights: "4x1" or another of ``FORMS`` for all, or by layer ("layer.0.qkv", ".attention_output",
     ".intermediate", ".output"); what is not named gets the form that is fastest here for so many tokens.
@@ -104,8 +105,7 @@ def prepare(stage: Dense | Packed, form: str | Mapping[str, str] | None = None, 
     products = {name: p for i, layer in enumerate(model.layers) for name, p in _products(layer, f"layer.{i}").items()}
     packed = {name: p.weight for name, p in products.items() if isinstance(p, PackedLinear)}
     decisions = choice.decide(packed, form, tokens)
-    forms = {name: FORMS[decisions[name].form] if name in packed else FLOATS["f32"] for name in products}
-    made = {name: (p, forms[name]) for name, p in products.items()}
+    made = {name: (p, _form(p, decisions.get(name))) for name, p in products.items()}
     layers = tuple(_layer(layer, config.heads, made, f"layer.{i}") for i, layer in enumerate(model.layers))
     steps = [layer.qkv.step for layer in layers] + [None]
     layers = tuple(
@@ -128,6 +128,12 @@ def prepare(stage: Dense | Packed, form: str | Mapping[str, str] | None = None, 
     )
 
 
+def _form(p: Any, decision: Decision | None) -> Form:
+    if decision is not None:
+        return FORMS[decision.form]
+    return FLOATS["bf16" if isinstance(p, Bf16Linear) else "f32"]
+
+
 def _products(p: EncoderLayer, name: str) -> dict[str, Any]:
     """The products of a layer by name."""
     return {
@@ -144,7 +150,7 @@ def _join(name: str, *parts: Any) -> Any:
     if len(kinds) > 1:
         raise ValueError(f"{name}: q, k and v differ in precision; need one for all: they are one product")
     if kinds != {PackedLinear}:
-        return Linear(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        return type(parts[0])(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     inputs = {float(part.input_scale) for part in parts}
     if len(inputs) > 1:
         raise ValueError(f"{name}: q, k and v read their input with the scales {sorted(inputs)}; need one for all")
@@ -184,7 +190,7 @@ def _layer(p: EncoderLayer, heads: int, made: Mapping[str, tuple[Any, Form]], na
     )
 
 
-def _linear(p: PackedLinear | Linear, form: Form, step: np.ndarray | None = None) -> LinearWeights:
+def _linear(p: PackedLinear | Linear | Bf16Linear, form: Form, step: np.ndarray | None = None) -> LinearWeights:
     """step: f32 () or (M,), of the codes that the layer writes, None where it writes f32."""
     m = p.bias.size
     steps = np.ones(m, np.float32) if step is None else np.broadcast_to(step, m).astype(np.float32)

@@ -1,7 +1,7 @@
 """What a step of a plan does at least, from its kernel and the kernel's arguments.
 
     integer      multiply-accumulates of u8 and s8 codes: of the blocks that live, times the lanes of all panels
-    floating     multiply-accumulates of f32: the two products of attention, and layers in f32
+    floating     multiply-accumulates of f32: the two products of attention, and layers in f32 or BF16
     parameters   bytes of what the session's weights hold, each once; of a table, the rows that are looked up
     activations  bytes of the tensors that it reads and of those that it writes; both, for one that is overwritten
 
@@ -23,6 +23,7 @@ from refimpl.kernels.encoder import (
     layernorm,
     linear_4x1,
     linear_32x32,
+    linear_bf16,
     linear_bitmask,
     linear_dense,
     linear_f32,
@@ -84,6 +85,10 @@ def _blocks(given: Given, width: int) -> tuple[int, int]:
     return SIDE * SIDE * given["indices"].size * (given["x"].size // given["k"]), 0
 
 
+def _float(given: Given, width: int) -> tuple[int, int]:
+    return 0, given["bias"].size * given["x"].size
+
+
 def _attention(given: Given, width: int) -> int:
     """Every lane of the panels that a text lies in with every key of the text, twice."""
     queries = -(-(given["first"] % width + given["lengths"]) // width) * width
@@ -94,9 +99,10 @@ def _attention(given: Given, width: int) -> int:
 MACS: dict[str, Callable[[Given, int], tuple[int, int]]] = {
     linear_4x1.__name__: _sparse,
     linear_32x32.__name__: _blocks,
+    linear_bf16.__name__: _float,
     linear_bitmask.__name__: _dense,
     linear_dense.__name__: _dense,
-    linear_f32.__name__: lambda given, width: (0, given["bias"].size * given["x"].size),
+    linear_f32.__name__: _float,
     attention_u8s8.__name__: lambda given, width: (_attention(given, width), 0),
     attention_f32.__name__: lambda given, width: (0, _attention(given, width)),
     layernorm.__name__: _none,

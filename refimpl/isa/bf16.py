@@ -55,6 +55,22 @@ def vcvtneps2bf16(x: np.ndarray) -> np.ndarray:
     return (rounded >> 16).astype(np.uint16)
 
 
+def vcvtne2ps2bf16(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """f32 (L,) twice -> u16 (2 L,): ``vcvtneps2bf16`` of b in the lower half, of a in the upper one.
+
+    >>> vcvtne2ps2bf16(np.float32([1]), np.float32([-1])).tolist() == [0xBF80, 0x3F80]
+    True
+    """
+    return np.concatenate([vcvtneps2bf16(b), vcvtneps2bf16(a)])
+
+
+def vpermw(index: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """u16 (32,) twice -> u16 (32,): element i is a[index[i] mod 32]."""
+    check.dtype("index", index, np.uint16)
+    check.dtype("a", a, np.uint16)
+    return a[index % 32]
+
+
 def vdpbf16ps(acc: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """acc + the dot product of each pair of bf16, f32 (..., L) and u16 (..., 2 L) twice: two ``fma_daz_ftz``.
 

@@ -10,6 +10,7 @@ import numpy as np
 from refimpl.nn.attention import attention_context, attention_operands, attention_scores
 from refimpl.nn.embedding import embedding
 from refimpl.nn.linear import linear
+from refimpl.nn.linear_bf16 import Bf16Linear, linear_bf16
 from refimpl.nn.ops import REFERENCE
 from refimpl.nn.params import AttentionScales
 from refimpl.nn.taps import NO_TAP, Tap
@@ -18,7 +19,9 @@ from refimpl.quant.linear import QuantizedLinear, QuantizedTable, quantized_embe
 
 
 def any_linear(x: np.ndarray, p: Any, tap: Tap = NO_TAP) -> np.ndarray:
-    """The quantized layer for quantized parameters, the plain one for the others (the heads stay f32)."""
+    """The quantized layer for quantized parameters, BF16 for those, the plain one for the others (heads stay f32)."""
+    if isinstance(p, Bf16Linear):
+        return linear_bf16(x, p)
     return quantized_linear(x, p, tap) if isinstance(p, QuantizedLinear) else linear(x, p, tap)
 
 

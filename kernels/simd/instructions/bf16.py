@@ -100,6 +100,27 @@ def _convert_native(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
     return builder.bitcast(call_llvm(builder, BF16X16, "llvm.x86.avx512bf16.cvtneps2bf16.512", [x]), u16x16.llvm)
 
 
+def _two(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+    """vcvtne2ps2bf16: b, then a."""
+    halves = _convert(builder, b), _convert(builder, a)
+    return builder.shuffle_vector(*halves, ir.Constant(vector(32, 32), list(range(32))))
+
+
+def _two_native(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+    words = call_llvm(builder, BF16X32, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", [a, b])
+    return builder.bitcast(words, u16x32.llvm)
+
+
+def _pick(builder: ir.IRBuilder, index: ir.Value, a: ir.Value) -> ir.Value:
+    """vpermw, word by word; LLVM makes the instruction of it where there is one."""
+    word, result = ir.IntType(32), ir.Constant(u16x32.llvm, [0] * 32)
+    index = builder.and_(index, _all(u16x32.llvm, 31))
+    for lane in range(32):
+        at = builder.zext(builder.extract_element(index, ir.Constant(word, lane)), word)
+        result = builder.insert_element(result, builder.extract_element(a, at), ir.Constant(word, lane))
+    return result
+
+
 _DOT = (f32x16, (f32x16, u16x32, u16x32))
 vdpbf16ps = Instruction(
     isa.vdpbf16ps,
@@ -115,6 +136,15 @@ vcvtneps2bf16 = Instruction(
     native=on_registers(u16x16, (f32x16,), _convert_native),
     feature="avx512bf16",
 )
+_TWO, _WORDS = (u16x32, (f32x16, f32x16)), (u16x32, (u16x32, u16x32))
+vcvtne2ps2bf16 = Instruction(
+    isa.vcvtne2ps2bf16,
+    arity=2,
+    portable=on_registers(*_TWO, _two),
+    native=on_registers(*_TWO, _two_native),
+    feature="avx512bf16",
+)
+vpermw = Instruction(isa.vpermw, arity=2, portable=on_registers(*_WORDS, _pick))
 vmovdqu16_load = Instruction(isa.vmovdqu16_load, arity=2, portable=load(u16x32))
 vmovdqu16_store = Instruction(isa.vmovdqu16_store, arity=3, portable=store(u16x32, u16x16))
 vpbroadcastd_pair = Instruction(
