@@ -89,6 +89,8 @@ def test_the_user_may_fix_forms(clock):
         decide(weights, "4x4")
     with pytest.raises(ValueError, match="form names the layer 'q'; need one of a, b"):
         decide(weights, {"q": "4x1"})
+    with pytest.raises(ValueError, match="form is 'dense'; need none, since no layer of the model is in INT8"):
+        decide({}, "dense")
 
 
 def test_what_is_worth_timing():

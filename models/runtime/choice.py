@@ -62,6 +62,8 @@ def decide(
 
     Raises ValueError for a form or a layer that does not exist.
     """
+    if form is not None and not weights:
+        raise ValueError(f"form is {form!r}; need none, since no layer of the model is in INT8")
     fixed = dict.fromkeys(weights, form) if isinstance(form, str) else dict(form or {})
     for layer, name in fixed.items():
         if layer not in weights:
