@@ -110,11 +110,12 @@ def check_batch(session, texts):
 
 def test_two_threads_give_the_same_bits(minilm):
     need_threads(2)
-    _, packed, texts, _ = minilm
-    weights = prepare(packed)
-    one, two = Session(weights), Session(weights, threads=2)
-    for text in texts[:3]:
-        equal(one(*text), two(*text))
+    _, packed, texts, pruned = minilm
+    coded = compress.pack(compress.quantize_with_attention(compress.calibrate(pruned, texts)))
+    for weights in (prepare(packed), prepare(coded)):
+        one, two = Session(weights), Session(weights, threads=2)
+        for text in texts[:3]:
+            equal(one(*text), two(*text))
 
 
 def test_masked_tokens_are_as_if_not_there():

@@ -56,7 +56,7 @@ def lacking(weights: Weights, width: int) -> list[str]:
 
 class _Builder:
     def __init__(self, weights: Weights, shape: Shape):
-        self.weights, self.shape, self.slots = weights, shape, shape.threads
+        self.weights, self.shape = weights, shape
         config = weights.config
         self.d, self.f, self.heads = config.hidden, config.feed_forward, config.heads
         self.tokens = shape.width * shape.panels
@@ -145,8 +145,10 @@ class _Builder:
     def attention(self, name: str, qkv: str, p: LayerWeights) -> Step:
         shape, d, factors = self.shape, self.d, p.factors
         coded = p.attention_output.step is not None
-        e, most, slots = d // self.heads, shape.most * shape.width, self.slots
         integer = self.weights.integer_attention
+        # INT8 attention reads one scratch memory as u8 and as s8; numba's parallel code takes arrays for distinct
+        slots = 1 if integer else shape.threads
+        e, most = d // self.heads, shape.most * shape.width
         scratch = {
             "scores": Tensor(np.float32, slots * most * shape.width),
             "bytes": Tensor(np.uint8, slots * (e + 2 * most if integer else 1) * shape.width),
@@ -162,10 +164,10 @@ class _Builder:
             scores, bytes_ = a[f"{name}.scores"], a[f"{name}.bytes"]
             given = (a[qkv], a["first"], a["lengths"], self.heads, d, factors, most)
             if not integer:
-                return (*given, scores, bytes_, slots, shape.threads, a[name])
+                return (*given, scores, bytes_, slots, slots, a[name])
             small = a[f"{name}.small"]
             parts = bytes_, small.view(np.uint8), small, a[f"{name}.sums"], scores
-            return (*given, *parts, slots, shape.threads, a[name])
+            return (*given, *parts, slots, slots, a[name])
 
         if integer:
             kernel = attention_u8s8.attention_u8s8 if coded else attention_u8s8.attention_u8s8_to_f32
@@ -179,6 +181,7 @@ class _Builder:
             arguments,
             scratch,
             f"scores + softmax + context{' + quantize' if coded else ''}, all heads",
+            serial=integer,
         )
 
     def unpacking(self, x: str) -> Step:
