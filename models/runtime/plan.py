@@ -166,8 +166,7 @@ class _Builder:
             if not integer:
                 return (*given, scores, bytes_, slots, slots, a[name])
             small = a[f"{name}.small"]
-            parts = bytes_, small.view(np.uint8), small, a[f"{name}.sums"], scores
-            return (*given, *parts, slots, slots, a[name])
+            return (*given, bytes_, small.view(np.uint8), small, a[f"{name}.sums"], scores, slots, slots, a[name])
 
         if integer:
             kernel = attention_u8s8.attention_u8s8 if coded else attention_u8s8.attention_u8s8_to_f32
