@@ -146,7 +146,7 @@ class _Builder:
         shape, d, factors = self.shape, self.d, p.factors
         coded = p.attention_output.step is not None
         integer = self.weights.integer_attention
-        # INT8 attention reads one scratch memory as u8 and as s8; numba's parallel code takes arrays for distinct
+        # INT8 attention is wrong in numba's parallel code, perhaps since it reads one scratch memory as u8 and as s8
         slots = 1 if integer else shape.threads
         e, most = d // self.heads, shape.most * shape.width
         scratch = {
