@@ -282,6 +282,17 @@ def test_valid_ones_are_accepted():
         bsr4x1.validate(bsr4x1.pack(np.ones((rows, 5), np.int8)))
 
 
+def test_what_pack_makes_is_validated_without_unpacking(monkeypatch):
+    monkeypatch.delattr(bsr4x1, "_sums")
+    for density in (0, 0.1, 0.5, 1):
+        w = rng(0).integers(-128, 128, (11, 13)).astype(np.int8)
+        bsr4x1.validate(bsr4x1.pack(w * (rng(1).random((11, 13)) < density).astype(np.int8)))
+    for name in ("a column twice, too large", "two columns exchanged"):
+        packed = WRONG_BSR4X1.get(name, (SPARSE._replace(indices=SPARSE.indices[[1, 0, *range(2, 12)]]),))[0]
+        with pytest.raises(NameError, match="_sums"):
+            bsr4x1.validate(packed)
+
+
 # --- random corruption -----------------------------------------------------------------------------------------------
 
 
