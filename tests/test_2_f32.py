@@ -278,6 +278,11 @@ def looks_up(index, low, high, out):
     vmovdqu8_store(out, 64, vpblendmb(x, a, b))
 
 
+@kernel
+def looks_up_s8(index, low, high, out):
+    vmovdqu8_store(out, 0, vpermi2b(vmovdqu8_load(index, 0), vmovdqu8_load(low, 0), vmovdqu8_load(high, 0)))
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_lookup(target):
     for start in range(0, 256, 64):
@@ -287,6 +292,9 @@ def test_lookup(target):
         execution(looks_up, target)(index, low, high, out)
         equal(out, np.concatenate([lookup_meaning.vpermi2b(index, low, high), np.where(index < 128, low, high)]))
         equal(out[:64], np.concatenate([low, high])[index % 128])
+        signed = np.empty(64, np.int8)
+        execution(looks_up_s8, target)(index, low.view(np.int8), high.view(np.int8), signed)
+        equal(signed, out[:64].view(np.int8))
 
 
 def test_every_instruction_is_tested():

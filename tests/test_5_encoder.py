@@ -299,14 +299,13 @@ def only_of_texts(rows, first, lengths):
 def run_integer(version, width, q, k, v, factors, dtype=np.uint8):
     """Context of each text, texts laid one after the other."""
     first, lengths, count, most = laid_out(TEXTS, width, width if dtype == np.float32 else 4)
-    x, e, slots = np.full((count * width, 3 * D), 77, np.uint8), D // HEADS, 1
+    x, e = np.full((count * width, 3 * D), 77, np.uint8), D // HEADS
     for text, (start, n) in enumerate(zip(first, lengths, strict=True)):
         x[start : start + n] = np.concatenate([q[text], k[text], v[text]], 1)
-    out, small = np.full(count * width * D, UNTOUCHED, dtype), np.zeros(slots * 2 * e * most, np.int8)
+    codes, out = flat(x, width), np.full(count * width * D, UNTOUCHED, dtype)
     version(
-        flat(x, width), first, lengths, HEADS, D, factors, most, np.zeros(slots * (e + 2 * most) * width, np.uint8),
-        small.view(np.uint8), small, np.zeros(slots * most, np.int32), np.zeros(slots * most * width, np.float32),
-        slots, 1, out,
+        codes, codes.view(np.int8), first, lengths, HEADS, D, factors, most, np.zeros((e + 2 * most) * width, np.uint8),
+        np.zeros(2 * e * most, np.int8), np.zeros(most, np.int32), np.zeros(most * width, np.float32), 1, out,
     )  # fmt: skip
     rows = rows_of(out, width, D, count * width)
     if dtype == np.uint8:
@@ -358,7 +357,7 @@ def check_f32_attention(version, width, dtype=np.uint8):
     out = np.full(count * width * D, UNTOUCHED, dtype)
     factors = np.array([1 / np.sqrt(D // HEADS), STEP], np.float32)
     scratch, row = np.zeros(most * width, np.float32), np.zeros(width, np.uint8)
-    version(flat_f32(together, width), first, lengths, HEADS, D, factors, most, scratch, row, 1, 1, out)
+    version(flat_f32(together, width), first, lengths, HEADS, D, factors, most, scratch, row, 1, out)
     codes = rows_of(out, width, D, count * width)
     if dtype == np.uint8:
         only_of_texts(codes, first, lengths)
@@ -392,9 +391,9 @@ def check_layernorm(version, width, coded=True):
     for n, d in ((1, 8), (35, 24), (70, 12)):
         x = rng(n).normal(3, 2, (n, d)).astype(np.float32)
         weight, bias = rng(1).normal(1, 0.1, d).astype(np.float32), rng(2).normal(0, 0.1, d).astype(np.float32)
-        flat_x = flat_f32(x, width)
-        y, codes = np.zeros_like(flat_x), np.zeros(flat_x.size * coded, np.uint8)
-        version(flat_x, d, np.float32(d), weight, bias, np.float32(1e-12), STEP[()], y, codes)
+        y = flat_f32(x, width)
+        codes = np.zeros(y.size * coded, np.uint8)
+        version(y, d, np.float32(d), weight, bias, np.float32(1e-12), STEP[()], codes)
         got = rows_of(y, width, d, n)
         wide = x.astype(np.float64)
         norm = layernorm_oracle(wide, Norm(weight.astype(np.float64), bias.astype(np.float64), 1e-12))

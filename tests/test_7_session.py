@@ -3,6 +3,7 @@
 What a session computes is judged from its own intermediate values, so nothing hides behind drift.
 """
 
+import itertools
 import os
 import threading
 import tracemalloc
@@ -15,10 +16,10 @@ from hypothesis import strategies as st
 from test_1_arithmetic import equal
 from test_2_registers import NEEDS_JIT
 from test_5_kernels import need_threads
-from tiny import ONE_OF_EACH_HEAD, batch, calibrated, quantized, rows
+from tiny import ONE_OF_EACH_HEAD, batch, calibrated, dense, quantized, quantized_with_attention, rows
 
 from refimpl.kernels.encoder.forms import FORMS
-from refimpl.models import compress
+from refimpl.models import compress, precision
 from refimpl.models.bert import Batch
 from refimpl.models.embedded import embedded_model
 from refimpl.models.judge import judge
@@ -116,6 +117,21 @@ def test_two_threads_give_the_same_bits(minilm):
         one, two = Session(weights), Session(weights, threads=2)
         for text in texts[:3]:
             equal(one(*text), two(*text))
+
+
+def test_what_is_written_is_seen_through_one_array():
+    """numba's parallel code takes a kernel's arrays for distinct: only q, k and v, read as u8 and as s8, are not."""
+    f32 = dense(NAME)
+    models = [compress.pack(quantized(NAME)), compress.pack(quantized_with_attention(NAME)), f32]
+    sessions = [Session(model) for model in models] + [Session(models[0], form=form) for form in FORMS]
+    shared = set()
+    for session in [*sessions, Session(precision.in_bf16(f32))]:
+        ready = session.ready(session.shape(batch(NAME).mask))
+        for step, (_, arguments) in zip(ready.plan.steps, ready.calls, strict=True):
+            arrays = [(i, x) for i, x in enumerate(arguments) if isinstance(x, np.ndarray) and x.size]
+            pairs = itertools.combinations(arrays, 2)
+            shared |= {(step.name.split(".")[-2], i, j) for (i, x), (j, y) in pairs if np.shares_memory(x, y)}
+    assert shared == {("attention_output", 0, 1)}
 
 
 def test_masked_tokens_are_as_if_not_there():

@@ -123,18 +123,18 @@ def queries_of_head(x, first, n, p, h, d, e, factors, scores, lines, codes, own,
 
 
 @kernel
-def attention_f32(x, first, lengths, heads, d, factors, most, scores, codes, slots, workers, out):
+def attention_f32(x, first, lengths, heads, d, factors, most, scores, codes, workers, out):
     """x: f32 (P 3 D W,), rows of q, k, v; first, lengths: s64 (texts,), tokens; factors: f32 (2,), 1 / sqrt E and step;
-    out: u8 (P D W,). Scratch for texts whose panels have up to ``most`` tokens, in ``slots``, a multiple of
-    ``workers``: scores f32 (slots most W,), codes u8 (slots W,)."""
+    out: u8 (P D W,). Scratch for texts whose panels have up to ``most`` tokens, a slot for each worker: scores f32
+    (workers most W,), codes u8 (workers W,)."""
     tasks = first.size * heads
     for worker in numba.prange(workers):
         for task in range(worker, tasks, workers):
-            text, h, slot = task // heads, task % heads, task % slots
+            text, h = task // heads, task % heads
             for p in range((first[text] % width() + lengths[text] + width() - 1) // width()):
                 queries_of_head(
                     x, first[text], lengths[text], p, h, d, d // heads, factors,
-                    scores, slot * most * width(), codes, slot * width(), out,
+                    scores, worker * most * width(), codes, worker * width(), out,
                 )  # fmt: skip
 
 

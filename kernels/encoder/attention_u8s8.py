@@ -57,17 +57,19 @@ from refimpl.quant.symmetric import ZERO_POINT
 
 MOST = np.float32(PROBS_MAX)
 TOP_BITS = np.full(4, ZERO_POINT, np.uint8)
+FLIP = TOP_BITS.view(np.int8)
 """Flipping the top bit turns a u8 code + 128 into the s8 code; as a number it is the 128 of the compensation."""
 
 
 @part
-def split_keys(u8, at, e, raw, small, to, sums, where):
-    """One panel of k at u8[at]: dwords of four e into small[to]; -128 sum_e k into sums[where]."""
-    flip, total = spread(vpbroadcastd(TOP_BITS, 0)), zero_row()
+def split_keys(s8, at, e, small, to, sums, where):
+    """One panel of k at s8[at]: dwords of four e into small[to]; -128 sum_e k into sums[where]."""
+    flip, total = spread(vpbroadcastd(FLIP, 0)), zero_row()
     for s in range(e // 4):
-        row, here = at + 4 * s * width(), to + 4 * s * width()
-        save_quad(raw, here, flipped(load_quad(u8, row, row + width(), row + 2 * width(), row + 3 * width()), flip))
-        total = dot(total, spread(vpbroadcastd(TOP_BITS, 0)), saved_quad(small, here))
+        row = at + 4 * s * width()
+        quad = flipped(load_quad(s8, row, row + width(), row + 2 * width(), row + 3 * width()), flip)
+        save_quad(small, to + 4 * s * width(), quad)
+        total = dot(total, spread(vpbroadcastd(TOP_BITS, 0)), quad)
     store_sums(sums, where, minus(zero_row(), total))
 
 
@@ -119,18 +121,18 @@ def store_context_f32(out, at, acc, factor, step, codes, own, mask):
 
 
 @part
-def one_head(u8, first, n, h, d, e, factors, most, bytes_, raw, small, sums, scores, slot, out):
+def one_head(u8, s8, first, n, h, d, e, factors, most, bytes_, small, sums, scores, slot, out):
     """Head h of the text of n tokens that begins with token ``first``."""
     w, groups, panel, skip = width(), (n + 3) // 4, first // width(), first % width()
     panels = (skip + n + w - 1) // w
     keys, values, queries = slot * 2 * e * most, slot * 2 * e * most + e * most, slot * (e + 2 * most) * w
     probs, quads, lines = queries + e * w, queries + (e + most) * w, slot * most * w
-    flip = vpbroadcastd(TOP_BITS, 0)
+    flip = vpbroadcastd(FLIP, 0)
     for p in range(panels):
         at = ((panel + p) * 3 * d + d + h * e) * w
-        split_keys(u8, at, e, raw, small, keys + p * e * w, sums, slot * most + p * w)
+        split_keys(s8, at, e, small, keys + p * e * w, sums, slot * most + p * w)
         for c in range(e):
-            store_flipped(raw, values + c * most + p * w, u8, at + (d + c) * w, flip)
+            store_flipped(small, values + c * most + p * w, s8, at + (d + c) * w, flip)
     for p in range(panels):
         at = ((panel + p) * 3 * d + h * e) * w
         for s in range(e // 4):
@@ -162,21 +164,21 @@ def one_head(u8, first, n, h, d, e, factors, most, bytes_, raw, small, sums, sco
 
 
 @kernel
-def attention_u8s8(u8, first, lengths, heads, d, factors, most, bytes_, raw, small, sums, scores, slots, workers, out):
-    """u8: (P 3 D W,), rows of q, k, v; first, lengths: s64 (texts,), tokens; factors: f32 (3,), m, n and
-    step; out: u8 (P D W,).
+def attention_u8s8(u8, s8, first, lengths, heads, d, factors, most, bytes_, small, sums, scores, workers, out):
+    """u8, and s8, the same memory: (P 3 D W,), rows of q, k, v; first, lengths: s64 (texts,), tokens; factors: f32
+    (3,), m, n and step; out: u8 (P D W,).
 
-    Scratch for texts whose panels have up to ``most`` tokens, in ``slots``, a multiple of ``workers``: bytes_ u8
-    (slots (E + 2 most) W,); small s8 (slots 2 E most,), and raw, the same memory as u8; sums s32 (slots most,); scores
-    f32 (slots most W,).
+    Scratch for texts whose panels have up to ``most`` tokens, a slot for each worker: bytes_ u8 (workers (E + 2 most)
+    W,); small s8 (workers 2 E most,); sums s32 (workers most,); scores f32 (workers most W,). What is written is seen
+    through one array only: numba's parallel code takes arrays for distinct.
     """
     tasks = first.size * heads
     for worker in numba.prange(workers):
         for task in range(worker, tasks, workers):
             text, h = task // heads, task % heads
             one_head(
-                u8, first[text], lengths[text], h, d, d // heads, factors, most,
-                bytes_, raw, small, sums, scores, task % slots, out,
+                u8, s8, first[text], lengths[text], h, d, d // heads, factors, most,
+                bytes_, small, sums, scores, worker, out,
             )  # fmt: skip
 
 

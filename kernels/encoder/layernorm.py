@@ -59,15 +59,15 @@ def store_nothing(out, at, row, step):
 
 
 @kernel
-def layernorm_codes(x, d, length, weight, bias, eps, step, y, out):
-    """x, y: f32 (P d W,), may be the same; length: d as f32; weight, bias: f32 (d,); out: u8 (P d W,)."""
+def layernorm_codes(x, d, length, weight, bias, eps, step, out):
+    """x: f32 (P d W,), in place: it becomes y; length: d as f32; weight, bias: f32 (d,); out: u8 (P d W,)."""
     for panel in numba.prange(x.size // (d * width())):
         mean, inverse = statistics(x, panel * d * width(), d, length, eps)
         for m in range(d):
             at = (panel * d + m) * width()
             c = multiply(subtract(load_row(x, at), mean), inverse)
             row = fused(c, spread(vbroadcastss(weight, m)), spread(vbroadcastss(bias, m)))
-            store_row(y, at, row)
+            store_row(x, at, row)
             store_quantized(out, at, row, step)
 
 

@@ -123,7 +123,7 @@ class _Builder:
 
         def arguments(a: Arrays) -> tuple[Any, ...]:
             codes = a[name + ".codes"] if coded else NONE
-            return a[x], self.d, np.float32(self.d), weight, bias, eps, step, a[name], codes
+            return a[x], self.d, np.float32(self.d), weight, bias, eps, step, codes
 
         kernel = layernorm.layernorm_codes if coded else layernorm.layernorm_f32
         fused = "layer norm + quantize" if coded else "layer norm"
@@ -146,27 +146,25 @@ class _Builder:
         shape, d, factors = self.shape, self.d, p.factors
         coded = p.attention_output.step is not None
         integer = self.weights.integer_attention
-        # INT8 attention is wrong in numba's parallel code, perhaps since it reads one scratch memory as u8 and as s8
-        slots = 1 if integer else shape.threads
-        e, most = d // self.heads, shape.most * shape.width
+        e, most, workers = d // self.heads, shape.most * shape.width, shape.threads
         scratch = {
-            "scores": Tensor(np.float32, slots * most * shape.width),
-            "bytes": Tensor(np.uint8, slots * (e + 2 * most if integer else 1) * shape.width),
+            "scores": Tensor(np.float32, workers * most * shape.width),
+            "bytes": Tensor(np.uint8, workers * (e + 2 * most if integer else 1) * shape.width),
         }
         if integer:
             scratch |= {
-                "small": Tensor(np.int8, slots * 2 * e * most),
-                "sums": Tensor(np.int32, slots * most),
+                "small": Tensor(np.int8, workers * 2 * e * most),
+                "sums": Tensor(np.int32, workers * most),
             }
         scratch = {f"{name}.{part}": tensor for part, tensor in scratch.items()}
 
         def arguments(a: Arrays) -> tuple[Any, ...]:
             scores, bytes_ = a[f"{name}.scores"], a[f"{name}.bytes"]
-            given = (a[qkv], a["first"], a["lengths"], self.heads, d, factors, most)
+            given = (a["first"], a["lengths"], self.heads, d, factors, most)
             if not integer:
-                return (*given, scores, bytes_, slots, slots, a[name])
-            small = a[f"{name}.small"]
-            return (*given, bytes_, small.view(np.uint8), small, a[f"{name}.sums"], scores, slots, slots, a[name])
+                return (a[qkv], *given, scores, bytes_, workers, a[name])
+            parts = bytes_, a[f"{name}.small"], a[f"{name}.sums"], scores
+            return (a[qkv], a[qkv].view(np.int8), *given, *parts, workers, a[name])
 
         if integer:
             kernel = attention_u8s8.attention_u8s8 if coded else attention_u8s8.attention_u8s8_to_f32
@@ -180,7 +178,6 @@ class _Builder:
             arguments,
             scratch,
             f"scores + softmax + context{' + quantize' if coded else ''}, all heads",
-            serial=integer,
         )
 
     def unpacking(self, x: str) -> Step:

@@ -162,8 +162,7 @@ class Session:
         parallel = self.threads > 1
         calls = zip(ready.plan.steps, ready.calls, strict=True)
         missing = compilation.missing(
-            (step.kernel, execution.fastest(step.kernel), parallel and not step.serial, arguments)
-            for step, (_, arguments) in calls
+            (step.kernel, execution.fastest(step.kernel), parallel, arguments) for step, (_, arguments) in calls
         )
         if missing:
             from refimpl.models.terminal import late_bar  # not before a person waits: it costs time to import
@@ -218,7 +217,7 @@ def bind(plan: Plan, arena: np.ndarray) -> Ready:
     parallel = plan.shape.threads > 1
     calls = []
     for step in plan.steps:
-        run = step.kernel.compiled(execution.fastest(step.kernel), parallel=parallel and not step.serial)
+        run = step.kernel.compiled(execution.fastest(step.kernel), parallel=parallel)
         calls.append((run, step.arguments(arrays)))
     return Ready(plan, arrays, calls)
 

@@ -46,8 +46,7 @@ class Step(NamedTuple):
     """One kernel call.
 
     name: of the result's tap or part. reads: tensors; writes: name -> tensor made; scratch: name -> tensor needed only
-    during the step. arguments: (arrays by name) -> the kernel's arguments. fused: what it does, in words. serial: one
-    thread runs it, whatever the session has.
+    during the step. arguments: (arrays by name) -> the kernel's arguments. fused: what it does, in words.
     """
 
     name: str
@@ -57,7 +56,6 @@ class Step(NamedTuple):
     arguments: Callable[[Arrays], tuple[Any, ...]]
     scratch: dict[str, Tensor] = {}  # noqa: RUF012
     fused: str = ""
-    serial: bool = False
 
 
 class Plan(NamedTuple):

@@ -9,9 +9,10 @@ from refimpl import check
 
 
 def vpermi2b(index: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Byte index % 128 of the 128 in ``low`` and ``high``; all u8 (AVX-512 VBMI)."""
-    for name, register in (("index", index), ("low", low), ("high", high)):
-        check.dtype(name, register, np.uint8)
+    """Byte index % 128, index u8, of the 128 in ``low`` and ``high``, both u8 or both s8 (AVX-512 VBMI)."""
+    check.dtype("index", index, np.uint8)
+    check.dtype("low", low, np.uint8, np.int8)
+    check.same_dtype("high", high, low)
     return np.concatenate([low, high])[index & 127]
 
 

@@ -3,11 +3,10 @@
 from llvmlite import ir
 
 from refimpl.isa import lookup as meaning
-from refimpl.kernels.simd.lowering import Instruction, call_llvm, on_registers
-from refimpl.kernels.simd.registers import u8x64, vector
+from refimpl.kernels.simd.lowering import Build, Instruction, call_llvm, on_registers
+from refimpl.kernels.simd.registers import s8x64, u8x64, vector
 
 U8 = u8x64.llvm
-OPERANDS = (u8x64, u8x64, u8x64)
 
 
 def _pick(builder: ir.IRBuilder, index: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
@@ -22,6 +21,15 @@ def _pick(builder: ir.IRBuilder, index: ir.Value, low: ir.Value, high: ir.Value)
     return result
 
 
+def _of_bytes(build: Build):
+    """Typing of a look-up in two registers of one type."""
+
+    def typing(index, low, high):
+        return on_registers(low, (u8x64, low, low), build)(index, low, high) if low in (u8x64, s8x64) else None
+
+    return typing
+
+
 def _permute(builder: ir.IRBuilder, index: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
     """LLVM names it by the form that overwrites a table, and puts the index between the two."""
     return call_llvm(builder, U8, "llvm.x86.avx512.vpermi2var.qi.512", [low, index, high])
@@ -30,8 +38,8 @@ def _permute(builder: ir.IRBuilder, index: ir.Value, low: ir.Value, high: ir.Val
 vpermi2b = Instruction(
     meaning.vpermi2b,
     arity=3,
-    portable=on_registers(u8x64, OPERANDS, _pick),
-    native=on_registers(u8x64, OPERANDS, _permute),
+    portable=_of_bytes(_pick),
+    native=_of_bytes(_permute),
     feature="avx512vbmi",
 )
 vpblendmb = Instruction(
@@ -39,7 +47,7 @@ vpblendmb = Instruction(
     arity=3,
     portable=on_registers(
         u8x64,
-        OPERANDS,
+        (u8x64, u8x64, u8x64),
         lambda builder, index, a, b: builder.select(builder.icmp_signed("<", index, ir.Constant(U8, [0] * 64)), b, a),
     ),
 )
