@@ -2,8 +2,8 @@
 
     |f(x + d) - f(x)| <= moved                for every d with |d_i| <= error_i
 
-Contract. Bounds, not estimates: first-order terms and all beyond. ``bounds`` says what rounding adds; its layer norm
-takes the error of its input itself. Everything f64.
+Contract. Bounds, not estimates: first-order terms and all beyond. ``bounds`` says what rounding adds; its softmax
+and layer norm take the error of their input themselves. Everything f64.
 """
 
 import numpy as np
@@ -15,17 +15,6 @@ GELU_SLOPE = 1.13
 def gelu(error: np.ndarray) -> np.ndarray:
     """x / 2 (1 + erf(x / sqrt 2))."""
     return GELU_SLOPE * error
-
-
-def softmax(probs: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """probs (..., T), the result; error (..., T), of the scores.
-
-    A shift of each score by at most e changes each exponential, and so their sum, by at most the factor exp(e) either
-    way. A score whose probability is 0 in f64 is that of a masked key, whose error counts for nothing.
-    """
-    most = np.where(probs > 0, error, 0.0).max(-1, keepdims=True)
-    with np.errstate(over="ignore"):
-        return np.minimum(np.maximum(probs, np.finfo(np.float64).smallest_subnormal) * np.expm1(2 * most), 1)
 
 
 def product(a: np.ndarray, a_error: np.ndarray, b: np.ndarray, b_error: np.ndarray) -> np.ndarray:

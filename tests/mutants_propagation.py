@@ -4,22 +4,28 @@ import numpy as np
 import test_3_propagation as moving
 from mutants import Suite
 
-from refimpl import propagation
+from refimpl import bounds, propagation
+from refimpl.nn.softmax import softmax
 
 
 def most(p, error):
     return error.max(-1, keepdims=True, where=p > 0, initial=0)
 
 
+def of_probs(bound):
+    """A bound that is told the probabilities, of the scores."""
+    return lambda x, error: bound(softmax(x), error)
+
+
 PROPAGATION = [
     Suite(moving.check_gelu, propagation.gelu, {"slope 1": lambda error: error}),
     Suite(
         moving.check_softmax,
-        propagation.softmax,
+        bounds.softmax,
         {
-            "first order": lambda p, error: p * most(p, error),
-            "the sum does not move": lambda p, error: p * np.expm1(most(p, error)),
-            "each its own error": lambda p, error: p * np.expm1(2 * np.where(p > 0, error, 0)),
+            "first order": of_probs(lambda p, error: p * most(p, error)),
+            "the sum does not move": of_probs(lambda p, error: p * np.expm1(most(p, error))),
+            "each its own error": of_probs(lambda p, error: p * np.expm1(2 * np.where(p > 0, error, 0))),
         },
     ),
     Suite(

@@ -10,15 +10,15 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import erf, expit
 
-from refimpl import bounds
+from refimpl import bounds, propagation
 from refimpl.models.oracle.graph import MICROSOFT
 from refimpl.models.oracle.operator import UNKNOWN, Approx, Call, Error, Operator, Value, affordable, only, rounded
 from refimpl.nn.elementwise import relu, tanh
 from refimpl.nn.gelu import gelu, gelu_quick, gelu_tanh
 
 FUNCTION_ROUNDINGS = 2 * bounds.EXP_ULPS
-GELU_SLOPE, GELU_CURVE = 1.13, 256
-"""GELU rises by at most 1.13 per unit, and its own rounding error by less than 256 u."""
+GELU_SLOPE = propagation.GELU_SLOPE + 256 * bounds.F32
+"""Of GELU in any form, and of its own rounding error, which rises by less than 256 u per unit."""
 
 
 def broadcast(f: Callable[..., np.ndarray]) -> Value:
@@ -110,18 +110,18 @@ def through(call: Call, xs: list[Approx], y: np.ndarray) -> np.ndarray:
 
 def _gelu_error(call: Call, xs: list[Approx], y: np.ndarray) -> np.ndarray:
     x = xs[0]
-    return bounds.gelu(x.value) + x.error * (GELU_SLOPE + GELU_CURVE * bounds.F32)
+    return bounds.gelu(x.value) + x.error * GELU_SLOPE
 
 
 def _gelu_tanh_error(call: Call, xs: list[Approx], y: np.ndarray) -> np.ndarray:
     x = xs[0]
-    return bounds.gelu_tanh(x.value) + x.error * (GELU_SLOPE + GELU_CURVE * bounds.F32)
+    return bounds.gelu_tanh(x.value) + x.error * GELU_SLOPE
 
 
 def _quick_error(call: Call, xs: list[Approx], y: np.ndarray) -> np.ndarray:
     x = xs[0]
     alpha = call.get("alpha", 1.702)
-    return bounds.gelu_quick(x.value, alpha) + x.error * (GELU_SLOPE + GELU_CURVE * bounds.F32)
+    return bounds.gelu_quick(x.value, alpha) + x.error * GELU_SLOPE
 
 
 # --- values ----------------------------------------------------------------------------------------------------------

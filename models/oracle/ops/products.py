@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from refimpl import bounds
+from refimpl import bounds, propagation
 from refimpl.models.oracle.operator import TINY, Approx, Call, Operator, affordable, rounded
 from refimpl.models.oracle.ops.elementwise import float_only, same_types
 
@@ -30,7 +30,7 @@ def product_error(a: Approx, b: Approx) -> np.ndarray:
             return bounds.matmul(a.value, b.value)
         return bounds.matmul(a.value, b.value[:, None])[..., 0]
     largest = np.asarray(np.broadcast_to(a.size, a.value.shape) @ np.broadcast_to(b.size, b.value.shape))
-    moved = np.maximum(largest - np.abs(a.value).astype(np.float64) @ np.abs(b.value), 0)
+    moved = propagation.product(a.value, a.full, b.value, b.full)
     return moved + bounds.gamma(k) * largest + 2 * k * TINY
 
 
