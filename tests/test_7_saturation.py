@@ -1,7 +1,10 @@
 """Rung 7: the command ``saturation``. Oracles: OpenVINO without VNNI, the saturating kernels, rung 8's repairs."""
 
 import json
+import os
 import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -18,8 +21,9 @@ from refimpl.kernels.layout.bsr4x1_slots import block_rows, from_block_rows, sat
 from refimpl.models import cli, compress, packed_file
 from refimpl.models.bert import forward, linears
 from refimpl.models.embedded import embedded_model
+from refimpl.models.engines.isa import CAPS
+from refimpl.models.engines.isolated import Conditions, run_taps
 from refimpl.models.judge import judge
-from refimpl.models.saturation import old_cpu
 from refimpl.models.saturation.fix import folded, unslotted, write
 from refimpl.models.saturation.layouts import BLOCKS, DENSE, LAYOUTS
 from refimpl.models.saturation.remedies import as_it_is, offered, treatment
@@ -67,13 +71,36 @@ def without_vnni():
     engines.needs("openvino")
     if platform.machine() not in ("x86_64", "AMD64") or "avx512bw" not in cpu.features():
         pytest.skip("ONEDNN_MAX_CPU_ISA=AVX512_CORE needs a CPU with AVX-512")
-    return "AVX512_CORE"
+    return "avx512"
+
+
+PROGRAM = """
+import sys
+import numpy as np
+from refimpl.models.engines import signed_product
+with np.load(sys.argv[1]) as given:
+    names = {name.rpartition(" ")[0] for name in given}
+    pairs = {name: (given[name + " u"], given[name + " w"]) for name in names}
+np.savez(sys.argv[2], **{name: signed_product("openvino", *pair) for name, pair in pairs.items()})
+"""
+
+
+def signed_products(isa, folder, operands):
+    """OpenVINO's bare product of each pair of u8 (N, K) and s8 (M, K), in a process kept to an ISA."""
+    given, result = folder / "given.npz", folder / "result.npz"
+    np.savez(
+        given, **{f"{name} {part}": x for name, pair in operands.items() for part, x in zip("uw", pair, strict=True)}
+    )
+    command = [sys.executable, "-c", PROGRAM, str(given), str(result)]
+    done = subprocess.run(command, env=os.environ | CAPS[isa][1], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return dict(np.load(result))
 
 
 # --- prediction and repair against a real engine ---------------------------------------------------------------------
 
 
-def test_what_saturates_is_predicted_and_repaired_to_the_element(dense_minilm):
+def test_what_saturates_is_predicted_and_repaired_to_the_element(dense_minilm, tmp_path):
     """OpenVINO without VNNI on whole layers: the accumulators, and so the wrong ones, are those predicted; in slots
     they are exact."""
     isa = without_vnni()
@@ -86,7 +113,7 @@ def test_what_saturates_is_predicted_and_repaired_to_the_element(dense_minilm):
         slots = fixed[name].stored
         operands[name] = codes[name], plain[name].linear.codes
         operands[name + " fixed"] = codes[name][:, slots.columns], slots.codes
-    theirs = old_cpu.without_vnni(isa, old_cpu.signed_products, operands)
+    theirs = signed_products(isa, tmp_path, operands)
     for name in layers:
         u, w = operands[name]
         exact = gemm_u8s8s32(u, w) - compensation(w)
@@ -99,12 +126,6 @@ def test_what_saturates_is_predicted_and_repaired_to_the_element(dense_minilm):
     assert wrong > 100
 
 
-def test_a_dead_process_is_one_line():
-    engines.needs("openvino")
-    with pytest.raises(RuntimeError, match=r"OpenVINO with AVX2 failed: .*TypeError"):
-        old_cpu.without_vnni("AVX2", old_cpu.signed_products)
-
-
 @pytest.mark.parametrize("name", ["none", "re-pairing-free", "zero-pairing", "re-pairing+split"])
 def test_exported_repairs_are_exact_without_vnni(tmp_path, small, name):
     """Small, in OpenVINO as a whole: every linear layer against the exact sums of OpenVINO's own codes."""
@@ -114,13 +135,13 @@ def test_exported_repairs_are_exact_without_vnni(tmp_path, small, name):
     model, batch = small.quantized.model, tiny.batch(NAME)
     plain = unslotted(folded(model, treated))
     taps = [tap for tap in tiny.record(plain, batch, QUANTIZED) if not tap.endswith(".acc")]
-    layers, values = old_cpu.without_vnni(isa, old_cpu.tapped, tmp_path / "model.onnx", [batch], taps)
+    layers, values = run_taps("openvino", tmp_path / "model.onnx", batch, taps, Conditions(isa))
     assert layers == len(linears(model))
-    findings = judge(plain, batch, values[0])
+    findings = judge(plain, batch, values)
     wrong = sum(findings[layer].outside for layer in linears(model))
     predicted = 0
     for layer, t in treated.items():
-        codes = values[0][layer + ".codes"]
+        codes = values[layer + ".codes"]
         if name == "none":
             u = codes.reshape(-1, codes.shape[-1])
             predicted += int((gemm_u8s8s32_pair_saturating(u, t.linear.codes) != gemm_u8s8s32(u, t.linear.codes)).sum())

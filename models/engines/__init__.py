@@ -87,7 +87,7 @@ def open_session(engine: str, path: Path, taps: list[str], threads: int = 1) -> 
 
     def run(batch: Batch) -> dict[str, np.ndarray]:
         values = graph.run(feeds(batch, graph.inputs))
-        return {tap: _unsigned(values[tensor]) for tap, tensor in tensors.items()}
+        return {tap: unsigned(values[tensor]) for tap, tensor in tensors.items()}
 
     return Session(run, count_integer_layers(engine, graph.layers))
 
@@ -97,7 +97,8 @@ def count_integer_layers(engine: str, layers: dict[str, int]) -> int:
     return sum(layers.get(name, 0) for name in _module(engine).INTEGER_LAYERS)
 
 
-def _unsigned(value: np.ndarray) -> np.ndarray:
+def unsigned(value: np.ndarray) -> np.ndarray:
+    """Codes as u8: 128 is added to those that are s8."""
     return (value.astype(np.int16) + ZERO_POINT).astype(np.uint8) if value.dtype == np.int8 else value
 
 

@@ -22,8 +22,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from refimpl import __version__
+from refimpl.models.bert import Batch
+from refimpl.models.engines import count_integer_layers, feeds, onnx_file, others, tap_tensors, unsigned, worker
 from refimpl.models.engines import isa as isas
-from refimpl.models.engines import onnx_file, others, worker
 from refimpl.models.sealed import contiguous, digest
 
 KEPT = 4096
@@ -102,6 +103,24 @@ def run_isolated(
         "versions": versions(),
     }
     return EngineRun(values, answer["not_exposed"], info)
+
+
+def run_taps(
+    engine: str,
+    path: Path,
+    batch: Batch,
+    taps: list[str],
+    conditions: Conditions = Conditions(),  # noqa: B008  # immutable
+) -> tuple[int, dict[str, np.ndarray]]:
+    """An exported file in one of our engines: how many layers ran in integers, and the values at the taps, codes u8.
+
+    Raises what ``run_isolated`` raises.
+    """
+    tensors = tap_tensors(path, taps)
+    inputs = feeds(batch, list(onnx_file.signature(onnx_file.load(path)).inputs))
+    run = run_isolated(engine, path, inputs, list(dict.fromkeys(tensors.values())), conditions)
+    values = {tap: unsigned(run.values[tensor]) for tap, tensor in tensors.items()}
+    return count_integer_layers(engine, run.info["layers"]), values
 
 
 def _check(conditions: Conditions) -> None:

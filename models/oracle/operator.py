@@ -31,7 +31,6 @@ MAX_BYTES = 2**33
 """Of one result; a file may ask for more than any machine has."""
 
 REQUIRED: Any = object()
-FLOAT_KINDS = "f"
 
 
 class Approx(NamedTuple):

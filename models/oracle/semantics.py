@@ -11,7 +11,6 @@ from refimpl.quant.affine import (
     by_levels,
     requantize_in_one,
     requantize_in_two,
-    requantize_wrapping,
 )
 
 
@@ -34,5 +33,4 @@ OPENVINO = Semantics(quantize=by_levels, requantize=requantize_in_two)
 """On x86 with VNNI."""
 
 PRODUCTS = {f.__name__: f for f in (exact, pair_saturating, s8s8_shifted, acc16, neon_wrap)}
-REQUANTIZERS = {f.__name__: f for f in (requantize_in_one, requantize_in_two, requantize_wrapping)}
 """By name, for who chooses one."""

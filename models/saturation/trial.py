@@ -14,10 +14,11 @@ from refimpl.kernels import cpu
 from refimpl.kernels.bsgemm_4x1_u8s8s32_pair_saturating import BSGEMM_4X1_PAIR_SATURATING as OLD
 from refimpl.models.bert import Batch, Model, linears
 from refimpl.models.engines import NAMES, installed
+from refimpl.models.engines.isa import CAPS
+from refimpl.models.engines.isolated import Conditions, run_taps
 from refimpl.models.judge import judge
 from refimpl.models.saturation.fix import folded, layout_of, unslotted, write
 from refimpl.models.saturation.layouts import BLOCKS, DENSE
-from refimpl.models.saturation.old_cpu import ISAS, tapped, without_vnni
 from refimpl.models.saturation.remedies import Treatment, as_it_is
 from refimpl.models.saturation.report import TrialRow
 from refimpl.models.saturation.run import CODES, prepared, recorded
@@ -33,30 +34,31 @@ def trials(subject: Subject, treatment: Treatment, path: Path, batches: Sequence
         return [_kernel(subject, treatment, batches)]
     if "openvino" not in installed():
         return []
-    few = [Batch(*(part[:JUDGED] for part in batch)) for batch in batches[:1]]
+    few = Batch(*(part[:JUDGED] for part in batches[0]))
     with tempfile.TemporaryDirectory() as folder:
         before, plain = Path(folder, "before.onnx"), as_it_is(subject, DENSE)
         write(subject, plain, before)
         return [
             _openvino(subject.quantized.model, isa, few, (before, plain), (path, treatment))
-            for isa, feature in ISAS.items()
+            for isa, (feature, _) in CAPS.items()
             if feature in cpu.features()
         ]
 
 
 def _openvino(
-    model: Model, isa: str, batches: Sequence[Batch], before: tuple[Path, Treatment], after: tuple[Path, Treatment]
+    model: Model, isa: str, batch: Batch, before: tuple[Path, Treatment], after: tuple[Path, Treatment]
 ) -> TrialRow:
     names = list(linears(model))
     taps = [*names, *(name + CODES for name in names)]
     wrong, layers, outputs = [], 0, 0
     for path, treatment in (before, after):
         plain = unslotted(folded(model, treatment))
-        layers, values = without_vnni(isa, tapped, path, batches, taps)
-        findings = [judge(plain, batch, found) for batch, found in zip(batches, values, strict=True)]
-        wrong.append(sum(found[name].outside for found in findings for name in names))
-        outputs = sum(found[name].of for found in findings for name in names)
-    return TrialRow(f"{NAMES['openvino']} kept to {isa}", layers, outputs, *wrong)
+        layers, values = run_taps("openvino", path, batch, taps, Conditions(isa))
+        findings = judge(plain, batch, values)
+        wrong.append(sum(findings[name].outside for name in names))
+        outputs = sum(findings[name].of for name in names)
+    kept = CAPS[isa][1]["ONEDNN_MAX_CPU_ISA"]
+    return TrialRow(f"{NAMES['openvino']} kept to {kept}", layers, outputs, *wrong)
 
 
 def _kernel(subject: Subject, treatment: Treatment, batches: Sequence[Batch]) -> TrialRow:
