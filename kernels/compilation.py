@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from refimpl.kernels import cache
+from refimpl.kernels import cache, cpu
 from refimpl.kernels.simd.threefold import KernelSource, Part, config
 
 MOST = 4
@@ -159,7 +159,7 @@ def _count(pieces: int) -> int:
     """Of helpers for so many pieces: for cores that others leave idle, where the system says so."""
     if cache.directory() is None or not Path(sys.executable or "").name.startswith("python"):
         return 0  # nothing would be kept; or Python is inside another program, which must not be started again
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = len(cpu.cores())
     idle = cpus - round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else cpus
     return max(min(pieces, idle, MOST) - 1, 0)
 

@@ -1,5 +1,6 @@
 """What this CPU can do, in LLVM's names for features ("avx512vnni"), and what it keeps."""
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -30,3 +31,8 @@ def cache_bytes() -> dict[int, int]:
         if kind != "Instruction":
             sizes[int(level)] = 1024 * int(size.removesuffix("K"))
     return dict(sorted(sizes.items()))
+
+
+def cores() -> list[int]:
+    """The numbers of the cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))

@@ -52,6 +52,12 @@ def check_seconds(seconds: float) -> None:
         raise ValueError(f"--seconds is {seconds:g}; need more than 0 and at most {LONGEST:g}")
 
 
+def check_limit(limit: float) -> None:
+    """Raise ValueError for milliseconds that no batch can be held to."""
+    if not 0 < limit <= LONGEST * 1e3:
+        raise ValueError(f"--limit is {limit:g}; need more than 0 and at most {LONGEST * 1e3:g} milliseconds")
+
+
 def check_tokens(tokens: Sequence[int], positions: int) -> None:
     """Raise ValueError unless the model has positions for texts of these lengths."""
     for number in tokens:

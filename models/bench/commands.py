@@ -8,7 +8,7 @@ import typer
 
 from refimpl.models.bench.plan import BATCHES, LONG, SCENARIOS, TOKENS, Budget, make_plan
 from refimpl.models.loading import load_for_engine, name_of, pack, positions_of
-from refimpl.models.options import LONGEST, AsJson, Attention, Density, check_seconds, check_threads
+from refimpl.models.options import AsJson, Attention, Density, check_limit, check_seconds, check_threads
 from refimpl.models.terminal import console, print_json, progress_console, say
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ def bench(
     from refimpl.models.bench.show import show
     from refimpl.models.engines.others import load_function
 
-    _check(threads, seconds, limit)
+    check_threads(threads)
+    check_seconds(seconds)
+    check_limit(limit)
     if plot is not None:
         check_plot(plot)
     for name in engine or []:
@@ -84,13 +86,6 @@ def bench(
     else:
         show(report, console())
     raise typer.Exit(0 if report.passed else 1)
-
-
-def _check(threads: int, seconds: float, limit: float) -> None:
-    check_threads(threads)
-    check_seconds(seconds)
-    if not 0 < limit <= LONGEST * 1e3:
-        raise ValueError(f"--limit is {limit:g}; need more than 0 and at most {LONGEST * 1e3:g} milliseconds")
 
 
 def _race(packed: "Packed", name: str, plan: "Plan", added: list[str]) -> "Report":

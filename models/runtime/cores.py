@@ -1,12 +1,9 @@
-"""The cores that a process may use, and keeping a thread on some of them."""
+"""Sharing out the cores that a process may use, and keeping a thread on some of them."""
 
 import os
 import warnings
 
-
-def cores() -> list[int]:
-    """Their numbers."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+from refimpl.kernels.cpu import cores
 
 
 def split(count: int, threads: int, pin: bool) -> list[list[int]]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from refimpl.models.loading import load_for_engine, pack
-from refimpl.models.options import LONGEST, AsJson, Attention, Density, ModelPath, check_seconds, check_tokens
+from refimpl.models.options import AsJson, Attention, Density, ModelPath, check_limit, check_seconds, check_tokens
 from refimpl.models.terminal import console, print_json, progress_console
 
 if TYPE_CHECKING:
@@ -27,13 +27,12 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Find how many instances with how many threads, and which batch size, are best on this machine."""
+    from refimpl.kernels.cpu import cores
     from refimpl.models.bench.synthetic import NAME, POSITIONS
-    from refimpl.models.runtime.cores import cores
     from refimpl.models.tune.show import Report, show, to_json
 
     check_seconds(seconds)
-    if not 0 < limit <= LONGEST * 1e3:
-        raise ValueError(f"--limit is {limit:g}; need more than 0 and at most {LONGEST * 1e3:g} milliseconds")
+    check_limit(limit)
     loaded = load_for_engine(model, density, model is None, int8_attention)
     positions = POSITIONS if loaded is None else loaded.model.config.positions
     check_tokens([tokens], positions)
@@ -49,8 +48,8 @@ def tune(
 def _measure(packed: "Packed", tokens: int, seconds: float) -> "list[Row]":
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    from refimpl.kernels.cpu import cores
     from refimpl.kernels.execution import most_threads
-    from refimpl.models.runtime.cores import cores
     from refimpl.models.runtime.weights import prepare
     from refimpl.models.tune.measure import BATCHES, ROUNDS, measure
     from refimpl.models.tune.splits import splits
