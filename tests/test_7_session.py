@@ -289,8 +289,8 @@ def test_width_of_the_panels():
 
 
 def test_texts_share_panels():
-    first, end = lay_out(np.array([3, 8, 1, 70]), 4)
-    assert (first.tolist(), end) == ([0, 4, 12, 16], 88)
+    first, end = lay_out([3, 8, 1, 70], 4)
+    assert (first, end) == ([0, 4, 12, 16], 88)
     session = Session(compress.pack(quantized(NAME)))
     shape = session.shape(np.ones((8, 16)))
     assert (shape.width, shape.panels, shape.most) == (WIDE, 2, 1)

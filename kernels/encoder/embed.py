@@ -1,10 +1,12 @@
-"""The sum of the three embeddings, and the way of f32 rows of tokens into panels and back.
+"""Tokens of a batch laid side by side, the sum of their three embeddings, and the way into panels and back.
 
+    sources[r]      = n, the place of row r of the batch, or -1 where it is masked; n ascends within a text
     rows[n, m]      = (f32(codes[id n, m]) * scale[id n] + position[place n, m]) + token_type[type n, m]
                       an f32 table has itself for codes, and the scale 1
     panels[p, m, i] = rows[W p + lanes[i], m]
 
-Contract. Bits of ``refimpl.quant.quantized_embedding`` and the additions, left to right, of ``models.bert.embed``; the
+Contract. Each text begins at the first multiple of ``align`` after the text before it; places that no token takes have
+the ids 0. Bits of ``refimpl.quant.quantized_embedding`` and the additions, left to right, of ``models.bert.embed``; the
 others move bits. The order of the lanes is that of ``rows``.
 
 Plain loops, since the compiler does these well, with unsigned indices: a signed one may be negative, which costs
@@ -22,6 +24,30 @@ WIDE_ORDER = np.arange(64, dtype=np.uint64).reshape(4, 4, 4).swapaxes(0, 1).resh
 """Position 16 j + 4 l + i of a wide row is token 16 l + 4 j + i."""
 
 BLOCK = np.uint64(16)
+
+
+@kernel
+def side_by_side(ids, mask, types, align, first, lengths, token_ids, token_places, token_types, sources):
+    """ids, mask (0: no token), types: s64 (R,), rows of all texts; align: tokens. Out: first, lengths: s64 (texts,), of
+    each text, tokens; token_ids, token_places, token_types: u64 (N,); sources: s64 (R,)."""
+    rows, end = ids.size // first.size, 0
+    for text in range(first.size):
+        count = 0
+        for row in range(text * rows, (text + 1) * rows):
+            count += mask[row] != 0
+        first[text], lengths[text] = end, count
+        end += (count + align - 1) // align * align
+    for text in numba.prange(first.size):
+        n = first[text]
+        for place in range(rows):
+            row = text * rows + place
+            sources[row] = -1
+            if mask[row] != 0:
+                token_ids[n], token_places[n], token_types[n] = ids[row], place, types[row]
+                sources[row] = n
+                n += 1
+        for spare in range(n, first[text + 1] if text + 1 < first.size else token_ids.size):
+            token_ids[spare], token_places[spare], token_types[spare] = 0, 0, 0
 
 
 @kernel

@@ -27,6 +27,8 @@ FLOATS = Store("f32", np.float32, "product + scale + bias")
 GELU_FLOATS = Store("gelu_f32", np.float32, "product + scale + bias + GELU")
 SUM = Store("sum", np.float32, "product + scale + bias + residual")
 
+ROWS = ("row_ids", "row_mask", "row_types")
+"""Of a batch, as it is given: s64."""
 TOKENS, TEXTS = ("ids", "places", "types"), ("first", "lengths")
 
 
@@ -42,10 +44,23 @@ def make_plan(weights: Weights, shape: Shape) -> Plan:
     """The steps for batches of a shape, and where their tensors lie."""
     tokens = shape.width * shape.panels
     inputs = {name: Tensor(np.uint64, tokens) for name in TOKENS}
-    inputs |= {name: Tensor(np.int64, shape.texts) for name in TEXTS} | {"sources": Tensor(np.int64, shape.rows)}
+    inputs |= {name: Tensor(np.int64, shape.texts) for name in TEXTS}
+    inputs |= {name: Tensor(np.int64, shape.rows) for name in (*ROWS, "sources")}
     builder = _Builder(weights, shape)
     steps = tuple(builder.steps())
-    return Plan(shape, inputs, steps, plan_memory(lives(inputs, steps)))
+    return Plan(shape, inputs, _filling(shape, inputs), steps, plan_memory(lives(inputs, steps)))
+
+
+def _filling(shape: Shape, inputs: dict[str, Tensor]) -> Step:
+    made = (*TEXTS, *TOKENS, "sources")
+    return Step(
+        "tokens",
+        embed.side_by_side,
+        ROWS,
+        {name: inputs[name] for name in made},
+        lambda a: (*(a[name] for name in ROWS), shape.align, *(a[name] for name in made)),
+        fused="texts without their padding, side by side",
+    )
 
 
 def lacking(weights: Weights, width: int) -> list[str]:

@@ -19,6 +19,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,12 +42,16 @@ ALIGN = 4
 """Tokens: attention takes four keys at once."""
 
 
+Call = tuple[Callable[..., None], tuple[Any, ...]]
+
+
 class Ready(NamedTuple):
-    """A plan with its memory. calls: (execution, arguments) of each step."""
+    """A plan with its memory. filling, calls: execution and arguments, of each step."""
 
     plan: Plan
     arrays: Arrays
-    calls: list[tuple[Callable[..., None], tuple[Any, ...]]]
+    filling: Call
+    calls: list[Call]
 
 
 class Session:
@@ -110,15 +115,15 @@ class Session:
 
     def shape(self, mask: np.ndarray) -> Shape:
         """Of the plan for a batch with this mask."""
-        counts = np.count_nonzero(mask, axis=1)
+        counts = [int(np.count_nonzero(text)) for text in mask]
         align = ALIGN if self.weights.texts_share_panels else HALF
         first, total = lay_out(counts, align)
         width = choose_width(total, self.widths)
         if align > ALIGN:  # a text's own panels
             align = width
             first, total = lay_out(counts, align)
-        most = -(-(first % width + counts) // width)
-        return Shape(width, -(-total // width), len(counts), int(most.max()), mask.size, self.threads, align)
+        most = max(-(-(at % width + count) // width) for at, count in zip(first, counts, strict=True))
+        return Shape(width, -(-total // width), len(counts), most, mask.size, self.threads, align)
 
     def check(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> None:
         """Raises what ``__call__`` raises for arrays that do not fit."""
@@ -126,19 +131,19 @@ class Session:
         for name, array in (("ids", ids), ("mask", mask), ("types", types)):
             if not isinstance(array, np.ndarray) or array.dtype.kind not in ("iu" if name != "mask" else "biu"):
                 raise TypeError(f"{name} is {getattr(array, 'dtype', type(array).__name__)}; need an array of integers")
-            check.shape(name, array, ("B", "T") if name == "ids" else ids.shape)
+            if array.ndim != 2 or array.shape != ids.shape:
+                check.shape(name, array, ("B", "T") if name == "ids" else ids.shape)
         if 0 in ids.shape:
             raise ValueError(f"ids has shape {ids.shape}; need at least one text and one token")
         if ids.shape[1] > config.positions:
             raise ValueError(f"ids has {ids.shape[1]} tokens; the model has {config.positions} positions")
         read = [("ids", ids, words)] + ([("types", types, config.token_types)] if config.token_types else [])
         for name, array, count in read:
-            outside = array[(array < 0) | (array >= count)]
-            if outside.size:
+            if array.min() < 0 or array.max() >= count:
+                outside = array[(array < 0) | (array >= count)]
                 raise ValueError(f"{name} has the element {outside[0]}; need 0 to {count - 1}")
-        empty = np.flatnonzero(~np.any(mask, axis=1))
-        if empty.size:
-            raise ValueError(f"mask has no token in text {empty[0]}; need at least one")
+        if not mask.any(1).all():
+            raise ValueError(f"mask has no token in text {mask.any(1).argmin()}; need at least one")
 
     def ready(self, shape: Shape) -> Ready:
         """The plan for a shape, made or kept, with its memory, its kernels compiled."""
@@ -160,10 +165,11 @@ class Session:
         return ready
 
     def _compile(self, ready: Ready) -> None:
-        parallel = self.threads > 1
-        calls = zip(ready.plan.steps, ready.calls, strict=True)
+        first, *rest = zip((ready.plan.filling, *ready.plan.steps), (ready.filling, *ready.calls), strict=True)
+        calls = [(*first, False), *((*call, self.threads > 1) for call in rest)]
         missing = compilation.missing(
-            (step.kernel, execution.fastest(step.kernel), parallel, arguments) for step, (_, arguments) in calls
+            (step.kernel, execution.fastest(step.kernel), parallel, arguments)
+            for step, (_, arguments), parallel in calls
         )
         if missing:
             from refimpl.models.terminal import late_bar  # not before a person waits: it costs time to import
@@ -185,10 +191,10 @@ class Session:
         return np.asarray(self.weights.head(hidden, mask, REFERENCE, tap))
 
 
-def lay_out(counts: np.ndarray, align: int) -> tuple[np.ndarray, int]:
-    """Texts of so many tokens -> s64 (texts,), where each begins, and the end of the last."""
-    ends = np.cumsum(-(-counts // align) * align)
-    return np.concatenate([[0], ends[:-1]]), int(ends[-1])
+def lay_out(counts: Sequence[int], align: int) -> tuple[list[int], int]:
+    """Texts of so many tokens -> where each begins, as ``embed.side_by_side`` lays them, and the end of the last."""
+    *first, end = accumulate((-(-count // align) * align for count in counts), initial=0)
+    return first, end
 
 
 def allocate(plan: Plan) -> np.ndarray:
@@ -215,28 +221,17 @@ def bind(plan: Plan, arena: np.ndarray) -> Ready:
     for name, tensor in tensors.items():
         start = plan.arena.offsets[root[name]]
         arrays[name] = arena[start : start + tensor.nbytes].view(tensor.dtype)
-    parallel = plan.shape.threads > 1
-    calls = []
-    for step in plan.steps:
-        run = step.kernel.compiled(execution.fastest(step.kernel), parallel=parallel)
-        calls.append((run, step.arguments(arrays)))
-    return Ready(plan, arrays, calls)
+
+    def call(step: Step, parallel: bool) -> Call:
+        return step.kernel.compiled(execution.fastest(step.kernel), parallel=parallel), step.arguments(arrays)
+
+    calls = [call(step, plan.shape.threads > 1) for step in plan.steps]
+    return Ready(plan, arrays, call(plan.filling, parallel=False), calls)
 
 
 def fill(ready: Ready, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> None:
-    """Lay a batch into the plan's inputs."""
-    arrays, tokens = ready.arrays, ids.shape[1]
-    for name in plans.TOKENS:
-        arrays[name][:] = 0
-    arrays["sources"][:] = -1
-    arrays["lengths"][:] = np.count_nonzero(mask, axis=1)
-    arrays["first"][:] = lay_out(arrays["lengths"], ready.plan.shape.align)[0]
-    for text, first in enumerate(arrays["first"]):
-        places = np.flatnonzero(mask[text])
-        here = slice(first, first + places.size)
-        arrays["ids"][here], arrays["types"][here], arrays["places"][here] = (
-            ids[text, places],
-            types[text, places],
-            places,
-        )
-        arrays["sources"][text * tokens + places] = np.arange(here.start, here.stop)
+    """Lay a batch into the plan's inputs, on one thread."""
+    for name, array in zip(plans.ROWS, (ids, mask, types), strict=True):
+        ready.arrays[name][:] = array.reshape(-1)
+    run, arguments = ready.filling
+    run(*arguments)

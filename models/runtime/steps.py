@@ -59,10 +59,11 @@ class Step(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """inputs: filled by the session before the first step."""
+    """inputs: filled before the first step; filling: makes of those that are a batch's rows the others."""
 
     shape: Shape
     inputs: dict[str, Tensor]
+    filling: Step
     steps: tuple[Step, ...]
     arena: Arena
 
