@@ -2,7 +2,7 @@
 
 import numpy as np
 import test_5_encoder as encoding
-from mutants import Suite
+from mutants import Suite, half_away
 from mutants_kernels import pair_saturating, signs_swapped
 
 from refimpl import isa
@@ -13,13 +13,12 @@ from refimpl.kernels.encoder.exponentials import exponentials
 from refimpl.kernels.encoder.forms import FLOATS, FORMS
 from refimpl.kernels.encoder.lanes import UP_TO, text_lanes
 from refimpl.kernels.epilogue import rescale
-from refimpl.kernels.rowwise.quantize import quantize
 from refimpl.kernels.simd.exchange import exchange
 from refimpl.kernels.simd.instructions.arithmetic import vpdpbusd, vpsubd
 from refimpl.kernels.simd.instructions.bf16 import vcvtne2ps2bf16, vdpbf16ps, vpermw
-from refimpl.kernels.simd.instructions.convert import vcvtps2dq
+from refimpl.kernels.simd.instructions.convert import vcvtps2dq, vpackssdw, vpacksswb
 from refimpl.kernels.simd.instructions.expand import popcnt, vpexpandb
-from refimpl.kernels.simd.instructions.f32 import vdivps, vfmadd
+from refimpl.kernels.simd.instructions.f32 import vdivps, vfmadd, vminps
 from refimpl.kernels.simd.instructions.interleave import vpxord
 from refimpl.kernels.simd.threefold import part
 
@@ -35,11 +34,20 @@ def half_changed(source, old, new):
 
 # --- linear layers ---------------------------------------------------------------------------------------------------
 
-CODES, SUM, DENSE = encoding.SPARSE.stores.codes, encoding.SPARSE.stores.sum, encoding.DENSE.stores.f32
+QUANTIZE, CODES, SUM, DENSE = (
+    encoding.quantize_panels,
+    encoding.SPARSE.stores.codes,
+    encoding.SPARSE.stores.sum,
+    encoding.DENSE.stores.f32,
+)
 
 
 def check_linear_codes(version):
     encoding.check_linear(version, 64, encoding.SPARSE, "codes")
+
+
+def check_quantize(version):
+    encoding.check_quantize(version, 64)
 
 
 def check_linear_sum(version):
@@ -83,12 +91,8 @@ def nothing_to_start_from(value):
     return rows.zero_row()
 
 
-def unordered(out, at, codes):
-    out[at : at + 64] = np.concatenate(codes)
-
-
-def narrow(x, scale):
-    return np.rint(np.clip(x / scale, -127, 127)).astype(np.int32) + 128
+def narrow(a, b):
+    return np.maximum(vpacksswb.emulated(a, b).view(np.int8), -127).view(np.uint8)
 
 
 def fused_rescale(acc, scale, bias):
@@ -104,8 +108,19 @@ LINEAR = [
             "pair sums saturate": changed(CODES, vpdpbusd, pair_saturating),
             "signs swapped": changed(CODES, vpdpbusd, signs_swapped),
             "compensation forgotten": changed(CODES, rows.start_row, nothing_to_start_from),
-            "narrow range": changed(CODES, quantize, narrow),
-            "lanes stored as they are": changed(CODES, rows.store_codes, unordered),
+        },
+    ),
+    Suite(
+        check_quantize,
+        QUANTIZE.emulated,
+        {
+            "narrow range": changed(QUANTIZE, vpacksswb, narrow),
+            "no limit above": changed(QUANTIZE, vminps, lambda a, b: a),
+            "top bit not flipped": changed(QUANTIZE, vpxord, lambda a, b: a),
+            "lanes stored as they are": changed(
+                QUANTIZE, vpackssdw, lambda a, b: np.concatenate([a, b]).astype(np.int16)
+            ),
+            "rounded away from zero": changed(QUANTIZE, vcvtps2dq, lambda x: vcvtps2dq.emulated(half_away(x))),
         },
     ),
     Suite(

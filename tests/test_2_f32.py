@@ -22,6 +22,7 @@ from refimpl.kernels.simd.instructions.convert import (
     vcvtdq2ps,
     vcvtps2dq,
     vpackssdw,
+    vpacksswb,
     vpackuswb,
     vpmovusdb_store_first,
 )
@@ -214,13 +215,14 @@ def test_unary(target):
 
 
 @kernel
-def integer_all(a, b, out, bytes_, floats):
+def integer_all(a, b, out, bytes_, signed, floats):
     for i in range(a.size // 64):
         at = 64 * i
         x0, x1 = vmovdqu32_load(a, at), vmovdqu32_load(a, at + 16)
         x2, x3 = vmovdqu32_load(a, at + 32), vmovdqu32_load(a, at + 48)
         vmovups_store(floats, 16 * i, vcvtdq2ps(x0))
         vmovdqu8_store(bytes_, at, vpackuswb(vpackssdw(x0, x1), vpackssdw(x2, x3)))
+        vmovdqu8_store(signed, at, vpacksswb(vpackssdw(x0, x1), vpackssdw(x2, x3)))
         vmovdqu32_store(out, 16 * i, vpaddd(vpaddd(x0, vmovdqu32_load(b, at)), broadcast_s32(b[i])))
 
 
@@ -230,11 +232,12 @@ def test_integers(target):
     a = np.concatenate([corners, -corners - 1, rng(1).integers(-400, 400, 500), rng(2).integers(-(2**31), 2**31, 500)])
     a = np.resize(rng(3).permutation(a), 1024).astype(np.int32)
     b = rng(4).integers(-(2**31), 2**31, 1024).astype(np.int32)
-    out, bytes_, floats = np.empty(256, np.int32), np.empty(1024, np.uint8), np.empty(256, F32)
-    execution(integer_all, target)(a, b, out, bytes_, floats)
+    out, (bytes_, signed), floats = np.empty(256, np.int32), np.empty((2, 1024), np.uint8), np.empty(256, F32)
+    execution(integer_all, target)(a, b, out, bytes_, signed, floats)
     groups = a.reshape(16, 4, 16)
     lanes = groups.reshape(16, 4, 4, 4).swapaxes(1, 2).reshape(1024)  # as narrowing inside lanes orders them
     equal(bytes_, np.clip(lanes, 0, 255).astype(np.uint8))
+    equal(signed.view(np.int8), np.clip(lanes, -128, 127).astype(np.int8))
     same(floats, groups[:, 0].ravel().astype(F32))
     sums = [vpaddd_meaning(vpaddd_meaning(x, y), np.full(16, z)) for x, y, z in zip(groups[:, 0], b.reshape(16, 4, 16)[:, 0], b)]  # fmt: skip  # noqa: B905, E501
     equal(out.reshape(16, 16), np.stack(sums))

@@ -3,6 +3,7 @@
 Emulated, portable and native must agree on every byte, and no token may depend on its place in a panel.
 """
 
+import numba
 import numpy as np
 import pytest
 from test_1_arithmetic import equal, rng
@@ -16,6 +17,8 @@ from refimpl.isa.bf16 import vcvtneps2bf16
 from refimpl.kernels.encoder import attention_f32, attention_u8s8, embed, half_rows, layernorm
 from refimpl.kernels.encoder import rows as wide_rows
 from refimpl.kernels.encoder.forms import FLOATS, FORMS
+from refimpl.kernels.encoder.rows import load_row, spread, store_quantized
+from refimpl.kernels.encoder.rows import width as tokens
 from refimpl.kernels.layout import (
     bitmask_rows,
     broadcast_rows,
@@ -26,6 +29,8 @@ from refimpl.kernels.layout import (
     vnni4,
     vnni4_rows,
 )
+from refimpl.kernels.simd.instructions.f32 import broadcast_f32
+from refimpl.kernels.simd.threefold import kernel
 from refimpl.nn.attention import attention_context, attention_scores
 from refimpl.nn.gelu import gelu
 from refimpl.nn.gemm_bf16 import gemm_bf16
@@ -131,6 +136,28 @@ def check_linear(version, width, form, kind):
         else:
             want = y + residual if kind == "sum" else y
             equal(got, quantize_activation(y, STEP) if kind == "codes" else want)
+
+
+@kernel
+def quantize_panels(x, step, out):
+    for row in numba.prange(x.size // tokens()):
+        store_quantized(out, row * tokens(), load_row(x, row * tokens()), spread(broadcast_f32(step)))
+
+
+def check_quantize(version, width):
+    """Ties, both ends, and quotients beyond s32."""
+    ends = [-129, -128.5, -128, -127.5, 126.5, 127, 127.5, 128, 2.0**31, -(2.0**31), 1e30, -1e30, 0.5, 1.5, -0.5, -1.5]
+    x = np.concatenate([np.array(ends), rng(1).uniform(-140, 140, 2 * 64 - len(ends))]).astype(np.float32)
+    for step in (np.float32(1), np.float32(0.3)):
+        out = np.zeros(x.size, np.uint8)
+        version(x.reshape(-1, width)[:, lanes(width)].reshape(-1), step, out)
+        equal(out, quantize_activation(x, np.array(step)))
+
+
+@on_targets
+@on_widths
+def test_quantize(target, width):
+    check_quantize(execution(WIDTHS[width](quantize_panels), target), width)
 
 
 def run_float_linear(version, kind, form, width, a, w, bias, residual):

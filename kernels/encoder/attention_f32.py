@@ -24,10 +24,9 @@ from refimpl.kernels.encoder.rows import (
     load_row,
     multiply,
     place,
-    quantize,
     spread,
-    store_codes,
     store_lanes,
+    store_quantized,
     store_row,
     width,
 )
@@ -92,7 +91,7 @@ def context_of(x, values, skip, groups, panel_size, scores, lines):
 @part
 def store_context(out, at, acc, step, codes, own, mask):
     """Codes of one channel, by way of a row of their own."""
-    store_codes(codes, own, quantize(acc, step))
+    store_quantized(codes, own, acc, step)
     store_lanes(out, at, codes, own, mask)
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from refimpl.kernels.encoder.exponentials import exponentials
 from refimpl.kernels.encoder.lanes import text_lanes
 from refimpl.kernels.encoder.rows import (
+    TOP_BITS,
     divide,
     dot,
     dot_row,
@@ -33,7 +34,6 @@ from refimpl.kernels.encoder.rows import (
     minus,
     multiply,
     place,
-    quantize,
     save_quad,
     saved_quad,
     spread,
@@ -41,6 +41,7 @@ from refimpl.kernels.encoder.rows import (
     store_codes,
     store_flipped,
     store_lanes,
+    store_quantized,
     store_row,
     store_sums,
     to_f32,
@@ -53,10 +54,8 @@ from refimpl.kernels.simd.instructions.f32 import broadcast_f32
 from refimpl.kernels.simd.instructions.memory import vpbroadcastd
 from refimpl.kernels.simd.threefold import kernel, part
 from refimpl.quant.attention import PROBS_MAX
-from refimpl.quant.symmetric import ZERO_POINT
 
 MOST = np.float32(PROBS_MAX)
-TOP_BITS = np.full(4, ZERO_POINT, np.uint8)
 FLIP = TOP_BITS.view(np.int8)
 """Flipping the top bit turns a u8 code + 128 into the s8 code; as a number it is the 128 of the compensation."""
 
@@ -110,7 +109,7 @@ def context(quads, own, groups, values, at, stride):
 @part
 def store_context(out, at, acc, factor, step, codes, own, mask):
     """Codes of one channel, by way of a row of their own."""
-    store_codes(codes, own, quantize(multiply(to_f32(acc), spread(factor)), spread(step)))
+    store_quantized(codes, own, multiply(to_f32(acc), spread(factor)), spread(step))
     store_lanes(out, at, codes, own, mask)
 
 

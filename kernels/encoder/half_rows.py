@@ -5,6 +5,7 @@ from functools import cache
 from refimpl.kernels.bsgemm_4x1_half_u8s8s32 import QUAD_INDEX, dot_half, store_half, zero_half
 from refimpl.kernels.encoder import linear_32x32, rows
 from refimpl.kernels.encoder.rows import lanewise
+from refimpl.kernels.rowwise.quantize import quantize
 from refimpl.kernels.simd.exchange import exchange, exchange_in_part
 from refimpl.kernels.simd.instructions.bf16 import vmovdqu16_load, vmovdqu16_store
 from refimpl.kernels.simd.instructions.convert import broadcast_s32, vpmovusdb_store_first
@@ -85,6 +86,12 @@ def store_codes(out, at, codes):
 
 
 @part
+def store_quantized(out, at, y, step):
+    """An f32 row as u8 codes."""
+    store_codes(out, at, (quantize(y[0], step[0]), quantize(y[1], step[1])))
+
+
+@part
 def store_flipped(out, at, x, source, flip):
     """A row of codes from x[source], with the bits in ``flip`` flipped."""
     vmovdqu8_store_low(out, at, vpxord(vmovdqu8_load_low(x, source), flip))
@@ -145,6 +152,7 @@ TWINS = {
             load_pairs,
             save_pairs,
             store_codes,
+            store_quantized,
             store_flipped,
             store_lanes,
             spread,

@@ -18,10 +18,9 @@ from refimpl.kernels.encoder.rows import (
     fused,
     load_row,
     multiply,
-    quantize,
     root,
     spread,
-    store_codes,
+    store_quantized,
     store_row,
     subtract,
     width,
@@ -48,14 +47,14 @@ def statistics(x, at, d, length, eps):
 
 
 @part
-def store_quantized(out, at, row, step):
+def store_as_codes(out, at, row, step):
     """A row as codes."""
-    store_codes(out, at, quantize(row, spread(broadcast_f32(step))))
+    store_quantized(out, at, row, spread(broadcast_f32(step)))
 
 
 @part
 def store_nothing(out, at, row, step):
-    """In place of ``store_quantized``."""
+    """In place of ``store_as_codes``."""
 
 
 @kernel
@@ -68,8 +67,8 @@ def layernorm_codes(x, d, length, weight, bias, eps, step, out):
             c = multiply(subtract(load_row(x, at), mean), inverse)
             row = fused(c, spread(vbroadcastss(weight, m)), spread(vbroadcastss(bias, m)))
             store_row(x, at, row)
-            store_quantized(out, at, row, step)
+            store_as_codes(out, at, row, step)
 
 
-layernorm_f32 = exchange(layernorm_codes, {store_quantized: store_nothing}, "layernorm_f32", __name__)
+layernorm_f32 = exchange(layernorm_codes, {store_as_codes: store_nothing}, "layernorm_f32", __name__)
 """Where no layer reads codes: ``step`` and ``out`` are not looked at."""

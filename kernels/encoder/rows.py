@@ -21,15 +21,19 @@ from refimpl.kernels.bsgemm_4x1_u8s8s32 import store_row as store_sums
 from refimpl.kernels.epilogue import pack_tokens, start_row
 from refimpl.kernels.rowwise import exp as exponential
 from refimpl.kernels.rowwise import gelu as activation
-from refimpl.kernels.rowwise import quantize as quantization
+from refimpl.kernels.rowwise.quantize import MAX
 from refimpl.kernels.simd.instructions import arithmetic, bf16, convert, f32
 from refimpl.kernels.simd.instructions import interleave as interleaving
 from refimpl.kernels.simd.instructions.bf16 import vcvtne2ps2bf16, vmovdqu16_load, vmovdqu16_store, vpermw
-from refimpl.kernels.simd.instructions.f32 import vmovups_load, vmovups_store
+from refimpl.kernels.simd.instructions.convert import vpackssdw, vpacksswb
+from refimpl.kernels.simd.instructions.f32 import broadcast_f32, vmovups_load, vmovups_store
 from refimpl.kernels.simd.instructions.interleave import vpxord
-from refimpl.kernels.simd.instructions.memory import vmovdqu8_load, vmovdqu8_store, vmovdqu8_store_masked
+from refimpl.kernels.simd.instructions.memory import vmovdqu8_load, vmovdqu8_store, vmovdqu8_store_masked, vpbroadcastd
 from refimpl.kernels.simd.threefold import Part, Threefold, part
+from refimpl.quant.symmetric import ZERO_POINT
 
+TOP_BITS = np.full(4, ZERO_POINT, np.uint8)
+"""Flipping the top bit turns an s8 code into the u8 code + 128."""
 PAIR_INDEX = np.arange(32, dtype=np.uint16).reshape(2, 16).T.reshape(-1)
 """Words 0, 16, 1, 17, ...: takes turns between the halves of a register."""
 
@@ -151,13 +155,13 @@ LANEWISE = {
     "multiply": f32.vmulps,
     "divide": f32.vdivps,
     "larger": f32.vmaxps,
+    "smaller": f32.vminps,
     "fused": f32.vfmadd,
     "root": f32.vsqrtps,
     "to_f32": convert.vcvtdq2ps,
     "to_s32": convert.vcvtps2dq,
     "exp": exponential.exp,
     "gelu": activation.gelu,
-    "quantize": quantization.quantize,
     "rescale": epilogue.rescale,
     "paired": pair_up,
     "dot_pairs": bf16.vdpbf16ps,
@@ -173,14 +177,22 @@ LANEWISE = {
     multiply,
     divide,
     larger,
+    smaller,
     fused,
     root,
     to_f32,
     to_s32,
     exp,
     gelu,
-    quantize,
     rescale,
     paired,
     dot_pairs,
 ) = (lanewise(apply, _one, _two, _three) for apply in LANEWISE.values())
+
+
+@part
+def store_quantized(out, at, y, step):
+    """An f32 row as u8 codes, in the bits of ``rowwise.quantize``: packing clamps below, flipping a bit adds 128."""
+    codes = to_s32(smaller(divide(y, step), spread(broadcast_f32(MAX))))
+    signed = vpacksswb(vpackssdw(codes[0], codes[1]), vpackssdw(codes[2], codes[3]))
+    vmovdqu8_store(out, at, vpxord(signed, vpbroadcastd(TOP_BITS, 0)))

@@ -12,7 +12,7 @@ Contract. Bits of ``rowwise.gelu`` and ``rowwise.quantize`` one after the other.
 
 from typing import NamedTuple
 
-from refimpl.kernels.encoder.rows import add, gelu, load_row, quantize, spread, store_codes, store_row, width
+from refimpl.kernels.encoder.rows import add, gelu, load_row, spread, store_quantized, store_row, width
 from refimpl.kernels.simd.exchange import exchange
 from refimpl.kernels.simd.instructions.f32 import vbroadcastss
 from refimpl.kernels.simd.threefold import KernelSource, part
@@ -21,13 +21,13 @@ from refimpl.kernels.simd.threefold import KernelSource, part
 @part
 def store_as_codes(out, at, y, step, m):
     """Channel m as codes."""
-    store_codes(out, at, quantize(y, spread(vbroadcastss(step, m))))
+    store_quantized(out, at, y, spread(vbroadcastss(step, m)))
 
 
 @part
 def store_gelu_as_codes(out, at, y, step, m):
     """GELU of channel m as codes."""
-    store_codes(out, at, quantize(gelu(y), spread(vbroadcastss(step, m))))
+    store_quantized(out, at, gelu(y), spread(vbroadcastss(step, m)))
 
 
 @part

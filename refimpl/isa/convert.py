@@ -7,7 +7,7 @@ hold. The packs saturate; they work inside 128-bit lanes.
 import numpy as np
 
 from refimpl import check
-from refimpl.integer.narrow import saturate_s16, saturate_u8
+from refimpl.integer.narrow import saturate_s8, saturate_s16, saturate_u8
 from refimpl.isa.memory import _inside
 
 
@@ -51,6 +51,13 @@ def vpackuswb(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     check.dtype("a", a, np.int16)
     check.dtype("b", b, np.int16)
     return saturate_u8(np.concatenate([a.reshape(4, 8), b.reshape(4, 8)], axis=1)).ravel()
+
+
+def vpacksswb(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """s16 -> s8, saturating, as bytes: in each 128-bit lane the eight of a, then the eight of b."""
+    check.dtype("a", a, np.int16)
+    check.dtype("b", b, np.int16)
+    return saturate_s8(np.concatenate([a.reshape(4, 8), b.reshape(4, 8)], axis=1)).ravel().view(np.uint8)
 
 
 def vpmovusdb_store_first(array: np.ndarray, at: int, register: np.ndarray, count: int) -> None:

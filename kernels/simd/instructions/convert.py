@@ -106,4 +106,11 @@ vpackuswb = Instruction(
     native=llvm_intrinsic(u8x64, (s16x32, s16x32), "llvm.x86.avx512.packuswb.512"),
     feature="avx512bw",
 )
+vpacksswb = Instruction(
+    meaning.vpacksswb,
+    arity=2,
+    portable=_pack(u8x64, s16x32, -128, 127),
+    native=llvm_intrinsic(u8x64, (s16x32, s16x32), "llvm.x86.avx512.packsswb.512"),
+    feature="avx512bw",
+)
 vpmovusdb_store_first = Instruction(meaning.vpmovusdb_store_first, arity=4, portable=_store_bytes_first)
