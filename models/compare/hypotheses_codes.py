@@ -81,6 +81,11 @@ def _whole_reciprocal(use: Use) -> Use | None:
     return use.put(y_scale=known(1 / np.floor(1 / scale.value)))
 
 
+def _shown_reciprocal(use: Use, wrong: Use, at: tuple[int, ...]) -> str:
+    scale, other = (float(value(one.get("y_scale")).reshape(-1)[0]) for one in (use, wrong))
+    return f"1 / {scale:.9g} = {1 / scale:.9g} taken as {1 / other:.9g}"
+
+
 def _clipped(below: float, above: float, use: Use) -> Use | None:
     """Codes end ``below`` the zero point and ``above`` it."""
     if not _makes_codes(use):
@@ -160,7 +165,7 @@ HYPOTHESES = [
     Hypothesis("requantized in one step", PRODUCTS_OF_CODES, partial(_requantized_by, requantize_in_one)),
     Hypothesis("requantized in two steps", PRODUCTS_OF_CODES, partial(_requantized_by, requantize_in_two)),
     Hypothesis("codes wrap", QUANTIZERS, _wrapping),
-    Hypothesis("whole part of 1 / scale", QUANTIZERS, _whole_reciprocal),
+    Hypothesis("whole part of 1 / scale", QUANTIZERS, _whole_reciprocal, show=_shown_reciprocal),
     Hypothesis("codes clipped to ±127", ALL_QUANTIZERS, partial(_clipped, 127, 127)),
     Hypothesis("codes clipped to 7 bits, -64 to 63", ALL_QUANTIZERS, partial(_clipped, 64, 63)),
     Hypothesis("codes clipped to ±64", ALL_QUANTIZERS, partial(_clipped, 64, 64)),

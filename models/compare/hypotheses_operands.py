@@ -88,6 +88,11 @@ def to_f16(x: np.ndarray) -> np.ndarray:
         return x.astype(np.float16).astype(np.float64)
 
 
+def to_f32(x: np.ndarray) -> np.ndarray:
+    """Rounded to f32, as codes are that become numbers."""
+    return x.astype(np.float32).astype(np.float64)
+
+
 def _narrow_inputs(rule: Rule, use: Use) -> Use:
     a, b = use.get("a"), use.get("b")
     assert a is not None
@@ -160,6 +165,7 @@ HYPOTHESES = [
         Hypothesis(f"{name} inputs", ("MatMulIntegerToFloat",), partial(_narrow_numbers, rule))
         for name, rule in PRECISIONS.items()
     ),
+    Hypothesis("f32 numbers in the place of codes", ("MatMulIntegerToFloat",), partial(_narrow_numbers, to_f32)),
     *(
         Hypothesis(words, ("MatMulIntegerToFloat", "QGemm", "Gemm"), partial(_bias, factor))
         for factor, words in WORDS.items()
