@@ -439,35 +439,54 @@ HIDDEN = [
 ]
 
 
-@pytest.mark.parametrize(("name", "where", "fault", "cause"), ENGINES)
-def test_the_fault_is_named_at_its_node(name, where, fault, cause):
-    check_engine(find_cause, (name, where, fault, cause))
+@pytest.mark.parametrize("case", ENGINES, ids=[f"{case[0]}, {case[-1]}" for case in ENGINES])
+def test_the_fault_is_named_at_its_node(case):
+    check_engines(find_cause, [case])
 
 
-def check_engine(find, case):
+def check_engines(find, cases=ENGINES):
     """The tensor where the fault is, its cause, and every element explained."""
-    name, where, fault, cause = case
-    tensor = where if isinstance(where, str) else made_by(name, *where)
-    finding, found = cause_in(name, run(name, {tensor: fault}), find)
-    assert finding.tensor == tensor
-    assert found.hypothesis == cause
-    assert found.explains == found.of
-    assert found.sentence.startswith(f"{finding.node} [")
+    for name, where, fault, cause in cases:
+        tensor = where if isinstance(where, str) else made_by(name, *where)
+        finding, found = cause_in(name, run(name, {tensor: fault}), find)
+        assert finding.tensor == tensor
+        assert found.hypothesis == cause
+        assert found.explains == found.of
+        assert found.sentence.startswith(f"{finding.node} [")
 
 
-@pytest.mark.parametrize(("where", "fault", "seen", "cause"), HIDDEN)
-def test_a_fault_between_exposed_tensors_is_named_at_its_node(where, fault, seen, cause):
+@pytest.mark.parametrize("case", HIDDEN, ids=[case[-1] for case in HIDDEN])
+def test_a_fault_between_exposed_tensors_is_named_at_its_node(case):
+    check_hidden(find_cause, [case])
+
+
+def check_hidden(find, cases=HIDDEN):
     """Only codes and norms are shown: the fault's own tensor is not, and up to 13 nodes are suspected."""
     graph, _ = subject("int8")
-    tensor = where if isinstance(where, str) else made_by("int8", *where)
     shown = {node.outputs[0] for node in graph.nodes if node.op in ("QuantizeLinear", NORM)}
-    engine = {name: value for name, value in run("int8", {tensor: fault}).items() if name in shown}
-    finding, found = cause_in("int8", engine)
-    node = next(node.name for node in graph.nodes if tensor in node.outputs)
-    assert (finding.tensor, found.hypothesis) == (seen, cause)
-    assert found.sentence.startswith(f"{node} [")
-    assert f"seen in {seen} [" in found.sentence
-    assert found.explains == found.of
+    for where, fault, seen, cause in cases:
+        tensor = where if isinstance(where, str) else made_by("int8", *where)
+        engine = {name: value for name, value in run("int8", {tensor: fault}).items() if name in shown}
+        finding, found = cause_in("int8", engine, find)
+        node = next(node.name for node in graph.nodes if tensor in node.outputs)
+        assert (finding.tensor, found.hypothesis) == (seen, cause)
+        assert found.sentence.startswith(f"{node} [")
+        assert f"seen in {seen} [" in found.sentence
+        assert found.explains == found.of
+
+
+def check_own_values(find):
+    """The second of two faults is named too: it is judged on what the engine had there, which is not what we have."""
+    graph, inputs = subject("int8")
+    gelu = made_by("int8", "Gelu", 1)
+    engine = run("int8", {made_by("int8", NORM, 0): noise, gelu: tanh_gelu})
+    finding = next(f for f in judge_nodes(graph, inputs, engine) if f.tensor == gelu)
+    found = find(graph, inputs, engine, finding)
+    assert (found.hypothesis, found.explains) == ("tanh GELU", finding.finding.outside)
+
+
+def test_a_second_fault_is_named_too():
+    check_own_values(find_cause)
 
 
 def test_the_sentence_about_a_pair():
@@ -525,7 +544,7 @@ def test_an_unknown_fault_is_called_unknown():
     check_unknown(find_cause)
 
 
-def test_a_fault_in_half_of_the_elements_is_not_another_one_everywhere():
+def check_partial(find):
     """Truncation in one row only: that truncation would change the others speaks against it."""
     where = made_by("int8", "QuantizeLinear", 1)
 
@@ -533,8 +552,12 @@ def test_a_fault_in_half_of_the_elements_is_not_another_one_everywhere():
         y, cut = tie(np.rint)(x, scale, zero), tie(np.trunc)(x, scale, zero)
         return np.where(np.arange(len(x))[:, None, None] == 0, cut, y)
 
-    _, found = cause_in("int8", run("int8", {where: fault}))
-    assert found.hypothesis == ""
+    _, found = cause_in("int8", run("int8", {where: fault}), find)
+    assert (found.hypothesis, found.explains) == ("", 0)
+
+
+def test_a_fault_in_a_part_is_not_another_one_everywhere():
+    check_partial(find_cause)
 
 
 @pytest.mark.parametrize("name", [*OWN, "int8", "int8 attention", "static_qdq", "static_fused", "dynamic"])
