@@ -105,8 +105,9 @@ def find_cause(
         before = chain.wrong(chain.right)
         if not before.any():
             return Cause("", f"{finding.node}: {finding.tensor} is what it should be", (), 0, 0)
-        trials = [trial for use, *_ in zip(chain.uses(), range(NEAREST), strict=False) for trial in _trials(chain, use)]
-        accepted = [trial for trial in trials if trial.failures <= int(before.sum()) // TOLERATED]
+        few = int(before.sum()) // TOLERATED
+        suspects = (use for use, _ in zip(chain.uses(), range(NEAREST), strict=False))
+        accepted = [trial for use in suspects for trial in _trials(chain, use) if trial.failures <= few]
         if not accepted:
             return _unknown(chain, before, finding)
         best = min(accepted, key=lambda trial: (trial.failures, trial.vague, trial.unlike))
@@ -148,7 +149,7 @@ def _explained(chain: Chain, trial: _Trial, before: np.ndarray, rivals: list[_Tr
     last = chain.ends_with(trial.use)
     if not last:
         right = np.asarray(chain.result_of(trial.use).value)  # type: ignore[union-attr]
-        there = _largest(_distance(trial.made.value, right)) if right.shape == trial.made.value.shape else ()
+        there = _place(trial.made.value, right, at)
         seen = f", seen in {chain.tensor} {words.index(at)}"
     shown = trial.show and trial.show(trial.use, trial.wrong, there)
     if not shown:
@@ -158,6 +159,15 @@ def _explained(chain: Chain, trial: _Trial, before: np.ndarray, rivals: list[_Tr
     counts = f"explains {int(explained.sum())} of {int(before.sum())} elements"
     sentence = f"{trial.use.call.node.name} {words.index(there)}: {shown}{seen}; {counts}{more}"
     return Cause(trial.name, sentence, at, int(explained.sum()), int(before.sum()))
+
+
+def _place(made: np.ndarray, right: np.ndarray, at: tuple[int, ...]) -> tuple[int, ...]:
+    """An element of a node's result that is wrong: the one at ``at``, the tensor's, if it can be, else the worst."""
+    if made.shape != right.shape:
+        return ()
+    off = _distance(made, right)
+    inside = len(at) == off.ndim and all(i < n for i, n in zip(at, off.shape, strict=True))
+    return at if inside and off[at] else _largest(off)
 
 
 def _compared(
