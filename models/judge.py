@@ -67,13 +67,18 @@ def find(value: np.ndarray, exact: Exact) -> Finding:
     """Compare one tap. NaN, or infinity where a finite number is due, is outside any bound."""
     error = np.abs(value.astype(np.float64) - exact.value)
     bound = np.broadcast_to(exact.bound, error.shape)
+    wrong = beyond(value, exact)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(error <= bound, np.where(bound > 0, error / bound, 0.0), np.maximum(error / bound, 1.0))
-    ratio = np.where(np.isinf(bound) & (error <= bound), 0.0, np.where(np.isfinite(error), ratio, np.inf))
+        ratio = np.where(~wrong, np.where(bound > 0, error / bound, 0.0), np.maximum(error / bound, 1.0))
+    ratio = np.where(np.isinf(bound) & ~wrong, 0.0, np.where(np.isfinite(error), ratio, np.inf))
     at = np.unravel_index(int(ratio.argmax()), ratio.shape)
-    outside = int((~(error <= bound)).sum())
     different = 0 if exact.ours is None else int((value != exact.ours).sum())
-    return Finding(float(ratio[at]), tuple(int(i) for i in at), outside, error.size, different)
+    return Finding(float(ratio[at]), tuple(int(i) for i in at), int(wrong.sum()), error.size, different)
+
+
+def beyond(value: np.ndarray, exact: Exact) -> np.ndarray:
+    """Which elements of a tap exceed their bound, bool (...)."""
+    return ~(np.abs(value.astype(np.float64) - exact.value) <= exact.bound)
 
 
 def first_outside(findings: dict[str, Finding]) -> str:

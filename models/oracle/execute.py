@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from refimpl.models.oracle.graph import Graph, Node, check_inputs
-from refimpl.models.oracle.operator import Call
+from refimpl.models.oracle.operator import Call, Operator
 from refimpl.models.oracle.ops import OPERATORS
 from refimpl.models.oracle.rewrite import rewrite
 from refimpl.models.oracle.semantics import ONNX_RUNTIME, Semantics
@@ -63,6 +63,11 @@ def call_of(graph: Graph, node: Node, semantics: Semantics, tap: Tap = NO_TAP, w
     return Call(node, graph.opsets.get("", 1), semantics, wide, tap.scope(node.name))
 
 
+def operator_of(call: Call) -> Operator:
+    """What computes a call: the operator that it brings, or its node's."""
+    return call.operator or OPERATORS[call.node.domain, call.node.op]
+
+
 def apply(call: Call, arrays: Sequence[Any]) -> tuple[np.ndarray, ...]:
     """A node's results; optional inputs at the end that are left out are not passed."""
     given = list(arrays)
@@ -70,7 +75,7 @@ def apply(call: Call, arrays: Sequence[Any]) -> tuple[np.ndarray, ...]:
         given.pop()
     try:
         with np.errstate(all="ignore"):
-            made = OPERATORS[call.node.domain, call.node.op].value(call, *given)
+            made = operator_of(call).value(call, *given)
     except FAILURES as error:
         raise ValueError(f"{call.node}: {_line(error)}") from None
     results = made if isinstance(made, tuple) else (made,)

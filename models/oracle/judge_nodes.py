@@ -15,10 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from refimpl.models.judge import Exact, Finding, find
-from refimpl.models.oracle.execute import apply, call_of
+from refimpl.models.oracle.execute import apply, call_of, operator_of
 from refimpl.models.oracle.graph import Graph, Node, check_inputs
 from refimpl.models.oracle.operator import EXACT, UNKNOWN, Approx, Call
-from refimpl.models.oracle.ops import OPERATORS
 from refimpl.models.oracle.rewrite import rewrite
 from refimpl.models.oracle.semantics import ONNX_RUNTIME, Semantics
 
@@ -41,7 +40,7 @@ class NodeFinding(NamedTuple):
     bound: float
 
 
-class _Carried(NamedTuple):
+class Carried(NamedTuple):
     """A value on its way, what it came from and over how many nodes. approx: None if nothing is known."""
 
     approx: Approx | None
@@ -70,15 +69,15 @@ def judge_nodes(
     """
     check_inputs(graph, inputs)
     prepared = rewrite(graph, semantics, engine.keys())
-    wide = {name: _wide(array) for name, array in {**graph.initializers, **inputs}.items()}
-    values = {name: _Carried(Approx(array, EXACT), frozenset(), 0) for name, array in wide.items()}
+    given = {name: wide(array) for name, array in {**graph.initializers, **inputs}.items()}
+    values = {name: Carried(Approx(array, EXACT), frozenset(), 0) for name, array in given.items()}
     findings = []
     last = {name: i for i, node in enumerate(prepared.nodes) for name in node.inputs}
     for i, node in enumerate(prepared.nodes):
-        for name, exact, carried in _run(graph, node, values, semantics):
+        for name, exact, carried in carry(graph, node, values, semantics):
             if name in engine:
                 findings.append(_judged(node, name, engine[name], exact, carried))
-                values[name] = _Carried(Approx(_wide(engine[name]), EXACT), frozenset([name]), 0)
+                values[name] = Carried(Approx(wide(engine[name]), EXACT), frozenset([name]), 0)
             else:
                 values[name] = carried
         for name in (*node.inputs, *node.outputs):
@@ -87,14 +86,15 @@ def judge_nodes(
     return findings
 
 
-def _wide(array: np.ndarray) -> np.ndarray:
+def wide(array: np.ndarray) -> np.ndarray:
+    """Floats as f64."""
     with np.errstate(invalid="ignore"):  # a signalling NaN
         return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
-def _run(
-    graph: Graph, node: Node, values: dict[str, _Carried], semantics: Semantics
-) -> Iterable[tuple[str, Exact | None, _Carried]]:
+def carry(
+    graph: Graph, node: Node, values: dict[str, Carried], semantics: Semantics
+) -> Iterable[tuple[str, Exact | None, Carried]]:
     """Each result of a node: its name, what to judge it by, and what to carry on if the engine does not expose it."""
     given = [values[name] if name else None for name in node.inputs]
     since = frozenset().union(*(x.since for x in given if x is not None))
@@ -102,16 +102,20 @@ def _run(
     names = [(i, name) for i, name in enumerate(node.outputs) if name]
     if any(x is not None and x.approx is None for x in given):
         for _, name in names:
-            yield name, None, _Carried(None, since, steps)
+            yield name, None, Carried(None, since, steps)
         return
-    xs = [None if x is None else x.approx for x in given]
-    call = call_of(graph, node, semantics, wide=True)
-    results = apply(call, [None if x is None else x.value for x in xs])
-    errors = _errors(call, xs, results)
-    codes = _codes(call, xs, results[0])
+    made = computed(call_of(graph, node, semantics, wide=True), [None if x is None else x.approx for x in given])
     for i, name in names:
-        exact, approx = _exact(results[i], errors[i], codes if i == 0 else None)
-        yield name, exact, _Carried(approx, since, steps)
+        exact, approx = made[i]
+        yield name, exact, Carried(approx, since, steps)
+
+
+def computed(call: Call, xs: list[Approx | None]) -> list[tuple[Exact | None, Approx | None]]:
+    """What each result of a call is judged by, and what is carried on; None where nothing can be said."""
+    results = apply(call, [None if x is None else x.value for x in xs])
+    codes = _codes(call, xs, results[0])
+    errors = errors_of(call, xs, results)
+    return [_exact(result, errors[i], None if i else codes) for i, result in enumerate(results)]
 
 
 def _exact(value: np.ndarray, error: np.ndarray, ours: np.ndarray | None) -> tuple[Exact | None, Approx | None]:
@@ -132,9 +136,9 @@ def _says_something(value: np.ndarray, error: np.ndarray) -> bool:
     return not error.any() or float(error.max()) < max(float(np.abs(finite).max(initial=0)), 1.0)
 
 
-def _errors(call: Call, xs: list[Approx | None], results: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+def errors_of(call: Call, xs: list[Approx | None], results: tuple[np.ndarray, ...]) -> list[np.ndarray]:
     """One error a result. Operators that only move numbers move errors with them."""
-    error = OPERATORS[call.node.domain, call.node.op].error
+    error = operator_of(call).error
     with np.errstate(all="ignore"):
         if error is None:
             return _moved(call, xs, results)
@@ -178,14 +182,14 @@ def _moves(x: Approx, floats: bool) -> bool:
 
 def _codes(call: Call, xs: list[Approx | None], value: np.ndarray) -> np.ndarray | None:
     """Our own codes of the same inputs, in f32; None if the operator makes no codes."""
-    if not OPERATORS[call.node.domain, call.node.op].codes or value.dtype.kind != "f":
+    if not operator_of(call).codes or value.dtype.kind != "f":
         return None
     narrow = [None if x is None else (x.value.astype(np.float32) if x.value.dtype.kind == "f" else x.value) for x in xs]
     ours = apply(call._replace(wide=False), narrow)[0]
     return ours if ours.dtype.kind in "iu" else None
 
 
-def _judged(node: Node, name: str, theirs: np.ndarray, exact: Exact | None, carried: _Carried) -> NodeFinding:
+def _judged(node: Node, name: str, theirs: np.ndarray, exact: Exact | None, carried: Carried) -> NodeFinding:
     since = tuple(sorted(carried.since))
     if exact is None:
         return NodeFinding(name, node.name, node.op, None, since, carried.steps, 0.0, np.inf)
@@ -196,14 +200,14 @@ def _judged(node: Node, name: str, theirs: np.ndarray, exact: Exact | None, carr
         raise TypeError(f"{name} has dtype {theirs.dtype}; need {'float32' if ours.dtype.kind == 'f' else ours.dtype}")
     if not theirs.size:
         return NodeFinding(name, node.name, node.op, Finding(0.0, (), 0, 0, 0), since, carried.steps, 0.0, 0.0)
-    whole, compared = _finite(exact.value.astype(np.float64), theirs)
+    whole, compared = finite(exact.value.astype(np.float64), theirs)
     size, bound = float(np.abs(whole).max()), float(np.max(exact.bound))
     finding = find(compared, exact._replace(value=whole))
     return NodeFinding(name, node.name, node.op, finding, since, carried.steps, size, bound)
 
 
-def _finite(value: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both with 0 where both have the same infinity, or both NaN."""
+def finite(value: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A value and an engine's, both with 0 where both have the same infinity, or both NaN."""
     if theirs.dtype.kind != "f":
         return value, theirs
     same = ~np.isfinite(value) & ((value == theirs) | (np.isnan(value) & np.isnan(theirs)))

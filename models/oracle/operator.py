@@ -61,13 +61,17 @@ UNKNOWN = np.full((), np.inf)
 
 
 class Call(NamedTuple):
-    """One use of an operator. tap: given inner values, such as the accumulator, under the node's name."""
+    """One use of an operator. tap: given inner values, such as the accumulator, under the node's name.
+
+    operator: what is done, if it is not what the node says: a mistake that is tried out.
+    """
 
     node: Node
     opset: int
     semantics: Semantics
     wide: bool
     tap: Tap
+    operator: "Operator | None" = None
 
     def get(self, name: str, default: Any = REQUIRED) -> Any:
         """An attribute, of the type of its default.
