@@ -71,12 +71,11 @@ def compare(
         engine or installed(), isa or ["native"], Conditions(threads=threads, optimize=optimize, timeout=timeout)
     )
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with opened(model, Feed(inputs, text, tokenizer, tensors)) as subject:
-        with Progress(*columns, TimeElapsedColumn(), console=progress_console(), transient=True) as progress:
-            task = progress.add_task("our own run", total=len(planned), completed=-1)
-            report = run(
-                subject, planned, against, lambda step: progress.update(task, description=f"{step:28}", advance=1)
-            )
+    screen = progress_console()
+    bar = Progress(*columns, TimeElapsedColumn(), console=screen, transient=True, disable=not screen.is_terminal)
+    with opened(model, Feed(inputs, text, tokenizer, tensors)) as subject, bar as progress:
+        task = progress.add_task("our own run", total=len(planned), completed=-1)
+        report = run(subject, planned, against, lambda step: progress.update(task, description=step, advance=1))
     if html is not None:
         with atomic(html) as path:
             path.write_text(page.page(report), "utf-8")

@@ -93,12 +93,16 @@ def _again(verdict: Verdict, finding: NodeFinding, node: Node) -> NodeFinding:
 
 
 def _rows(verdict: Verdict, names: Sequence[str]) -> list[TensorRow]:
-    rows = []
-    for node, group in zip(verdict.graph.nodes, names, strict=True):
-        for tensor in filter(None, node.outputs):
-            row = TensorRow(tensor, node.name, node.op, group, NOT_EXPOSED)
-            rows.append(_row(verdict, row, tensor))
-    return rows
+    rows: list[TensorRow] = []
+    followed: set[str] = set()  # what nodes read whose results were judged, by themselves or with what follows
+    for node, group in reversed(list(zip(verdict.graph.nodes, names, strict=True))):
+        for tensor in filter(None, reversed(node.outputs)):
+            row = _row(verdict, TensorRow(tensor, node.name, node.op, group, NOT_EXPOSED), tensor)
+            row = row._replace(followed=row.state == NOT_EXPOSED and tensor in followed)
+            if row.followed or row.state == JUDGED:
+                followed.update(node.inputs)
+            rows.append(row)
+    return rows[::-1]
 
 
 def _row(verdict: Verdict, row: TensorRow, tensor: str) -> TensorRow:

@@ -26,13 +26,12 @@ function paint(element, cell) {
   else {
     element.classList.add(cell.codes ? "codes" : "float");
     element.style.setProperty("--share", `${(100 * share(cell)).toFixed(1)}%`);
-    if (share(cell) > 0.55) element.classList.add("dark");
   }
   return element;
 }
 
 const percent = (part) => (part === 0 ? "0 %" : part < 1e-6 ? "< 0.0001 %" : `${Number((100 * part).toPrecision(2))} %`);
-const short = (x) => (typeof x === "string" ? x : Number(Number(x).toPrecision(3)).toString());
+const short = (x) => (typeof x === "string" ? x : Number(Number(x).toPrecision(3)).toString().replace(/^\d{6,}$/, () => Number(x).toExponential(2)));
 
 function shown(cell) {
   if (!judged(cell)) return "";
@@ -42,11 +41,12 @@ function shown(cell) {
 
 function told(row, column, cell) {
   const lines = [`${row.tensor}`, `${row.op} ${row.node}`, data.columns[column]];
-  if (!judged(cell)) return [...lines, `${cell.state}: ${cell.reason}`].join("\n");
+  const followed = cell.followed ? "\njudged with the next that is shown" : "";
+  if (!judged(cell)) return [...lines, `${cell.state}: ${cell.reason}`].join("\n") + followed;
   if (cell.reason) return [...lines, cell.reason].join("\n");
   const at = cell.at && cell.at.length ? ` at [${cell.at.join(", ")}]` : "";
   lines.push(`${(cell.outside || 0).toLocaleString("en")} of ${cell.of.toLocaleString("en")} outside`);
-  lines.push(`largest error: ${short(cell.worst || 0)} of the bound${at}`);
+  lines.push(`largest error: ${short(cell.worst || 0)} times what is allowed${at}`);
   if (cell.codes) lines.push(`${(cell.different || 0).toLocaleString("en")} codes are not ours`);
   lines.push(`values up to ${short(cell.size || 0)}, bound up to ${short(cell.bound || 0)}`);
   if ((cell.steps || 1) > 1) lines.push(`judged over ${cell.steps} nodes: those between are not shown, or fused`);
@@ -90,9 +90,10 @@ function summary(rows, column) {
   if (!seen.length) return make("div", "sum", "nothing judged");
   const codes = seen.filter((cell) => cell.codes);
   const floats = seen.filter((cell) => !cell.codes).map((cell) => Number(cell.worst || 0));
-  const parts = floats.length ? [`up to ${Math.max(...floats).toFixed(2)} of the bound`] : [];
+  const parts = floats.length ? [`≤ ${Math.max(...floats).toFixed(2)}`] : [];
   const of = codes.reduce((sum, cell) => sum + cell.of, 0);
-  if (of) parts.push(`${percent(codes.reduce((sum, cell) => sum + (cell.different || 0), 0) / of)} of codes not ours`);
+  const different = codes.reduce((sum, cell) => sum + (cell.different || 0), 0);
+  if (of) parts.push(different ? `${percent(different / of)} of codes not ours` : "all codes ours");
   return make("div", "sum", parts.join(", "));
 }
 
@@ -139,22 +140,29 @@ function groupOf(group) {
 }
 
 function cardOf(card) {
-  const run = card.verdict === "inside its bounds";
-  const box = make("article", `card ${run ? (card.lines.length ? "odd" : "") : "bad"}`);
-  const title = make("p");
-  title.append(make("span", "verdict", card.verdict), make("strong", "", card.name));
-  box.append(title);
-  for (const line of card.lines) box.append(make("p", "why mono", line));
-  for (const line of card.notes || []) box.append(make("p", "soft", `note: ${line}`));
-  if (card.facts.length) box.append(make("p", "soft", card.facts.join(" · ")));
-  if (card.conditions.length) {
-    const details = make("details");
-    const list = make("dl");
-    for (const [name, value] of card.conditions) list.append(make("dt", "", name), make("dd", "", value));
-    details.append(make("summary", "soft", "conditions"), list);
-    box.append(details);
-  }
+  const right = card.verdict === "inside its bounds";
+  const box = make("article", `card ${right ? (card.lines.length ? "odd" : "") : "bad"}`);
+  const why = make("div");
+  why.append(make("p", "", card.said));
+  for (const line of card.lines) why.append(make("p", "why mono", line));
+  for (const line of card.notes) why.append(make("p", "soft", `note: ${line}`));
+  const facts = make("div", "facts soft");
+  for (const line of card.facts) facts.append(make("p", "", line));
+  box.append(make("strong", "", card.name), make("span", "verdict", card.verdict), why, facts);
   return box;
+}
+
+function conditions(cards) {
+  const table = make("table");
+  const head = make("tr");
+  head.append(make("th"), ...cards.map((card) => make("th", "", card.name)));
+  table.append(head);
+  cards[0]?.conditions.forEach(([name], i) => {
+    const line = make("tr");
+    line.append(make("th", "", name), ...cards.map((card) => make("td", "", card.conditions[i][1])));
+    table.append(line);
+  });
+  return table;
 }
 
 // --- all -------------------------------------------------------------------------------------------------------------
@@ -163,6 +171,7 @@ document.querySelector("h1").textContent = data.model;
 $("about").textContent = data.about;
 $("digest").textContent = `SHA-256 ${data.sha256}`;
 $("cards").append(...data.cards.map(cardOf));
+$("conditions").append(conditions(data.cards.filter((card) => card.conditions.length)));
 const columns = make("colgroup");
 columns.append(make("col", "name"), ...data.columns.map(() => make("col")));
 const header = make("tr");
@@ -173,7 +182,7 @@ top_.append(header);
 const groups = data.groups.map(groupOf);
 $("map").append(columns, top_, ...groups.map((each) => each.body));
 const worst = groups.find(({ group }) => group.rows.some((row) => row.cells.some(outside)));
-if (worst) worst.set(true);
+if (worst && groups.length <= 4) worst.set(true);  // of a deeper model, all at once first
 $("open").addEventListener("click", () => groups.forEach((each) => each.set(true)));
 $("close").addEventListener("click", () => groups.forEach((each) => each.set(false)));
 $("only").addEventListener("change", () => groups.forEach((each) => each.filter()));

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from refimpl.models.compare.report import Report, Run
-from refimpl.models.compare.show import label, percent
+from refimpl.models.compare.show import label, percent, said, sentence
 from refimpl.models.page import fill
 
-CELL = ("state", "reason", "codes", "of", "different", "outside", "worst", "at", "size", "bound", "steps")
+INSIDE = "inside its bounds"
+CELL = ("state", "reason", "codes", "of", "different", "outside", "worst", "at", "size", "bound", "steps", "followed")
 """Fields of a ``TensorRow`` in a cell."""
 
 
@@ -56,34 +57,40 @@ def _finite(x: Any) -> Any:
 
 def _card(run: Run) -> dict[str, Any]:
     if run.failed:
-        return {"name": label(run), "verdict": "not run", "lines": [run.failed], "facts": [], "conditions": []}
+        return {
+            "name": label(run),
+            "verdict": "not run",
+            "lines": [run.failed],
+            "notes": [],
+            "facts": [],
+            "conditions": [],
+        }
     codes, equal = run.codes()
-    verdict = f"{len(run.outside)} tensors outside" if run.outside else "inside its bounds"
+    verdict = f"{len(run.outside)} tensors outside" if run.outside else INSIDE if run.passed else "nothing judged"
     return {
         "name": label(run),
         "verdict": verdict,
-        "first": run.outside[0].tensor if run.outside else "",
-        "lines": [
-            why.sentence + (f"; {why.more} more {_op(run, why.tensor)} outside" if why.more else "")
-            for why in run.causes
-        ],
+        "said": said(run),
+        "lines": [sentence(why) for why in run.causes],
         "notes": list(run.notes),
-        "facts": [f"{percent(equal, codes)} of codes are ours", *_ends(run)],
+        "facts": [
+            f"on its own inputs: {percent(equal, codes)} of codes are ours" if codes else "no codes",
+            *_ends(run),
+        ],
         "conditions": _conditions(run),
     }
-
-
-def _op(run: Run, tensor: str) -> str:
-    return next(row.op for row in run.rows if row.tensor == tensor)
 
 
 def _ends(run: Run) -> list[str]:
     ends = run.ends
     assert ends is not None
-    told = [f"end to end: output off by {ends.difference:.1e} of {ends.largest:.3g}"]
+    same = f", argmax equal in {ends.same_place} of {ends.rows} rows" if ends.rows else ""
+    told = [f"end to end: output off by {ends.difference:.1e} of {ends.largest:.3g}{same}"]
     if ends.codes:
-        told.append(f"{percent(ends.codes_equal, ends.codes)} of codes equal, largest step {ends.largest_step}")
-    return told + ([f"argmax equal in {ends.same_place} of {ends.rows} rows"] if ends.rows else [])
+        told.append(
+            f"end to end: {percent(ends.codes_equal, ends.codes)} of codes equal, largest step {ends.largest_step}"
+        )
+    return told
 
 
 def _conditions(run: Run) -> list[tuple[str, str]]:

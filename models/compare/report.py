@@ -1,4 +1,4 @@
-"""What a comparison found, as plain records: one ``Run`` per engine and ISA, one ``TensorRow`` per tensor of the file."""
+"""What a comparison found: one ``Run`` per engine and ISA, in it one ``TensorRow`` per tensor of the file."""
 
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ class TensorRow(NamedTuple):
     worst, at, outside : the largest |error| / bound, where it is, and how many elements exceed their bound
     size, bound : the largest magnitude, and the largest error allowed
     steps : how many nodes made it of what the engine showed
+    followed : of one that is not shown, whether a tensor that depends on it was judged, and so this one with it
     """
 
     tensor: str
@@ -31,6 +32,7 @@ class TensorRow(NamedTuple):
     size: float = 0.0
     bound: float = 0.0
     steps: int = 1
+    followed: bool = False
 
 
 class Ends(NamedTuple):
@@ -88,8 +90,8 @@ class Run(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether it ran and nothing that was judged is outside."""
-        return not self.failed and not self.outside
+        """Whether it ran, something was judged, and nothing of that is outside."""
+        return bool(not self.failed and self.count(JUDGED) and not self.outside)
 
     def count(self, state: str) -> int:
         """How many tensors are in a state."""

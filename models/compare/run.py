@@ -29,7 +29,7 @@ EXPLAINED = 4
 
 
 class Subject(NamedTuple):
-    """What all engines are given. name, fed: the model and its inputs in words; tensors: those to show, None for all."""
+    """What all engines are given. name, fed: the model and inputs in words; tensors: those to show, None for all."""
 
     name: str
     path: Path
@@ -111,31 +111,30 @@ def _one(subject: Subject, engine: str, conditions: Conditions, against: str, ou
     def judged(made: EngineRun) -> Verdict:
         return verdict_on(subject.graph, subject.inputs, made, engine, semantics, shapes)
 
-    plain, verdict, notes = run([]), judged(run(subject.tensors)), []
-    outputs = list(subject.graph.outputs)
-    drift = _distance(plain, verdict.run, outputs)
+    plain, verdict, notes = run([]), judged(run(subject.tensors)), ()
+    drift = _distance(plain, verdict.run, subject.graph)
+    if drift:
+        notes = (f"showing its tensors changes its outputs by {drift:.3g}",)
     if drift and verdict.outside and subject.tensors is None:
         few = judged(run([name for node in subject.graph.nodes if node.op in SURVIVORS for name in node.outputs]))
-        if _distance(plain, few.run, outputs) < drift:
-            notes.append(f"showing every tensor changes its outputs by {drift:.3g}: judged by codes and norms alone")
-            verdict, drift = few, 0
-    if drift:
-        notes.append(
-            f"showing its tensors changes its outputs by {drift:.3g}: not all of it may be what runs otherwise"
-        )
+        left = _distance(plain, few.run, subject.graph)
+        if left < drift:
+            notes = (
+                f"{notes[0]}, and {verdict.outside} of them are outside then; showing codes and norms alone changes "
+                f"them by {left:.3g}, so those are judged",
+            )
+            verdict = few
     ends = compare_ends(ours.of(verdict.semantics), verdict.run.values, plain.values)
     return Run(
         engine, conditions.isa, "", verdict.run.info, against, verdict.semantics.fuse, verdict.rows, ends,
-        tuple(_causes(verdict)), tuple(notes),
+        tuple(_causes(verdict)), notes,
     )  # fmt: skip
 
 
-def _distance(one: EngineRun, other: EngineRun, names: list[str]) -> float:
+def _distance(one: EngineRun, other: EngineRun, graph: Graph) -> float:
     """The largest difference of two runs' outputs."""
-    largest = 0.0
-    for x, y in (
-        (one.values[name], other.values[name]) for name in names if name in one.values and name in other.values
-    ):
+    largest, names = 0.0, [name for name in graph.outputs if name in one.values and name in other.values]
+    for x, y in ((one.values[name], other.values[name]) for name in names):
         if x.shape != y.shape:
             return float("inf")
         with np.errstate(invalid="ignore"):

@@ -1,10 +1,12 @@
 """A comparison for a person, at 100 columns: one table, then why."""
 
+from textwrap import shorten
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from refimpl.models.compare.report import JUDGED, NOT_EXPOSED, UNJUDGED, Report, Run
+from refimpl.models.compare.report import JUDGED, NOT_EXPOSED, UNJUDGED, Report, Run, Why
 from refimpl.models.engines import NAMES
 from refimpl.models.terminal import plain_table
 
@@ -14,6 +16,8 @@ LEGEND = (
     "nobody looks, against our own: it drifts, so it is not judged; step is the largest difference of two codes, "
     "argmax where rows of the output are largest."
 )
+LONGEST = 300
+"""Characters of why an engine did not run."""
 HEADINGS = ("\nengine and ISA", "\njudged", "not\nshown", "un-\njudged", "codes\nequal", "\noutside",
             "end to end:\ncodes equal", "\nstep", "output\noff by", "\nargmax")  # fmt: skip
 
@@ -32,13 +36,21 @@ def show(report: Report, console: Console) -> None:
 
 
 def label(run: Run) -> str:
-    """Engine and ISA."""
-    return f"{NAMES.get(run.engine, run.engine)} {run.isa}"
+    """Engine and ISA; a command without the places of its files.
+
+    >>> label(Run("command ./program {model} {inputs} {outputs}", "native"))
+    'command ./program native'
+    """
+    return f"{_name(run)} {run.isa}"
+
+
+def _name(run: Run) -> str:
+    return NAMES.get(run.engine, " ".join(word for word in run.engine.split() if not word.startswith("{")))
 
 
 def versions(report: Report) -> str:
     """Of the engines that ran."""
-    ran = {NAMES.get(run.engine, run.engine): run.info["version"] for run in report.runs if run.info}
+    ran = {_name(run): run.info["version"] for run in report.runs if run.info}
     return ", ".join(f"{name} {version}".strip() for name, version in ran.items())
 
 
@@ -79,39 +91,51 @@ def _cells(run: Run) -> list[str]:
 def _why(run: Run, console: Console) -> None:
     name = escape(label(run))
     if run.failed:
-        console.print(f"[bold]{name}[/]: [red]not run[/]: {escape(run.failed)}")
+        console.print(f"[bold]{name}[/]: [red]not run[/]: {escape(shorten(run.failed, LONGEST))}")
         return
-    outside = run.outside
-    if outside:
-        first = outside[0]
-        console.print(
-            f"[bold]{name}[/]: [red]first outside {escape(first.tensor)}[/] ({escape(first.op)}, {first.group}): "
-            f"{first.outside:,} of {first.of:,} elements, up to {first.worst:.3g} times the error allowed"
-        )
-    elif run.causes:
-        console.print(f"[bold]{name}[/]: inside its bounds; some codes are not ours, which a rounding allows")
-    else:
-        console.print(f"[bold]{name}[/]: [green]nothing differs[/]{_silent(run)}")
+    style = "red" if run.outside else "default" if run.causes or not run.passed else "green"
+    console.print(f"[bold]{name}[/]: [{style}]{escape(said(run))}[/]")
     for why in run.causes:
-        more = f"; {why.more} more of its kind are outside" if why.more else ""
-        console.print(f"  {escape(why.sentence)}{more}")
+        console.print(escape(f"  {sentence(why)}"))
     for note in run.notes:
         console.print(f"  [yellow]note:[/] {escape(note)}")
 
 
-def _silent(run: Run) -> str:
-    """What was not judged by itself."""
-    hidden, unjudged = run.count(NOT_EXPOSED), run.count(UNJUDGED)
-    told = f"; {hidden} tensors that it does not show were judged with the next that it shows" if hidden else ""
-    return told + (f"; of {unjudged} that it shows nothing can be said" if unjudged else "")
+def said(run: Run) -> str:
+    """The verdict on a run in words: where it is first outside, or that nothing differs and what that leaves out."""
+    if run.outside:
+        first = run.outside[0]
+        where = f"first outside {first.tensor} ({first.op}, {first.group})"
+        if first.reason:
+            return f"{where}: {first.reason}"
+        return f"{where}: {first.outside:,} of {first.of:,} elements, up to {first.worst:.3g} times the error allowed"
+    if not run.count(JUDGED):
+        return "nothing was judged: it shows no tensor of which something can be said"
+    inside = (
+        "inside its bounds; some codes are not ours, as a rounding may have it" if run.causes else "nothing differs"
+    )
+    hidden = [row.followed for row in run.rows if row.state == NOT_EXPOSED]
+    told = [
+        (sum(hidden), "{} tensors that it does not show were judged with the next that it shows"),
+        (len(hidden) - sum(hidden), "{} that it does not show lead to nothing that it shows, so they were not judged"),
+        (run.count(UNJUDGED), "of {} that it shows nothing can be said"),
+    ]
+    return "; ".join([inside, *(words.format(count) for count, words in told if count)])
+
+
+def sentence(why: Why) -> str:
+    """A cause, and how much else is outside."""
+    return why.sentence + (f"; {why.more} more of its kind are outside" if why.more else "")
 
 
 def _conclude(report: Report, console: Console) -> None:
-    failed = [run for run in report.runs if run.failed]
-    wrong = [run for run in report.runs if run.outside]
-    if wrong:
-        console.print(f"[bold red]OUTSIDE[/]: {escape(', '.join(map(label, wrong)))}")
-    if failed:
-        console.print(f"[bold red]NOT RUN[/]: {escape(', '.join(map(label, failed)))}")
+    blank = [run for run in report.runs if not (run.passed or run.failed or run.outside)]
+    for word, runs in [
+        ("OUTSIDE", [run for run in report.runs if run.outside]),
+        ("NOT RUN", [run for run in report.runs if run.failed]),
+        ("NOTHING JUDGED", blank),
+    ]:
+        if runs:
+            console.print(f"[bold red]{word}[/]: {escape(', '.join(map(label, runs)))}")
     if report.passed:
         console.print("[bold green]INSIDE[/]: every tensor that was judged is within its bound.")

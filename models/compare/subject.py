@@ -48,6 +48,8 @@ def opened(model: Path | None, feed: Feed) -> Iterator[Subject]:
     if model is not None and model.is_file() and model.suffix != OURS:
         yield _subject(str(model), model, feed, feed.tokenizer)
         return
+    if model is not None and not model.exists():
+        raise FileNotFoundError(f"{model} does not exist; need an ONNX file, a Hugging Face directory or a packed file")
     loaded = load_model(model)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
