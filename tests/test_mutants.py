@@ -4,6 +4,7 @@ import pytest
 from mutants import SUITES as REFIMPL
 from mutants_amx import AMX_AND_BF16
 from mutants_attention import INTEGER_ATTENTION
+from mutants_compare_command import COMPARE_COMMAND
 from mutants_encoder import ENCODER
 from mutants_explain import EXPLAIN
 from mutants_f32 import F32_KERNELS
@@ -35,6 +36,7 @@ SUITES = [
     *ORACLE,
     *PROFILE,
     *SATURATION,
+    *COMPARE_COMMAND,
 ]
 
 MUTANTS = [

@@ -1,13 +1,18 @@
 """The command ``compare``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from refimpl.models.options import AsJson, Inputs, Optimize, Tensors, Threads, Timeout, TokenizerPath
 from refimpl.models.terminal import console, print_json, progress_console
+
+if TYPE_CHECKING:
+    from refimpl.models.compare.report import Report
+    from refimpl.models.compare.run import Plan
+    from refimpl.models.compare.subject import Feed
 
 Model = Annotated[
     Path | None,
@@ -54,28 +59,19 @@ def compare(
 
     Exit status: 0 if every engine ran on every ISA inside its bounds, 1 if one did not, 2 for an error.
     """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     from refimpl.models.compare import page
-    from refimpl.models.compare.run import compare as run
     from refimpl.models.compare.run import plan
     from refimpl.models.compare.show import show
-    from refimpl.models.compare.subject import Feed, opened
+    from refimpl.models.compare.subject import Feed
     from refimpl.models.engines import installed
     from refimpl.models.engines.isolated import Conditions
     from refimpl.models.files import atomic, check_folder
 
     if html is not None:
         check_folder(html)
-    planned = plan(
-        engine or installed(), isa or ["native"], Conditions(threads=threads, optimize=optimize, timeout=timeout)
-    )
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    screen = progress_console()
-    bar = Progress(*columns, TimeElapsedColumn(), console=screen, transient=True, disable=not screen.is_terminal)
-    with opened(model, Feed(inputs, text, tokenizer, tensors)) as subject, bar as progress:
-        task = progress.add_task("our own run", total=len(planned), completed=-1)
-        report = run(subject, planned, against, lambda step: progress.update(task, description=step, advance=1))
+    conditions = Conditions(threads=threads, optimize=optimize, timeout=timeout)
+    planned = plan(engine or installed(), isa or ["native"], conditions)
+    report = _compared(model, Feed(inputs, text, tokenizer, tensors), planned, against)
     if html is not None:
         with atomic(html) as path:
             path.write_text(page.page(report), "utf-8")
@@ -86,3 +82,17 @@ def compare(
         if html is not None:
             console().print(f"{escape(str(html))}: every tensor; open it in a browser")
     raise typer.Exit(0 if report.passed else 1)
+
+
+def _compared(model: Path | None, feed: "Feed", planned: "Plan", against: str) -> "Report":
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from refimpl.models.compare.run import compare as run
+    from refimpl.models.compare.subject import opened
+
+    screen = progress_console()
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    bar = Progress(*columns, TimeElapsedColumn(), console=screen, transient=True, disable=not screen.is_terminal)
+    with opened(model, feed) as subject, bar:
+        task = bar.add_task("our own run", total=len(planned) + 1)
+        return run(subject, planned, against, lambda step: bar.update(task, description=step, advance=1))

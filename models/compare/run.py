@@ -111,23 +111,23 @@ def _one(subject: Subject, engine: str, conditions: Conditions, against: str, ou
     def judged(made: EngineRun) -> Verdict:
         return verdict_on(subject.graph, subject.inputs, made, engine, semantics, shapes)
 
-    plain, verdict, notes = run([]), judged(run(subject.tensors)), ()
+    plain, verdict, notes = run([]), judged(run(subject.tensors)), list[str]()
     drift = _distance(plain, verdict.run, subject.graph)
     if drift:
-        notes = (f"showing its tensors changes its outputs by {drift:.3g}",)
+        notes.append(f"showing its tensors changes its outputs by {drift:.3g}")
     if drift and verdict.outside and subject.tensors is None:
         few = judged(run([name for node in subject.graph.nodes if node.op in SURVIVORS for name in node.outputs]))
         left = _distance(plain, few.run, subject.graph)
         if left < drift:
-            notes = (
-                f"{notes[0]}, and {verdict.outside} of them are outside then; showing codes and norms alone changes "
-                f"them by {left:.3g}, so those are judged",
+            notes.append(
+                f"{verdict.outside} of them are outside then; showing codes and norms alone changes its outputs by "
+                f"{left:.3g}, so those are judged"
             )
             verdict = few
     ends = compare_ends(ours.of(verdict.semantics), verdict.run.values, plain.values)
     return Run(
         engine, conditions.isa, "", verdict.run.info, against, verdict.semantics.fuse, verdict.rows, ends,
-        tuple(_causes(verdict)), notes,
+        tuple(_causes(verdict)), tuple(notes),
     )  # fmt: skip
 
 
