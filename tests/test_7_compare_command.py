@@ -4,6 +4,10 @@ that cannot run, and what the page and the exit status make of it.
 
 import json
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +25,7 @@ from refimpl.models.compare.judged import verdict_on
 from refimpl.models.compare.reading import read
 from refimpl.models.compare.report import JUDGED, NOT_EXPOSED, Ends, Report, Run, TensorRow, Why
 from refimpl.models.engines.isolated import EngineRun
+from refimpl.models.export import export_onnx
 from refimpl.models.oracle.execute import execute
 from refimpl.models.oracle.graph import Node
 from refimpl.models.oracle.load import load
@@ -210,6 +215,35 @@ def test_a_packed_file_and_a_directory(refimpl, engines, tmp_path):  # noqa: F81
     report = json.loads(out)
     assert (status, report["passed"]) == (0, True)
     assert report["fed"].startswith("8 of 12 texts of ")
+
+
+README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("break_it", [False, True])
+def test_the_adapters_of_the_readme(refimpl, tmp_path, monkeypatch, break_it):  # noqa: F811
+    """As printed they are inside; with a sum of 16 bits, and with views in the place of arrays, they are found out."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler")
+    monkeypatch.chdir(tmp_path)
+    export_onnx(tiny.quantized("bert_classification").model, tmp_path / "model.onnx")
+    _, inputs = subject_of("int8")
+    np.savez(tmp_path / "inputs.npz", **inputs)
+    for name, language, word in [("theirs", "python", "Evaluator"), ("program", "py", "argv"), ("kernel", "c", "acc")]:
+        (block,) = [text for text in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if word in text]
+        if break_it:
+            block = block.replace("int32_t sum", "int16_t sum").replace("np.ascontiguousarray(value)", "value")
+        (tmp_path / f"{name}.{'c' if language == 'c' else 'py'}").write_text(block, "utf-8")
+    subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", "kernel.so", "kernel.c"], check=True)
+    command = f"command {sys.executable} program.py {{model}} {{inputs}} {{outputs}} {{tensors}}"
+    arguments = [word for engine in ("theirs:run", command, "./kernel.so:product") for word in ("--engine", engine)]
+    status, out, _ = refimpl("compare", "model.onnx", "--inputs", "inputs.npz", *arguments, "--json")
+    runs = json.loads(out)["runs"]
+    assert [run["passed"] for run in runs] == [True, not break_it, not break_it], out[:2000]
+    assert status == break_it
+    if break_it:
+        assert runs[1]["causes"][0]["hypothesis"] == "heads not transposed"
+        assert "16" in runs[2]["causes"][0]["hypothesis"]
 
 
 # --- mistakes of users -----------------------------------------------------------------------------------------------
