@@ -175,6 +175,9 @@ def hangs(path, inputs, tensors): time.sleep(1000)
 def raises(path, inputs, tensors): raise ValueError("no [red]luck[/]")
 def shapeless(path, inputs, tensors): return {name: np.zeros(3, np.float32) for name in tensors}
 def silent(path, inputs, tensors): return {}
+def picky(path, inputs, tensors):
+    if len(tensors) > 3: raise ValueError("too many")
+    return right(path, inputs, tensors)
 """
 
 
@@ -196,9 +199,12 @@ def test_engines_that_fail_are_rows_and_the_others_go_on(refimpl, engines):  # n
     for name, words in {
         "right": "nothing differs", "dies": "not run: compared:dies died: SIGSEGV",
         "raises": "not run: compared:raises: no [red]luck[/]", "shapeless": "first outside codes0",
-        "silent": "nothing was judged",
+        "silent": "nothing was judged", "picky": "nothing differs",
     }.items():  # fmt: skip
         assert words in said[f"compared:{name}"]
+    assert "note: it fails if it is to show the tensors that are wanted: compared:picky: too many" in " ".join(
+        out.split()
+    )
     assert "OUTSIDE: compared:shapeless native" in out
     assert "NOTHING JUDGED: compared:silent native" in out
     status, out, _ = refimpl("compare", MODEL, "--inputs", INPUTS, "--engine", "compared:right")

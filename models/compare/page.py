@@ -57,14 +57,8 @@ def _finite(x: Any) -> Any:
 
 def _card(run: Run) -> dict[str, Any]:
     if run.failed:
-        return {
-            "name": label(run),
-            "verdict": "not run",
-            "lines": [run.failed],
-            "notes": [],
-            "facts": [],
-            "conditions": [],
-        }
+        empty: dict[str, Any] = {"lines": [], "notes": [], "facts": [], "conditions": []}
+        return {"name": label(run), "verdict": "not run", "said": run.failed, **empty}
     codes, equal = run.codes()
     verdict = f"{len(run.outside)} tensors outside" if run.outside else INSIDE if run.passed else "nothing judged"
     return {
