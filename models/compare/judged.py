@@ -2,7 +2,8 @@
 
 Contract. A tensor is judged on what the engine showed just before it (``judge_nodes``). One that is outside there is
 judged once more as if the engine had not shown what the node reads: an engine that fuses two nodes, or moves a scale
-across one, computes the second from what came before the first. It is outside only if it is outside both times.
+across one, computes the second from what came before the first. It is outside only if it is outside both times. Sums
+in floats stay as they are shown: over one of those, the bound would forgive mistakes of what follows.
 A value of another shape or type than the tensor's is outside without a number.
 """
 
@@ -18,10 +19,13 @@ from refimpl.models.engines.isolated import EngineRun
 from refimpl.models.judge import find
 from refimpl.models.oracle.graph import Graph, Node
 from refimpl.models.oracle.judge_nodes import NodeFinding
+from refimpl.models.oracle.rewrite import rewrite
 from refimpl.models.oracle.semantics import Semantics
 
 NOT_ASKED = "it was not asked for"
 TOO_LOOSE = "its bound is as large as its values: too much before it is not exposed"
+SUMS = ("MatMul", "Gemm", "LayerNormalization", "SimplifiedLayerNormalization", "Softmax", "ReduceSum", "ReduceMean")
+"""Operators of floats whose bound grows with the length of a row."""
 
 Shapes = dict[str, tuple[np.dtype, tuple[int, ...]]]
 """Tensor -> dtype and shape in our own run."""
@@ -52,10 +56,11 @@ def verdict_on(
     """Judge a run. Raises ValueError for values that nothing can be computed with."""
     verdict = Verdict(graph, inputs, run, _misfits(run.values, shapes))
     findings, verdict.semantics = read(graph, inputs, verdict.run, engine, semantics)
-    made_by = {name: node for node in graph.nodes for name in node.outputs}
+    prepared = rewrite(graph, verdict.semantics, verdict.run.values)
+    made_by = {name: node for node in prepared.nodes for name in node.outputs}
     for finding in findings:
-        if finding.finding is not None and finding.finding.outside and finding.tensor in made_by:
-            finding = _again(verdict, finding, made_by[finding.tensor])
+        if finding.finding is not None and finding.finding.outside:
+            finding = _again(verdict, finding, made_by)
         verdict.findings[finding.tensor] = finding
     verdict.rows = tuple(_rows(verdict, groups(graph.nodes)))
     return verdict
@@ -75,10 +80,11 @@ def _kind(dtype: np.dtype) -> str:
     return "i" if dtype.kind in "iu" else dtype.kind
 
 
-def _again(verdict: Verdict, finding: NodeFinding, node: Node) -> NodeFinding:
+def _again(verdict: Verdict, finding: NodeFinding, made_by: dict[str, Node]) -> NodeFinding:
     """The finding over one node more, if it is inside there."""
     values = verdict.run.values
-    hidden = {name for name in node.inputs if name in values}
+    shown = [name for name in made_by[finding.tensor].inputs if name in values and name in made_by]
+    hidden = {name for name in shown if made_by[name].op not in SUMS}
     if not hidden:
         return finding
     rest = {name: x for name, x in values.items() if name not in hidden}
