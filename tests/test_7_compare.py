@@ -1,5 +1,5 @@
-"""Rung 7: causes. Engines with one planted fault each, written here and not as the finder writes it; the finder must name
-node and fault. A right engine has no finding, and a fault that nobody knows is called unknown.
+"""Rung 7: causes. Engines with one planted fault each, written here and not as the finder writes it; the finder must
+name node and fault. A right engine has no finding, and a fault that nobody knows is called unknown.
 """
 
 from functools import cache
@@ -26,8 +26,8 @@ K = 45
 @cache
 def subject(name):
     """Graph and inputs of a small model."""
-    if name == "layer":
-        return layer()
+    if name in ("layer", "ties"):
+        return layer() if name == "layer" else ties()
     if name in ("int8", "int8 attention"):
         stage = tiny.quantized if name == "int8" else tiny.quantized_with_attention
         graph = parse(to_onnx(stage("bert_classification").model))
@@ -44,7 +44,8 @@ def layer():
     random = np.random.default_rng(3)
     constants = {
         "scale": np.float32(0.02), "zero": np.uint8(119), "w": random.integers(-127, 128, (K, 24)).astype(np.int8),
-        "w_scale": random.uniform(1e-3, 4e-3, 24).astype(np.float32), "bias": random.normal(0, 1, 24).astype(np.float32),
+        "w_scale": random.uniform(1e-3, 4e-3, 24).astype(np.float32),
+        "bias": random.normal(0, 1, 24).astype(np.float32),
         "y_scale": np.float32(0.05), "y_zero": np.uint8(119),
     }  # fmt: skip
     nodes = [
@@ -64,6 +65,19 @@ def layer():
     )  # fmt: skip
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     return parse(made), {"x": random.uniform(-2.4, 2.7, (16, K)).astype(np.float32)}
+
+
+def ties():
+    """Codes of numbers half way between two, or as near to it as f32 comes."""
+    constants = {"scale": np.float32(0.02), "zero": np.uint8(128)}
+    graph = helper.make_graph(
+        [helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["codes"], name="Quantize_0")], "ties",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_value_info("codes", TensorProto.UINT8, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )  # fmt: skip
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    return parse(made), {"x": np.float32(0.02) * (np.arange(-128, 127, dtype=np.float32) + np.float32(0.5))}
 
 
 def run(name, faults):
@@ -187,9 +201,20 @@ def half_away(x):
     return np.sign(x) * np.floor(np.abs(x) + np.float32(0.5))
 
 
+def by_reciprocal(x, scale, zero):
+    return np.clip(np.rint(x * (np.float32(1) / scale)) + zero, 0, 255).astype(np.uint8)
+
+
+def by_levels(x, scale, zero):
+    """OpenVINO's FakeQuantize, in f32."""
+    low, high = -np.float32(zero) * scale, np.float32(255 - int(zero)) * scale
+    step = np.float32(255) / (high - low)
+    return np.rint(np.clip(x, low, high) * step + -low * step).astype(np.uint8)
+
+
 def narrow_range(x, scale, zero):
     """-127 ... 127."""
-    return np.clip(np.rint(x / scale), -127, 127).astype(np.int64).__add__(int(zero)).astype(zero.dtype)
+    return np.clip(np.clip(np.rint(x / scale), -127, 127) + zero, *limits(zero)).astype(zero.dtype)
 
 
 def low_half(x, scale, zero):
@@ -287,7 +312,7 @@ ENGINES = [
     ("layer", PRODUCT, sixteen_bits, "acc16"),
     ("layer", PRODUCT, no_tail, "last K mod 8 products dropped"),
     ("layer", PRODUCT, wrong_channel_scales, "other scales of the channels"),
-    ("int8", "MatMul_41", clipped_pairs, "pair_saturating"),
+    ("int8", ("MatMul", 1), clipped_pairs, "pair_saturating"),
     ("int8", ("MatMul", 0), no_zero_point, "missing zero point of a"),
     ("int8", ("MatMul", 1), turned_weight, "transposed right operand"),
     ("int8", ("MatMul", 6), one_channel_scale, "first channel's scale for all of b"),
@@ -296,7 +321,9 @@ ENGINES = [
     ("int8 attention", ("MatMul", 3), uncompensated, "missing compensation of the shift by 128"),
     ("int8", ("QuantizeLinear", 1), tie(np.trunc), "truncation"),
     ("int8", ("QuantizeLinear", 2), tie(np.floor), "floor"),
-    ("layer", "codes", tie(half_away), "half away from zero"),
+    ("ties", "codes", tie(half_away), "half away from zero"),
+    ("ties", "codes", by_reciprocal, "reciprocal instead of division"),
+    ("ties", "codes", by_levels, "quantized by levels"),
     ("layer", "codes", narrow_range, "codes clipped to ±127"),
     ("int8", ("QuantizeLinear", 0), low_half, "codes clipped to 0 to 127"),
     ("layer", "codes", wrapped, "codes wrap"),

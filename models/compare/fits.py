@@ -1,8 +1,9 @@
 """Mistakes with a number that the values themselves tell: a scale, factor or bias that is r times what it should be.
 
-The tensor depends on r as slope r + intercept, at least where nothing is clipped: two runs of the chain give both. Each
-element then allows r from (theirs - bound - intercept) / slope to (theirs + bound - intercept) / slope, and the r that
-most of them allow is tried like any other mistake. What it explains counts; how it was found does not.
+The tensor depends on r (or on 1 / r, if it divides) as slope r + intercept, at least where nothing is clipped: two runs
+of the chain give both. Each element then allows r from (theirs - bound - intercept) / slope to
+(theirs + bound - intercept) / slope, and the r that most of them allow is tried like any other mistake. What it
+explains counts; how it was found does not.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,11 +35,15 @@ Factor = float | np.ndarray
 
 
 class Knob(NamedTuple):
-    """A number of a node that may be r times another one. turn: a use and r -> the use with it, or None."""
+    """A number of a node that may be r times another one. turn: a use and r -> the use with it, or None.
+
+    under: what comes of it is divided by r.
+    """
 
     name: str
     ops: tuple[str, ...]
     turn: Callable[[Use, Factor], Use | None]
+    under: bool = False
 
 
 class Fit(NamedTuple):
@@ -49,13 +54,10 @@ class Fit(NamedTuple):
     vague: int
 
 
-def _input(name: str, inverse: bool = False) -> Callable[[Use, Factor], Use | None]:
+def _input(name: str) -> Callable[[Use, Factor], Use | None]:
     def turn(use: Use, r: Factor) -> Use | None:
         x = use.get(name)
-        if x is None:
-            return None
-        with np.errstate(divide="ignore"):
-            return use.put(**{name: scaled(x, 1 / r if inverse else r)})
+        return None if x is None else use.put(**{name: scaled(x, r)})
 
     return turn
 
@@ -75,7 +77,7 @@ def _constant_factor(use: Use, r: Factor) -> Use | None:
     i = next((i for i, fixed in enumerate(use.constant) if fixed and value(use.xs[i]).dtype.kind == "f"), None)
     if i is None or (use.op == "Div" and i == 0):
         return None
-    return use.replace_at(i, scaled(use.xs[i], 1 / r if use.op == "Div" else r))  # type: ignore[arg-type]
+    return use.replace_at(i, scaled(use.xs[i], r))  # type: ignore[arg-type]
 
 
 PRODUCT_SCALED = tuple(op for op in SCALED if op not in ("QLinearAdd",))
@@ -84,10 +86,11 @@ KNOBS = [
     Knob("scale of a", ("QLinearAdd",), _input("a_scale")),
     Knob("scale of b", ("QLinearAdd",), _input("b_scale")),
     Knob("scale of x", ("DequantizeLinear",), _input("x_scale")),
-    Knob("output scale", QUANTIZERS, _input("y_scale", inverse=True)),
+    Knob("output scale", QUANTIZERS, _input("y_scale"), under=True),
     Knob("scale of the bias", ("Gemm", "MatMulIntegerToFloat"), _bias),
     Knob("scale of the bias", ("Add",), _added),
-    Knob("factor", ("Mul", "Div"), _constant_factor),
+    Knob("factor", ("Mul",), _constant_factor),
+    Knob("divisor", ("Div",), _constant_factor, under=True),
     Knob("factor of a", ("MatMul",), _input("a")),
 ]
 
@@ -130,7 +133,8 @@ def _by_channel(use: Use, lower: np.ndarray, upper: np.ndarray) -> Iterator[Fit]
 
 def _allowed(chain: Chain, use: Use, knob: Knob, start: float) -> tuple[np.ndarray, np.ndarray] | None:
     """For each element of the tensor, from where to where r may be, NaN where it says nothing."""
-    ends = [_judged(chain, use, knob, r) for r in (start, start / 2)]
+    start = 1 / start if knob.under else start
+    ends = [_judged(chain, use, knob, 1 / r if knob.under else r) for r in (start, start / 2)]
     if ends[0] is None or ends[1] is None or ends[0].value.shape != chain.theirs.shape:
         return None
     value, half = (end.value.astype(np.float64) for end in ends if end is not None)
@@ -140,6 +144,7 @@ def _allowed(chain: Chain, use: Use, knob: Knob, start: float) -> tuple[np.ndarr
         intercept = value - slope * start
         theirs = chain.theirs.astype(np.float64)
         edges = np.stack([(theirs - bound - intercept) / slope, (theirs + bound - intercept) / slope])
+        edges = 1 / edges if knob.under else edges
     says = (slope != 0) & np.isfinite(edges).all(0)
     if ends[0].ours is not None:
         low, high = limits(ends[0].ours.dtype)
@@ -166,10 +171,16 @@ def most_common(lower: np.ndarray, upper: np.ndarray) -> tuple[float, float]:
 
 
 def _named(low: float, high: float) -> tuple[float, str]:
-    """The simplest number of an interval, and how to write it."""
+    """The simplest number of an interval, and how to write it.
+
+    >>> _named(0.9921, 0.9922), _named(1.0699, 1.0701)
+    ((0.9921875, '127 / 128'), (1.07, '1.07'))
+    """
     slack = 1e-7 * max(abs(low), abs(high))
     for name, number in {"1": 1.0, **NUMBERS}.items():
         if low - slack <= number <= high + slack:
             return number, name
     middle = (low + high) / 2
-    return middle, f"{middle:.6g}"
+    short = (f"{middle:.{digits}g}" for digits in range(1, 10))
+    text = next((text for text in short if low <= float(text) <= high), f"{middle:.17g}")
+    return float(text), f"{float(text):.9g}"

@@ -8,7 +8,7 @@ import numpy as np
 from refimpl.isa.bf16 import from_bf16, vcvtneps2bf16
 from refimpl.models.compare.hypotheses_sums import INTEGER
 from refimpl.models.compare.hypothesis import Hypothesis
-from refimpl.models.compare.use import Rule, Use, known, moved, rounded_to, scaled, value
+from refimpl.models.compare.use import Rule, Use, known, moved, rounded_to, value
 from refimpl.models.oracle.operator import EXACT, Approx
 from refimpl.quant.affine import dequantize
 
@@ -118,10 +118,15 @@ def _bias(factor: float, use: Use) -> Use | None:
     return use.put(bias=Approx((bias.value * factor).astype(bias.value.dtype), EXACT if bias.known else bias.error * 2))
 
 
-def _added(factor: float, use: Use) -> Use | None:
-    """The same for a bias that an Add adds."""
+def _added(times: int, use: Use) -> Use | None:
+    """A bias that an Add adds, ``times`` times."""
     i = bias_of(use)
-    return None if i is None else use.replace_at(i, scaled(use.xs[i], factor))  # type: ignore[arg-type]
+    if i is None:
+        return None
+    bias, x = use.xs[i], use.xs[1 - i]
+    assert bias is not None
+    assert x is not None
+    return use.becomes("Sum", x, *[bias] * times)
 
 
 def bias_of(use: Use) -> int | None:
@@ -159,5 +164,6 @@ HYPOTHESES = [
         Hypothesis(words, ("MatMulIntegerToFloat", "QGemm", "Gemm"), partial(_bias, factor))
         for factor, words in WORDS.items()
     ),
-    *(Hypothesis(words, ("Add",), partial(_added, factor)) for factor, words in WORDS.items()),
+    Hypothesis("missing bias", ("Add",), partial(_added, 0)),
+    Hypothesis("bias added twice", ("Add",), partial(_added, 2)),
 ]

@@ -103,11 +103,11 @@ ORDERS: dict[str, Callable[[int], np.ndarray]] = {
     "heads off by minus one": lambda n: np.roll(np.arange(n), -1),
 }
 ROWS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+    "row 0 of the table for all": lambda ids, n: 0 * ids,
+    "row 1 of the table for all": lambda ids, n: 0 * ids + 1,
     "rows of the table off by one": lambda ids, n: ids + 1,
     "rows of the table off by two": lambda ids, n: ids + 2,
     "rows of the table off by minus one": lambda ids, n: ids - 1,
-    "row 0 of the table for all": lambda ids, n: 0 * ids,
-    "row 1 of the table for all": lambda ids, n: 0 * ids + 1,
     "last row of the table first": lambda ids, n: n - 1 - ids,
     "rows in reverse": lambda ids, n: ids[..., ::-1],
 }

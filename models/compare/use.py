@@ -134,7 +134,7 @@ def known(x: np.ndarray | float) -> Approx:
 
 def scaled(x: Approx, factor: float | np.ndarray) -> Approx:
     """x times a number."""
-    return Approx(x.value * factor, x.error * np.abs(factor))
+    return Approx(np.asarray(x.value * factor), np.asarray(x.error * np.abs(factor)))
 
 
 def moved(x: Approx, move: Callable[[np.ndarray], np.ndarray]) -> Approx:

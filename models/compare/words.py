@@ -85,10 +85,10 @@ def _product(use: Use, at: tuple[int, ...]) -> str:
     if not _is_matrix(use, at):
         return ""
     row, column = row_and_column(use, at)
-    if row.dtype.kind == "f":
-        return f"sum of {row.size} products, the first {number(row[0])} * {number(column[0])}"
-    total = int(row.astype(np.int64) @ column.astype(np.int64))
-    return f"sum of {row.size} products of codes {total}, the first {row[0]} * {column[0]}"
+    products = row * column if row.dtype.kind == "f" else row.astype(np.int64) * column.astype(np.int64)
+    k = int(np.abs(products).argmax())
+    what = "products" if row.dtype.kind == "f" else f"products of codes is {products.sum()}"
+    return f"sum of {row.size} {what}, the largest {number(row[k])} * {number(column[k])} at k={k}"
 
 
 def pair(distance: int, shift: int, use: Use, wrong: Use, at: tuple[int, ...]) -> str:

@@ -53,7 +53,9 @@ def unary(f: Callable[[np.ndarray], np.ndarray]) -> Value:
 
 
 def _add(call: Call, xs: list[Approx], y: np.ndarray) -> np.ndarray:
-    return rounded(y, sum(x.error for x in xs), len(xs) - 1)
+    """Of three and more terms, sums on the way may be larger than the last one."""
+    size = y if len(xs) < 3 else sum(np.abs(x.value) for x in xs)
+    return rounded(size, sum(x.error for x in xs), len(xs) - 1)
 
 
 def _multiply(call: Call, xs: list[Approx], y: np.ndarray) -> np.ndarray:
