@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from refimpl import __version__
 from refimpl.models.bench import commands as bench_commands
+from refimpl.models.compare import commands as compare_commands
 from refimpl.models.explain import commands as explain_commands
 from refimpl.models.graph import commands as graph_commands
 from refimpl.models.loading import load, load_dense, name_of
@@ -110,6 +111,7 @@ app.command()(tune_commands.tune)
 app.command()(graph_commands.graph)
 app.command()(profiling_commands.profile)
 app.command()(saturation_commands.saturation)
+app.command()(compare_commands.compare)
 
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]

@@ -31,6 +31,27 @@ Tokens = Annotated[
 ]
 Batch = Annotated[int, typer.Option(help="Texts of each length in the batch.")]
 
+Inputs = Annotated[
+    Path | None, typer.Option("--inputs", metavar="FILE", help="Arrays by name: .npz, or a record's own inputs.")
+]
+TokenizerPath = Annotated[
+    Path | None,
+    typer.Option("--tokenizer", help="For texts: a Hugging Face directory or packed file; else the embedded MiniLM."),
+]
+Tensors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tensors",
+        metavar="PATTERN",
+        help="Expose only tensors whose names match, such as 'layer.0.*'; repeatable.",
+    ),
+]
+Threads = Annotated[int, typer.Option(help="Threads of the engine.")]
+Optimize = Annotated[
+    bool, typer.Option("--optimize/--no-optimize", help="Let the engine fuse; or every node as written.")
+]
+Timeout = Annotated[float, typer.Option(help="Seconds that the engine may take.")]
+
 
 def lengths_of(tokens: Sequence[int] | None, batch: int, positions: int) -> list[int]:
     """The length of each text of a batch. Raises ValueError for lengths or a batch that cannot be."""

@@ -5,6 +5,7 @@ from mutants import SUITES as REFIMPL
 from mutants_amx import AMX_AND_BF16
 from mutants_attention import INTEGER_ATTENTION
 from mutants_compare import COMPARE
+from mutants_compare_command import COMPARE_COMMAND
 from mutants_encoder import ENCODER
 from mutants_explain import EXPLAIN
 from mutants_f32 import F32_KERNELS
@@ -37,6 +38,7 @@ SUITES = [
     *PROFILE,
     *SATURATION,
     *COMPARE,
+    *COMPARE_COMMAND,
 ]
 
 MUTANTS = [

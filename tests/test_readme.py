@@ -20,7 +20,7 @@ def test_python_blocks(capsys):
         pytest.skip(str(error))
     namespace = {}
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     for block in blocks:
         exec(block, namespace)
     said = capsys.readouterr().out.splitlines()
@@ -32,7 +32,7 @@ def test_python_blocks(capsys):
     assert said[6:9] == ["(1, 384)"] * 3
 
 
-@pytest.mark.parametrize("section", ["verify", "peak", "graph", "profile"])
+@pytest.mark.parametrize("section", ["verify", "compare", "peak", "graph", "profile"])
 def test_measured_sections_are_filled(section):
     assert re.search(rf"<!-- {section} -->\n(.*?)<!-- /{section} -->", README, re.DOTALL)[1].strip()
 

@@ -79,7 +79,7 @@ def run_isolated(
     made = onnx_file.load(path)
     onnx_file.check_inputs(made, inputs)
     onnx_file.check_tensors(made, tensors or [])
-    _check(conditions)
+    check_conditions(conditions)
     start = isas.launch(engine, conditions.isa)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -123,7 +123,8 @@ def run_taps(
     return count_integer_layers(engine, run.info["layers"]), values
 
 
-def _check(conditions: Conditions) -> None:
+def check_conditions(conditions: Conditions) -> None:
+    """Raise ValueError for threads or a timeout that cannot be."""
     if conditions.threads < 1:
         raise ValueError(f"threads is {conditions.threads}; need at least 1")
     if not conditions.timeout > 0:

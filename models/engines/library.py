@@ -1,4 +1,4 @@
-"""A product in a shared library, called through ctypes: an engine for the MatMulInteger nodes of a file.
+"""A product in a shared library, called through ctypes: an engine whose products of codes are its own.
 
     void symbol(const uint8_t *a, const int8_t *w, int32_t *acc, int64_t n, int64_t m, int64_t k);
 
@@ -7,7 +7,9 @@
         acc  s32 (N, M), row by row, to be written: acc[n, m] = sum over k of a[n, k] w[m, k]
 
 It must not raise, keep or free a pointer; the memory is aligned as NumPy aligns it. Oracle: ``refimpl.integer.gemm``.
-The caller is a process of its own (``isolated``), so that a crash is an error message.
+All else in the file is run by our own operators, zero points and products of other types among it, so that the kernel
+is seen on the operands of a whole model. The caller is a process of its own (``isolated``), so that a crash is an error
+message.
 """
 
 import ctypes
@@ -15,10 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import numpy_helper
 
 from refimpl import check
+from refimpl.integer.products import exact
+from refimpl.models.oracle.execute import execute
+from refimpl.models.oracle.load import load
+from refimpl.models.oracle.semantics import Semantics
+from refimpl.nn import Recorder
 
 Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """u8 (N, K), s8 (M, K) -> s32 (N, M)."""
@@ -49,25 +54,12 @@ def load_product(path: str, symbol: str) -> Product:
 def run_products(
     product: Product, onnx_path: str, inputs: dict[str, np.ndarray], tensors: list[str]
 ) -> dict[str, np.ndarray]:
-    """The MatMulInteger nodes among ``tensors`` that multiply an input, u8 (..., K), by a constant, s8 (K, M).
+    """The tensors of a file that ``models.oracle`` can load, its products of u8 and s8 codes by ``product``."""
 
-    A zero point of the input is subtracted afterwards: zero_point * sum_k w[k, m]. What has other operands, or a zero
-    point of the weights that is not 0, is left out.
-    """
-    graph = onnx.load(onnx_path).graph
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    values = {}
-    for node in graph.node:
-        if node.op_type != "MatMulInteger" or node.output[0] not in tensors:
-            continue
-        a, w = inputs.get(node.input[0]), constants.get(node.input[1])
-        a_zero, w_zero = (
-            constants.get(name, np.int32(0) if not name else None) for name in (*node.input[2:], "", "")[:2]
-        )
-        if a is None or a.dtype != np.uint8 or w is None or w.dtype != np.int8 or w.ndim != 2:
-            continue
-        if a_zero is None or w_zero is None or a_zero.size != 1 or w_zero.any():
-            continue
-        acc = product(a.reshape(-1, a.shape[-1]), w.T) - a_zero.astype(np.int32) * w.sum(0, dtype=np.int32)
-        values[node.output[0]] = acc.reshape(*a.shape[:-1], w.shape[1])
-    return values
+    def multiply(a: np.ndarray, w: np.ndarray) -> np.ndarray:
+        return product(a, w) if (a.dtype, w.dtype) == (np.uint8, np.int8) else exact(a, w)
+
+    recorder = Recorder()
+    outputs = execute(load(Path(onnx_path)), inputs, Semantics(multiply), recorder)
+    values = {**recorder.values, **outputs}
+    return {name: values[name] for name in tensors if name in values}

@@ -3,7 +3,7 @@
     onnxruntime, openvino        the packages that this package drives
     module:function              function(onnx_path, inputs, tensors) -> {tensor name: array}; the module on Python's
                                  path or in the current folder. inputs: {name: array}; tensors: the names wanted
-    ./lib.so:symbol              a u8 x s8 product, see ``library``: it computes the file's MatMulInteger nodes
+    ./lib.so:symbol              a u8 x s8 product, see ``library``: it computes the file's products of codes
     "command PROGRAM ..."        run without a shell, with {model} {inputs} {outputs} and, if it likes, {tensors} in its
                                  words replaced by paths: inputs and outputs are safetensors files of arrays by name,
                                  tensors a text file of the names wanted, one a line

@@ -1,19 +1,15 @@
 """The command ``record``."""
 
 from collections import Counter
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from refimpl.models.terminal import console, print_json, progress_console, read_texts
-
-if TYPE_CHECKING:
-    import numpy as np
-    import onnx
+from refimpl.models.options import AsJson, Inputs, Optimize, Tensors, Threads, Timeout, TokenizerPath
+from refimpl.models.terminal import console, print_json, progress_console
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any ONNX file.")]
 EngineName = Annotated[
@@ -22,29 +18,8 @@ EngineName = Annotated[
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]
 Isa = Annotated[str, typer.Option("--isa", help="native, avx512 (without VNNI), avx2 or qemu-haswell.")]
-Inputs = Annotated[
-    Path | None, typer.Option("--inputs", metavar="FILE", help="Arrays by name: .npz, or a record's own inputs.")
-]
 TextFile = Annotated[Path | None, typer.Option("--text", help="A file of texts, one a line, instead.")]
-TokenizerPath = Annotated[
-    Path | None,
-    typer.Option("--tokenizer", help="For texts: a Hugging Face directory or packed file; else the embedded MiniLM."),
-]
-Tensors = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--tensors",
-        metavar="PATTERN",
-        help="Expose and store only tensors whose names match, such as 'layer.0.*'; repeatable.",
-    ),
-]
-Threads = Annotated[int, typer.Option(help="Threads of the engine.")]
-Optimize = Annotated[
-    bool, typer.Option("--optimize/--no-optimize", help="Let the engine fuse; or every node as written.")
-]
-Timeout = Annotated[float, typer.Option(help="Seconds that the engine may take.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table.")]
 
 LABELS = {"products": "u8 x s8 products"}
 
@@ -69,11 +44,12 @@ def record(
     from refimpl.models.engines.isolated import Conditions, run_isolated
     from refimpl.models.files import check_output
     from refimpl.models.records.file import save_record
+    from refimpl.models.records.inputs import chosen_tensors, given_inputs
 
     check_output(output, force)
     made = onnx_file.load(model)
-    arrays = _inputs(made, inputs, text, tokenizer)
-    chosen = _chosen(made, tensors)
+    arrays = given_inputs(made, inputs, text, tokenizer)
+    chosen = chosen_tensors(made, tensors)
     with progress_console().status(f"{engine} runs {model.name}"):
         run = run_isolated(engine, model, arrays, chosen, Conditions(isa, threads, optimize, timeout))
     save_record(run, arrays, output)
@@ -82,31 +58,6 @@ def record(
         print_json(facts | {"info": run.info})
     else:
         _show(facts)
-
-
-def _inputs(
-    made: "onnx.ModelProto", inputs: Path | None, text: Path | None, tokenizer: Path | None
-) -> dict[str, "np.ndarray"]:
-    from refimpl.models.embedded import embedded_model
-    from refimpl.models.records.inputs import encode_texts, load_tokenizer, read_arrays
-
-    if (inputs is None) == (text is None):
-        raise ValueError(f"{'no inputs' if inputs is None else 'two inputs'} were given; need --inputs or --text")
-    if inputs is not None:
-        return read_arrays(inputs)
-    texts = read_texts(text)
-    return encode_texts(texts, load_tokenizer(tokenizer or embedded_model()), made)
-
-
-def _chosen(made: "onnx.ModelProto", patterns: list[str] | None) -> list[str] | None:
-    from refimpl.models.engines import node_outputs
-
-    if not patterns:
-        return None
-    chosen = [name for name in node_outputs(made) if any(fnmatchcase(name, pattern) for pattern in patterns)]
-    if not chosen:
-        raise ValueError(f"--tensors {' '.join(patterns)} matches no tensor of the file")
-    return chosen
 
 
 def _facts(info: dict[str, Any], not_exposed: dict[str, str], stored: int, output: Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Inputs for a file of anybody's: arrays from a file, or texts through a tokenizer."""
+"""Inputs for a file of anybody's: arrays from a file, or texts through a tokenizer; and which tensors to show."""
 
 import zipfile
 import zlib
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from safetensors.numpy import load_file
 
 from refimpl.models import packed_file
 from refimpl.models.config import read_config
-from refimpl.models.engines import feeds, onnx_file
+from refimpl.models.embedded import embedded_model
+from refimpl.models.engines import feeds, node_outputs, onnx_file
 from refimpl.models.export import INPUTS
 from refimpl.models.records.file import HEADER, load_record
+from refimpl.models.terminal import read_texts
 from refimpl.models.tokenizer import Tokenizer
 
 INTEGERS = (np.int64, np.int32)
@@ -77,3 +80,28 @@ def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, made: onnx.ModelPro
         raise ValueError(f"texts give {', '.join(INPUTS)}, int64 or int32; the file's inputs are {have}: give --inputs")
     arrays = feeds(tokenizer.encode(texts), list(wanted))
     return {name: array.astype(wanted[name][0]) for name, array in arrays.items()}
+
+
+def given_inputs(
+    made: onnx.ModelProto, inputs: Path | None, text: Path | None, tokenizer: Path | None
+) -> dict[str, np.ndarray]:
+    """What the options --inputs, --text and --tokenizer give a graph. ValueError unless one of the first two is there.
+
+    Without a tokenizer, the embedded model's.
+    """
+    if (inputs is None) == (text is None):
+        raise ValueError(f"{'no inputs' if inputs is None else 'two inputs'} were given; need --inputs or --text")
+    if inputs is not None:
+        return read_arrays(inputs)
+    texts = read_texts(text)
+    return encode_texts(texts, load_tokenizer(tokenizer or embedded_model()), made)
+
+
+def chosen_tensors(made: onnx.ModelProto, patterns: list[str] | None) -> list[str] | None:
+    """The tensors that the option --tensors means, None if it is left out. ValueError if it matches none."""
+    if not patterns:
+        return None
+    chosen = [name for name in node_outputs(made) if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    if not chosen:
+        raise ValueError(f"--tensors {' '.join(patterns)} matches no tensor of the file")
+    return chosen
