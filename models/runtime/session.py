@@ -31,6 +31,7 @@ from refimpl.kernels.simd.threefold import NATIVE, PORTABLE
 from refimpl.models.compress import Dense, Packed
 from refimpl.models.runtime import plan as plans
 from refimpl.models.runtime.available import available
+from refimpl.models.runtime.compiling import compile_first
 from refimpl.models.runtime.steps import Arrays, Plan, Shape, Step, roots
 from refimpl.models.runtime.weights import Weights, prepare
 from refimpl.models.runtime.widths import HALF, WIDE, choose_width
@@ -78,7 +79,7 @@ class Session:
         execution.check_threads(threads)
         if form is not None and isinstance(model, Weights):
             raise ValueError("form is given, but the weights are prepared already; give it to prepare")
-        self.weights = model if isinstance(model, Weights) else prepare(model, form)
+        self.weights = model if isinstance(model, Weights) else prepare(model, form, say=say)
         self.tokenizer = tokenizer if isinstance(model, Weights) else model.tokenizer
         self.threads, self.say = threads, say
         lack = plans.lacking(self.weights, WIDE)
@@ -167,15 +168,7 @@ class Session:
     def _compile(self, ready: Ready) -> None:
         first, *rest = zip((ready.plan.filling, *ready.plan.steps), (ready.filling, *ready.calls), strict=True)
         calls = [(*first, False), *((*call, self.threads > 1) for call in rest)]
-        missing = compilation.missing(
-            (step.kernel, execution.fastest(step.kernel), parallel, arguments)
-            for step, (_, arguments), parallel in calls
-        )
-        if missing:
-            from refimpl.models.terminal import late_bar  # not before a person waits: it costs time to import
-
-            with late_bar("compiling kernels") if self.say is None else nullcontext(self.say) as say:
-                compilation.compile_all(missing, say)
+        compile_first([(step.kernel, parallel, arguments) for step, (_, arguments), parallel in calls], self.say)
 
     def run(self, ready: Ready, look: Callable[[Step, Ready], None] | None = None) -> None:
         """All steps; after each, ``look`` is told."""
