@@ -22,7 +22,7 @@ def tables(found: dict[str, Any]) -> str:
         _by_length("ms for one text, tokens:", one, "latency", _milliseconds),
         _at_one_length([one, *beside]),
         _by_length(f"texts a second under {production[0]['limit_ms']:g} ms", production, "production", _rate_of_batch),
-        _conditions(one[0]),
+        _conditions([report for reports in parts.values() for report in reports]),
     ]
     return "\n\n".join(shown)
 
@@ -92,9 +92,19 @@ def _standing(row: Standing, value: str) -> str:
     return value if ours or row["ours_is_faster"] is None else f"{value} · {row['ours_is_faster']:.2f}x"
 
 
-def _conditions(report: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items() if name != OURS)
+def _conditions(reports: Sequence[dict[str, Any]]) -> str:
+    """Of all tables; of the first report what is the same in each."""
+    first = reports[0]
+    settings: dict[str, dict[str, None]] = {}
+    for report in reports:
+        for rows in report["scenarios"].values():
+            for row in rows:
+                if row["setting"]:
+                    settings.setdefault(_key(row), {})[row["setting"]] = None
+    versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items() if name != OURS)
+    fastest = "; ".join(f"{key}: {' / '.join(found)}" for key, found in settings.items())
     return (
-        f"{report['model']}, attention in {report['attention']}; medians. x: how many times as fast {OURS} in INT8 is, "
-        f"in the same run. In brackets: the best batch size; -: none is fast enough. On {report['cpu']}; {versions}."
+        f"{first['model']}, attention in {first['attention']}; medians. x: how many times as fast {OURS} in INT8 is, "
+        f"in the same run. In brackets: the best batch size; -: none is fast enough. On {first['cpu']}; {versions}. "
+        f"An engine's fastest setting that is right counts: {fastest}."
     )
