@@ -260,6 +260,7 @@ def test_info(refimpl, tmp_path, packed, stage):
     status, out, err = refimpl("info", model)
     assert (status, err) == (0, "")
     assert stage in out
+    assert out.endswith(f"what the engine chooses for each layer: refimpl graph {model}\n")
 
 
 def test_compress_then_run_then_export(refimpl, tmp_path, texts):
