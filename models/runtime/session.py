@@ -96,8 +96,8 @@ class Session:
         """ids: integer (B, T); mask: integer or bool, 0 where a token is padding (none if left out); types: integer, 0
         if left out -> the head's output, f32.
 
-        Raises TypeError or ValueError for arrays that do not fit, ids outside the vocabulary or more tokens than the
-        model has positions, before anything runs.
+        Raises TypeError or ValueError for arrays that do not fit, ids outside the vocabulary, more tokens than the
+        model has positions, or a mask without a token that the head reads, before anything runs.
         """
         mask = np.ones_like(ids) if mask is None else mask
         types = np.zeros_like(ids) if types is None else types
@@ -145,6 +145,9 @@ class Session:
                 raise ValueError(f"{name} has the element {outside[0]}; need 0 to {count - 1}")
         if not mask.any(1).all():
             raise ValueError(f"mask has no token in text {mask.any(1).argmin()}; need at least one")
+        if config.head == "classification" and not mask[:, 0].all():
+            text = mask[:, 0].astype(bool).argmin()
+            raise ValueError(f"mask leaves out the first token of text {text}, which classification reads")
 
     def ready(self, shape: Shape) -> Ready:
         """The plan for a shape, made or kept, with its memory, its kernels compiled."""
