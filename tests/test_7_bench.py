@@ -480,6 +480,9 @@ def test_relative_performance(quantized):
     baseline, bars = relative(report.to_json()["scenarios"][PRODUCTION])
     assert baseline == ("other", "INT8")
     assert bars == {8: {("ours", "INT8"): pytest.approx(2), ("other", "INT8"): 1}, 12: {}}
+    silent = [{"tokens": 8, "name": "ONNX Runtime", "precision": "INT8", "texts_per_second": None}]
+    assert relative(silent + report.to_json()["scenarios"][PRODUCTION]) == (baseline, bars)
+    assert relative(silent) == (("ONNX Runtime", "INT8"), {8: {}})
 
 
 # --- engines ---------------------------------------------------------------------------------------------------------

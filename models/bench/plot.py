@@ -1,8 +1,9 @@
 """Figure 2 of Fast DistilBERT on CPUs: relative performance by length, a group of bars a length.
 
-A bar is the texts a second of an engine over those of ONNX Runtime in INT8 (of the first other engine, where that is
-not installed). A length at which that engine has no result is left out, and named below. An engine has a colour, which
-is paler where it does not run in INT8. What is drawn is a report as its JSON has it. matplotlib is optional.
+A bar is the texts a second of an engine over those of ONNX Runtime in INT8 (of the first other engine, where that has
+no result at any length). A length at which that engine has no result is left out, and named below. An engine has a
+colour, which is paler where it does not run in INT8. What is drawn is a report as its JSON has it. matplotlib is
+optional.
 """
 
 from importlib.util import find_spec
@@ -40,7 +41,8 @@ def check_plot(path: Path) -> None:
 def relative(rows: list[dict[str, Any]]) -> tuple[Key, dict[int, dict[Key, float]]]:
     """The rows of a scenario -> the baseline, and length -> contestant -> performance relative to it, where both have
     a result; no contestant where the baseline has none."""
-    names = list(dict.fromkeys((row["name"], row["precision"]) for row in rows))
+    ran = [row for row in rows if row["texts_per_second"] is not None] or rows
+    names = list(dict.fromkeys((row["name"], row["precision"]) for row in ran))
     baseline = BASELINE if BASELINE in names else names[min(1, len(names) - 1)]
     rates: dict[int, dict[Key, float]] = {}
     for row in rows:

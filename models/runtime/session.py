@@ -6,11 +6,12 @@
 
 Padding is not computed: the tokens of all texts, those with a mask other than 0, are laid one after the other into
 panels, each text from a multiple of ALIGN on (or in panels of its own, where attention stores f32), and a token that
-is masked comes back as zeros. A text's bits do not depend on what else is in the batch. A batch of a new shape makes a
-new plan; the last PLANS are kept, in one arena, which grows to the largest that any of them needs and stays so. It is
-proportional to the tokens of a batch, and beyond that to the panels of the longest text: DistilBERT takes 13 KB a
-token. Texts have at most the model's positions, batches are as large as the caller makes them; what the memory that is
-left cannot hold is refused.
+is masked comes back as zeros. A text's bits do not depend on what else is in the batch, but for those of the head,
+whose products are NumPy's and round as the size of the batch has it. A batch of a new shape makes a new plan; the last
+PLANS are kept, in one arena, which grows to the largest that any of them needs and stays so. It is proportional to the
+tokens of a batch, and beyond that to the panels of the longest text: DistilBERT takes 13 KB a token. Texts have at most
+the model's positions, batches are as large as the caller makes them; what the memory that is left cannot hold is
+refused.
 """
 
 import os
