@@ -1,12 +1,13 @@
 """The race: on one machine, kernels and engines in turns, and what each takes.
 
-``python asv_bench/race.py``, on an otherwise idle machine: about five minutes. It adds to results/CPU.json, CPU in
-LLVM's name; readme.py makes tables and a plot of it.
+``python asv_bench/race.py``, on an otherwise idle machine: about five minutes, and twenty for "bench". It adds to
+results/CPU.json, CPU in LLVM's name; readme.py makes tables and a plot of it.
 
     race        every rung of the ladders against the peers, one thread, on three layers of BERT-base
     threads     one thread against two
     bitmask     bitmask weights against dense ones, with few tokens
     operations  row-wise kernels, attention and the fused layer, each beside another way to the same
+    bench       the whole model in each scenario, beside the other engines: scenarios.py
 """
 
 import argparse
@@ -36,6 +37,7 @@ from benchmarks.measuring import (
 )
 from peers import PEERS, Peer, checked, installed
 from rich.progress import track
+from scenarios import bench
 from threadpoolctl import threadpool_limits
 
 from refimpl.kernels import cpu
@@ -169,7 +171,7 @@ def operations(seconds: float) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[float], dict[str, Any]]] = {
-    part.__name__: part for part in (race, threads, bitmask, operations)
+    part.__name__: part for part in (race, threads, bitmask, operations, bench)
 }
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scenario_tables
+import scenarios
 import tables
 from race import RESULTS
 from rich.console import Console
@@ -20,6 +22,7 @@ from roofline import plot
 
 from refimpl.kernels import cpu
 from refimpl.models import compress
+from refimpl.models.bench.plot import plot as draw
 from refimpl.models.bench.synthetic import random_texts
 from refimpl.models.bert import Batch
 from refimpl.models.compress import Packed
@@ -94,6 +97,14 @@ def race(results: Path, name: str) -> str:
     return f"{tables.race(found)}\n\n{picture}"
 
 
+def bench(results: Path, name: str) -> str:
+    """Tables and a picture."""
+    found = measured(results, name, "bench")
+    draw(found["bench"][scenarios.PRODUCTION][0], results / "production.png")
+    picture = "![Texts a second relative to ONNX Runtime in INT8, by length](asv_bench/results/production.png)"
+    return f"{scenario_tables.tables(found)}\n\n{picture}"
+
+
 def peak(results: Path) -> str:
     """Of every CPU that has run the race. Raises ValueError where there is none."""
     every = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
@@ -106,6 +117,7 @@ def peak(results: Path) -> str:
 def sections(results: Path, name: str) -> dict[str, Callable[[], str]]:
     """Name -> what makes its Markdown."""
     return {
+        "bench": lambda: bench(results, name),
         "peak": lambda: peak(results),
         "race": lambda: race(results, name),
         "threads": lambda: tables.threads(measured(results, name, "threads")),

@@ -1,5 +1,6 @@
 """Compiled code with a number of threads."""
 
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ import numba
 from refimpl.kernels.simd.threefold import NATIVE, PORTABLE, KernelSource, config
 
 _turn = threading.RLock()
+_first = 0
+"""The process in which parallel code ran first: this one, or one that it is forked from."""
 
 
 @contextmanager
@@ -31,8 +34,13 @@ def parallel(threads: int) -> Iterator[None]:
     """Inside, the parallel code of this Python thread has so many threads, and afterwards until others are asked for.
 
     Where numba has nothing better than its layer "workqueue", which ends the program if two Python threads run parallel
-    code at once, they take turns, and who has to wait is warned.
+    code at once, they take turns, and who has to wait is warned. Where the layer is OpenMP, whose GNU library ends a
+    fork of a process that has used it, the fork is refused instead: RuntimeError.
     """
+    global _first
+    _first = _first or os.getpid()
+    if threads > 1 and _first != os.getpid() and numba.threading_layer() == "omp":
+        raise RuntimeError(f"the process was forked after it had used OpenMP; threads is {threads}, need 1")
     numba.set_num_threads(threads)
     if threads == 1 or numba.threading_layer() != "workqueue":
         yield

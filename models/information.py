@@ -1,5 +1,6 @@
 """``refimpl info``: the shape of a model, its sparsity layer by layer, its bytes part by part, and this CPU."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -16,6 +17,7 @@ from refimpl.kernels.layout.bsr4x1 import ROWS, count_live
 from refimpl.models.bert import Model, linears
 from refimpl.models.compress import Dense, Packed, PackedLinear
 from refimpl.models.config import Config
+from refimpl.models.loading import EMBEDDED
 from refimpl.models.runtime.steps import Shape
 from refimpl.prune import BLOCK_4X1, live_blocks
 
@@ -125,3 +127,5 @@ def show(facts: dict[str, Any], console: Console) -> None:
     marks = "  ".join(f"[{'green' if have else 'dim'}]{name}[/]" for name, have in facts["cpu"]["features"].items())
     console.print(f"CPU: {facts['cpu']['name']}  {marks}")
     console.print(f"kernels that run packed models here: {facts['kernels']}")
+    command = shlex.join(["refimpl", "graph", *([] if facts["model"] == EMBEDDED else [facts["model"]])])
+    console.print(f"what the engine chooses for each layer: {command}", markup=False, soft_wrap=True)

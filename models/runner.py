@@ -1,4 +1,4 @@
-"""What runs a model: the engine runs a packed one, NumPy one in f32; callers see one interface."""
+"""What runs a model: the engine where it can, packed or in f32; callers see one interface."""
 
 import warnings
 from collections.abc import Callable
@@ -8,12 +8,15 @@ import numpy as np
 
 from refimpl.kernels.bsgemm_4x1_u8s8s32 import BSGEMM_4X1
 from refimpl.kernels.compilation import Say
-from refimpl.kernels.execution import check_threads
+from refimpl.kernels.execution import check_threads, compiles
 from refimpl.models.bert import Batch, forward
 from refimpl.models.compiled import compiled_ops
 from refimpl.models.compress import Dense, Packed, Quantized
 from refimpl.models.config import Config
+from refimpl.models.runtime.plan import lacking
 from refimpl.models.runtime.session import Session
+from refimpl.models.runtime.weights import prepare
+from refimpl.models.runtime.widths import WIDE
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.nn import REFERENCE, Ops
 
@@ -31,22 +34,37 @@ class Runner(NamedTuple):
 
 
 def runner(loaded: Dense | Packed, threads: int = 1, say: Say | None = None) -> Runner:
-    """NumPy for an f32 model, a session for a packed one; ``say`` is the session's.
+    """A session; ``say`` is the session's.
 
-    A packed model that the engine cannot run has its linear layers run on the 4x1 kernel, with a warning. Raises
-    ValueError for more threads than there are.
+    A model that the engine cannot run is run without it, with a warning; so is one in f32 where a kernel would not be
+    native, without a warning, since NumPy's products are as good as that on any CPU. Raises ValueError for more threads
+    than there are.
     """
     check_threads(threads)
+    try:
+        weights = prepare(loaded, say=say)
+    except ValueError as error:
+        without = "NumPy does" if isinstance(loaded, Dense) else "NumPy and the 4x1 kernel do"
+        warnings.warn(f"the engine cannot run this model: {error}; {without}", stacklevel=2)
+        return _without_engine(loaded, threads)
+    if isinstance(loaded, Dense) and (lacking(weights, WIDE) or not compiles()):
+        return _without_engine(loaded, threads)
+    session = Session(weights, threads=threads, say=say)
+    precision = "f32" if isinstance(loaded, Dense) else "INT8"
+    execution = f"{precision}, {session.execution} kernels, {_words(threads)}"
+    return Runner(loaded.model.config, loaded.tokenizer, session, execution)
+
+
+def _without_engine(loaded: Dense | Packed, threads: int) -> Runner:
     if isinstance(loaded, Dense):
         return on_ops(loaded, REFERENCE, "f32, NumPy")
-    words = "one thread" if threads == 1 else f"{threads} threads"
-    try:
-        session = Session(loaded, threads=threads, say=say)
-    except ValueError as error:
-        warnings.warn(f"the engine cannot run this model: {error}; NumPy and the 4x1 kernel do", stacklevel=2)
-        target = BSGEMM_4X1.fastest()
-        return on_ops(loaded, compiled_ops(target, threads), f"INT8, {target} {BSGEMM_4X1.name} and NumPy, {words}")
-    return Runner(loaded.model.config, loaded.tokenizer, session, f"INT8, {session.execution} kernels, {words}")
+    target = BSGEMM_4X1.fastest()
+    execution = f"INT8, {target} {BSGEMM_4X1.name} and NumPy, {_words(threads)}"
+    return on_ops(loaded, compiled_ops(target, threads), execution)
+
+
+def _words(threads: int) -> str:
+    return "one thread" if threads == 1 else f"{threads} threads"
 
 
 def on_ops(loaded: Dense | Quantized | Packed, ops: Ops, execution: str) -> Runner:

@@ -16,6 +16,7 @@ import tiny
 from test_2_registers import NEEDS_JIT
 from test_cli import one_line, refimpl  # noqa: F401
 
+from refimpl.kernels.gemm_bf16 import GEMM_BF16
 from refimpl.models import compress, engines, packed_file
 from refimpl.models.bench import case as cases
 from refimpl.models.bench import gate, measuring, variants
@@ -37,6 +38,8 @@ from refimpl.quant import QUANTIZED, QuantizedLinear, dequantize_weight
 SHAPE = {"layers": 2, "hidden": 64, "heads": 2, "feed_forward": 128, "vocabulary": 60, "positions": 48}
 DENSITY = 0.4
 EXACT = Budget(seconds=1e-3)
+FLOATS = ("BF16", "f32") if GEMM_BF16.source.runs_natively() else ("f32",)
+"""Precisions that ours runs in beside INT8."""
 ENGINES = [
     pytest.param(engine, marks=pytest.mark.skipif(engine not in engines.installed(), reason=f"{engine} is missing"))
     for engine in engines.NAMES
@@ -473,9 +476,13 @@ def test_what_counts(scenario, values, times):
 def test_relative_performance(quantized):
     plan = make_plan([PRODUCTION], [8, 12], [1, 2, 4, 8])
     late = [result(r.name, r.case.batch, 0.02, tokens=12) for r in RESULTS if r.name != "bad"]
-    baseline, bars = relative(Report("m", quantized.model.config, 0.4, "f32", plan, RESULTS + late), PRODUCTION)
+    report = Report("m", quantized.model.config, 0.4, "f32", plan, RESULTS + late)
+    baseline, bars = relative(report.to_json()["scenarios"][PRODUCTION])
     assert baseline == ("other", "INT8")
-    assert bars == {8: {("ours", "INT8"): pytest.approx(2), ("other", "INT8"): 1}}
+    assert bars == {8: {("ours", "INT8"): pytest.approx(2), ("other", "INT8"): 1}, 12: {}}
+    silent = [{"tokens": 8, "name": "ONNX Runtime", "precision": "INT8", "texts_per_second": None}]
+    assert relative(silent + report.to_json()["scenarios"][PRODUCTION]) == (baseline, bars)
+    assert relative(silent) == (("ONNX Runtime", "INT8"), {8: {}})
 
 
 # --- engines ---------------------------------------------------------------------------------------------------------
@@ -564,8 +571,11 @@ def test_who_takes_part(quantized, files, toy):
     found = contestants(compress.pack(quantized), files, 1, [f"{toy}:make"])
     names = [(contestant.name, contestant.precision) for contestant in found]
     installed = [engines.NAMES[name] for name in engines.installed()]
-    others = [(name, precision) for precision in ("INT8", "f32") for name in installed]
-    assert names == [("refimpl", "INT8"), (f"{toy}:make", "INT8"), *others]
+    assert names == [
+        *(("refimpl", "INT8"), (f"{toy}:make", "INT8"), *((name, "INT8") for name in installed)),
+        *(("refimpl", precision) for precision in FLOATS),
+        *((name, "f32") for name in installed),
+    ]
     results = measure(found, Case(2, 16), variants.make_inputs(files, 16), "question_answering", EXACT)
     assert [r.status for r in results] == [TIMED] * len(found)
     assert sys.modules[toy].calls == [(2, 16, 1)]
@@ -611,7 +621,7 @@ def test_a_scenario_end_to_end(refimpl, packed, scenario):  # noqa: F811
     assert report["not_installed"] == [
         words for name, words in engines.NAMES.items() if name not in engines.installed()
     ]
-    count = 1 + 2 * len(engines.installed())
+    count = 1 + len(FLOATS) + 2 * len(engines.installed())
     assert len(report["cases"]) == len(report["scenarios"][scenario]) == 2 * count
     batch = 1 if scenario == LATENCY else 2
     for found in report["cases"]:
@@ -637,7 +647,7 @@ def test_tables_within_100_columns(refimpl, packed, toy):  # noqa: F811
         "Throughput",
         "Production",
     ]
-    assert out.index("refimpl") < out.index("toy_engine")
+    assert out.index("refimpl INT8") < out.index("toy_engine:make INT8")
     assert "wrong" not in out
 
 

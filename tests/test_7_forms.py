@@ -25,16 +25,24 @@ def weight(m, k, density_, seed=0):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Makes up what the forms take: name -> samples, the last repeated; and keeps what was prepared."""
-    prepared = []
+    """Makes up what the forms take: name -> samples, the last repeated; keeps what was prepared, all of which is to be
+    compiled together, before it is timed."""
+    prepared, compiled = [], []
 
     def stage(**seconds):
         def fake(form, w, tokens):
             prepared.append((form.name, w.shape, tokens))
             left = list(seconds["sparse" if form.name == "4x1" else form.name])
-            return Run(lambda: left.pop(0) if len(left) > 1 else left[0], 1.0)
+            call = (form.name, w.shape)
+
+            def once():
+                assert call in compiled[-1]
+                return left.pop(0) if len(left) > 1 else left[0]
+
+            return Run(once, 1.0, call)
 
         monkeypatch.setattr(choice, "_prepared", fake)
+        monkeypatch.setattr(choice, "compile_first", lambda calls, say: compiled.append(calls))
         return prepared
 
     return stage
@@ -72,7 +80,7 @@ def test_time_for_samples_is_bounded(clock, monkeypatch):
     monkeypatch.setattr(choice, "BUDGET", 0)
     ticking = iter(range(1, 100))
     clock(sparse=[9e-6], dense=[8e-6])
-    monkeypatch.setattr(choice, "_prepared", lambda *_: Run(lambda: 2.0 ** next(ticking), 1.0))
+    monkeypatch.setattr(choice, "_prepared", lambda *_: Run(lambda: 2.0 ** next(ticking), 1.0, None))
     decide({"a": weight(12, 40, 0.9)}, None)
     assert next(ticking) == 1 + 2 * choice.TURNS
 

@@ -346,15 +346,24 @@ with Instances(one.weights, 1) as instances:
             except RuntimeError as error:
                 print(error, flush=True)
         print(np.array_equal(one(*batch), want), flush=True)
+        try:
+            print(np.array_equal(Session(one.weights, threads=2)(*batch), want), flush=True)
+        except RuntimeError as error:
+            print(error, flush=True)
         os._exit(0)
-    os.wait()
+    print(os.wait()[1], flush=True)
 print(np.array_equal(two(*batch), want))
+import numba
+print(numba.threading_layer())
 """)
     )
-    assert lines == [
+    openmp = lines[-1] == "omp"
+    assert lines[:-1] == [
         "the process was forked after this session was made; make another with threads=1",
         "the process was forked after these instances started; start others in it",
         "True",
+        "the process was forked after it had used OpenMP; threads is 2, need 1" if openmp else "True",
+        "0",
         "True",
     ]
 
@@ -526,8 +535,10 @@ def test_available_memory(tmp_path):
     assert available() > 0
 
 
-def test_an_exception_in_a_run_leaves_the_session_usable():
-    this, one = Session(packed()), batch(NAME)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_exception_in_a_run_leaves_the_session_usable(threads):
+    need_threads(threads)
+    this, one = Session(packed(), threads=threads), batch(NAME)
     want = this(*one)
     ready = this.ready(this.shape(one.mask))
     for i in range(0, len(ready.calls), 5):

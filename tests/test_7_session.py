@@ -7,6 +7,7 @@ import itertools
 import os
 import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from test_5_kernels import need_threads
 from tiny import ONE_OF_EACH_HEAD, batch, calibrated, dense, quantized, quantized_with_attention, rows
 
 from refimpl.kernels.encoder.forms import FORMS
+from refimpl.kernels.execution import most_threads
 from refimpl.models import compress, precision
 from refimpl.models.bert import Batch
 from refimpl.models.embedded import embedded_model
@@ -146,6 +148,43 @@ def test_masked_tokens_are_as_if_not_there():
     assert not record(session, one.ids, mask, one.types)["embeddings"][0, 1].any()
 
 
+@pytest.mark.parametrize("stage", ["INT8", "f32"])
+def test_masks_that_are_no_prefixes(stage):
+    """Padding before, between and after the tokens is as if it were not there and the tokens had their places; any
+    number or True is a token."""
+    name, last = "bert_question_answering", "layer.0.output_norm"
+    session, whole = Session(dense(name) if stage == "f32" else compress.pack(quantized(name))), batch(name)
+    mask = np.ones_like(whole.mask)
+    mask[0, :2], mask[1, 1::2], mask[2, -1] = 0, 0, 0
+    holes = whole._replace(mask=mask)
+    hidden = record(session, *holes)[last]
+    places = session.weights.position.reshape(session.weights.config.positions, -1)
+    for text, here in enumerate(mask.astype(bool)):
+        table = places.copy()
+        table[: here.sum()] = places[: here.size][here]
+        alone = Session(session.weights._replace(position=table.reshape(-1)))
+        equal(hidden[text, here], record(alone, *(part[text : text + 1, here] for part in holes))[last][0])
+        assert not hidden[text, ~here].any()
+    output = session(*holes)
+    for other in (mask.astype(bool), mask * 7, mask.astype(np.uint8)):
+        equal(session(whole.ids, other, whole.types), output)
+
+
+def test_without_a_mask_all_are_tokens():
+    session, whole = Session(compress.pack(quantized(NAME))), batch(NAME)
+    equal(session(whole.ids), session(whole.ids, np.ones_like(whole.ids), np.zeros_like(whole.ids)))
+
+
+def test_two_sessions_run_at_once():
+    """Of two models, in two threads."""
+    sessions = [Session(compress.pack(quantized(NAME))), Session(dense(NAME))]
+    want = [session(*batch(NAME)) for session in sessions]
+    with ThreadPoolExecutor(2) as pool:
+        for outputs in [pool.map(lambda session: session(*batch(NAME)), sessions) for _ in range(30)]:
+            for output, right in zip(outputs, want, strict=True):
+                equal(output, right)
+
+
 def test_a_session_outlives_mistakes():
     session = Session(compress.pack(quantized(NAME)))
     whole = batch(NAME)
@@ -155,6 +194,7 @@ def test_a_session_outlives_mistakes():
     for error, message, given_ in (
         (TypeError, "ids is float64; need an array of integers", (whole.ids.astype(float), whole.mask)),
         (TypeError, "ids is list; need an array of integers", ([[1]], whole.mask)),
+        (TypeError, "ids is object; need an array of integers", (np.array([[1, 2], [3]], object), None)),
         (ValueError, r"mask has shape \(3, 1\); need", (whole.ids, whole.mask[:, :1])),
         (ValueError, r"ids has shape \(0, 4\); need at least one text", (np.zeros((0, 4), int), np.zeros((0, 4), int))),
         (
@@ -163,13 +203,19 @@ def test_a_session_outlives_mistakes():
             (np.full((1, 2), words), np.ones((1, 2), int)),
         ),
         (ValueError, "ids has the element -1; need 0", (np.full((1, 2), -1), np.ones((1, 2), int))),
+        (
+            ValueError,
+            "mask leaves out the first token of text 2, which classification reads",
+            (whole.ids, np.vstack([whole.mask[:2], np.eye(whole.mask.shape[1], dtype=int)[1:2]])),
+        ),
         (ValueError, "mask has no token in text 1", (whole.ids, whole.mask * np.array([[1], [0], [1]]))),
         (ValueError, f"ids has {positions + 1} tokens; the model has {positions} positions", (long, long + 1)),
     ):
         with pytest.raises(error, match=message):
             session(*given_)
-    with pytest.raises(ValueError, match="threads is 0; need 1 to"):
-        Session(session.weights, threads=0)
+    for threads in (0, most_threads() + 1):
+        with pytest.raises(ValueError, match=f"threads is {threads}; need 1 to {most_threads()}"):
+            Session(session.weights, threads=threads)
     with pytest.raises(ValueError, match="the session has no tokenizer"):
         Session(session.weights).run_texts(["a"])
     equal(session(*whole), before)

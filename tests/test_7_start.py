@@ -6,6 +6,8 @@ import os
 import pickle
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from refimpl.kernels.catalog import KERNELS
 from refimpl.kernels.compilation import Job, compile_all, missing
 from refimpl.kernels.encoder import embed, forms, half_rows
 from refimpl.kernels.execution import fastest
-from refimpl.kernels.simd.threefold import config
+from refimpl.kernels.simd.threefold import Part, config
 from refimpl.models import compress, packed_file
 from refimpl.models.bert import forward
 from refimpl.models.compiled import compiled_ops
@@ -137,6 +139,23 @@ def test_how_many_helpers(monkeypatch, tmp_path):
     assert compilation._count(9) == 1
     monkeypatch.setattr(cache, "directory", lambda: None)
     assert compilation._count(9) == 0
+
+
+@NEEDS_JIT
+def test_threads_that_ask_for_one_kernel_at_once(nothing_compiled, monkeypatch):
+    """None is given it before it is kept on disk, which ``missing`` asks about."""
+    make = Part._jit
+
+    def slowly(source, name, *rest):
+        known = name in source.versions
+        made = make(source, name, *rest)
+        time.sleep(0.0 if known else 0.2)
+        return made
+
+    monkeypatch.setattr(Part, "_jit", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda wait: time.sleep(wait) or [job.source for job in missing(calls())], (0, 0.1)))
+    assert found == [list(SOURCES)] * 2
 
 
 @NEEDS_JIT

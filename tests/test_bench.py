@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numba
 import pytest
+import tiny
 from test_2_registers import NEEDS_JIT
 
 from refimpl.kernels import cpu
@@ -114,16 +115,46 @@ def test_a_wrong_fused_layer_is_refused(bench, monkeypatch):
 
 # --- the race and the README -----------------------------------------------------------------------------------------
 
-SECTIONS = ("peak", "race", "threads", "bitmask", "operations")
+SECTIONS = ("peak", "race", "threads", "bitmask", "operations", "bench")
+
+
+def told(arguments):
+    """A report on such arguments: ours takes 1/4 ms a token on one thread, ONNX Runtime twice that in INT8 and 4 times
+    in f32, which is too slow for production, and OpenVINO is wrong."""
+    given = {}
+    for option, value in zip(arguments[::2], arguments[1::2], strict=True):
+        given.setdefault(option, []).append(value)
+    (scenario,), (threads,), batch = given["--scenario"], given.get("--threads", "1"), int(given.get("--batch", "1")[0])
+    who = [("refimpl", "INT8", 1), ("ONNX Runtime", "INT8", 2), ("OpenVINO", "INT8", 0), ("ONNX Runtime", "f32", 4)]
+    rows = []
+    for tokens, (name, precision, times) in product(map(int, given["--tokens"]), who):
+        row = {"tokens": tokens, "name": name, "precision": precision, "status": "timed" if times else "wrong"}
+        row |= dict.fromkeys(("setting", "batch", "ms", "texts_per_second", "ours_is_faster"))
+        if times and (scenario != "production" or times * tokens < 512):
+            ms = tokens * times * batch / 4 / int(threads)
+            row |= {
+                "setting": "" if name == "refimpl" else f"s{times}",
+                "batch": batch,
+                "ms": ms,
+                "texts_per_second": batch * 1e3 / ms,
+                "ours_is_faster": times,
+            }
+        rows.append(row)
+    return {
+        "arguments": arguments, "model": "that model", "density": float(given.get("--density", ["0.2"])[0]),
+        "attention": "INT8", "cpu": cpu.name(), "threads": int(threads), "limit_ms": 10.0,
+        "versions": {"refimpl": "0.1", "ONNX Runtime": "1.2"}, "scenarios": {scenario: rows},
+    }  # fmt: skip
 
 
 @pytest.fixture
 def small(bench, monkeypatch):
-    """race.py and readme.py, on tiny operands."""
+    """race.py and readme.py, on tiny operands, and as if engines had been raced."""
     race, bitmask, operations = bench("race"), bench("benchmarks.bitmask"), bench("benchmarks.operations")
     changes = {
         race: {"SHAPES": ("64x32",), "TOKENS": (128,), "THREADS_SHAPE": "64x32", "THREADS_TOKENS": 70},
         bitmask: {"M": 64, "K": 32, "MOST_BYTES": 20_000},
+        bench("scenarios"): {"LENGTHS": (32, 128), "PRODUCTION_LENGTHS": (16, 128), "report": told},
         bitmask.Bitmask: {"params": (tuple(bitmask.PLACES), (1, 7), (0.9, 0.1))},
         operations: {"TOKENS": 5, "M": 8, "K": 16, "ROW_DUELS": {"gelu 2x70": partial(operations.rows, "gelu", 2, 70)}},
     }
@@ -161,7 +192,8 @@ def test_every_part_is_measured_and_shown(small, monkeypatch, tmp_path):
             (shown,) = re.findall(rf"<!-- {name} -->\n(.+?)\n<!-- /{name} -->\nbetween\n", text, re.DOTALL)
             assert cpu.name() in shown
             assert shown.count("|---|") >= 1
-    assert (tmp_path / "roofline.png").stat().st_size > 10_000
+    for picture in ("roofline.png", "production.png"):
+        assert (tmp_path / picture).stat().st_size > 10_000
 
 
 def test_what_is_missing_is_said(small, monkeypatch, tmp_path):
@@ -235,3 +267,47 @@ def test_bitmask_table(bench):
         "Bitmask weights are faster than dense ones: in a cache, at no measured density; from memory, with 1 token "
         "below a density of 0.30, with 4 tokens at no measured density.",
     ]
+
+
+@NEEDS_JIT
+def test_a_scenario_is_what_the_command_finds(bench, monkeypatch, tmp_path):
+    scenarios = bench("scenarios")
+    monkeypatch.setattr(scenarios, "MODEL", [str(tiny.copy("distilbert_bare", tmp_path))])
+    arguments = ["--scenario", "latency", "--tokens", "8", "--density", "0.5", "--seconds", "0.001"]
+    found, like = scenarios.report(arguments), told(arguments)
+    assert like.keys() <= found.keys() == {"arguments", *scenarios.KEPT}
+    assert like["scenarios"]["latency"][0].keys() == found["scenarios"]["latency"][0].keys()
+    with pytest.raises(RuntimeError, match=r"ended with status 2: error: --tokens is 1; need 2 to"):
+        scenarios.report(["--tokens", "1"])
+
+
+def test_scenario_tables(bench, monkeypatch):
+    scenarios = bench("scenarios")
+    for name, value in {"DENSITIES": (0.2, 1.0), "LENGTHS": (32, 128), "PRODUCTION_LENGTHS": (16, 128)}.items():
+        monkeypatch.setattr(scenarios, name, value)
+    monkeypatch.setattr(scenarios, "report", told)
+    monkeypatch.setattr(cpu, "cores", lambda: [0, 1])
+    pages = bench("scenario_tables").tables(scenarios.bench(1.0)).split("\n\n")
+    latency, at_128, production = (page.replace("|---", "").splitlines() for page in pages[:3])
+    assert latency == [
+        "| ms for one text, tokens: | pruned | 32 | 128 |",
+        "|",
+        "| refimpl INT8 | 80% | 8.00 | 32.00 |",
+        "| ONNX Runtime INT8 | 80% | 16.00 · 2.00x | 64.00 · 2.00x |",
+        "| OpenVINO INT8 | 80% | wrong | wrong |",
+        "| ONNX Runtime f32 | 80% | 32.00 · 4.00x | 128.00 · 4.00x |",
+        "| refimpl INT8 | 0% | 8.00 | 32.00 |",
+        "| ONNX Runtime INT8 | 0% | 16.00 · 2.00x | 64.00 · 2.00x |",
+        "| OpenVINO INT8 | 0% | wrong | wrong |",
+    ]
+    assert at_128[:5] == [
+        "| 128 tokens | pruned | ms for one text, 1 thread | ms for one text, 2 threads | texts a second, batch of 8 |",
+        "|",
+        "| refimpl INT8 | 80% | 32.00 | 16.00 | 31 |",
+        "| ONNX Runtime INT8 | 80% | 64.00 · 2.00x | 32.00 · 2.00x | 16 · 2.00x |",
+        "| OpenVINO INT8 | 80% | wrong | wrong | wrong |",
+    ]
+    assert production[0] == "| texts a second under 10 ms | pruned | 16 | 128 |"
+    assert production[-1] == "| ONNX Runtime f32 | 80% | 62 (1) · 4.00x | - |"
+    assert f"On {cpu.name()}; ONNX Runtime 1.2." in pages[3]
+    assert pages[3].endswith("counts: ONNX Runtime INT8: s2; ONNX Runtime f32: s4.")

@@ -16,16 +16,24 @@ from test_5_kernels import need_threads
 
 from refimpl.integer.gemm import gemm_u8s8s32
 from refimpl.kernels import cpu
+from refimpl.kernels.execution import compiles
 from refimpl.kernels.layout import bsr4x1
 from refimpl.models import cli, compress, packed_file, runner
+from refimpl.models.compress import Dense
 from refimpl.models.embedded import embedded_model
 from refimpl.models.engines import installed
 from refimpl.models.export import count_quantized
+from refimpl.models.runtime.plan import lacking
+from refimpl.models.runtime.weights import prepare
+from refimpl.models.runtime.widths import WIDE
 from refimpl.models.verify import engine, fp32, int8, steps
+from refimpl.nn import REFERENCE
 from refimpl.quant import QUANTIZED, integer_linear
 
 PORTABLE = "note: this CPU lacks"  # true of some that run the tests
 COMMANDS = ("verify", "run", "info", "compress", "export", "graph", "profile", "compare")
+ENGINE_IN_F32 = compiles() and not lacking(prepare(tiny.dense("bert_classification")), WIDE)
+F32 = "f32, native kernels, one thread" if ENGINE_IN_F32 else "f32, NumPy"
 
 
 @pytest.fixture
@@ -101,7 +109,7 @@ def test_run_classification(refimpl, tmp_path):
     lines = out.splitlines()
     assert [line.split()[0] in ("bad", "fair", "good") for line in lines[:2]] == [True, True]
     assert [line.split(maxsplit=2)[2] for line in lines[:2]] == ["the cat", "hat"]
-    assert lines[2] == "ran: f32, NumPy"
+    assert lines[2] == f"ran: {F32}"
 
 
 def run_json(refimpl, *arguments) -> dict:
@@ -113,7 +121,7 @@ def run_json(refimpl, *arguments) -> dict:
 def test_run_question_answering(refimpl, tmp_path):
     model, context = tiny.copy("bert_question_answering", tmp_path), "the cat sat on"
     made = run_json(refimpl, model, "--text", "what sat", "--context", context)
-    assert made["execution"] == "f32, NumPy"
+    assert made["execution"] == F32
     (result,) = made["results"]
     assert result["answer"]
     assert context[result["start"] :].startswith(result["answer"])
@@ -166,16 +174,22 @@ def words_of(result: dict) -> tuple:
     return words[:1], *(result.get(key) for key in ("label", "answer", "start", "nearest"))
 
 
+def by_the_reference(loaded, threads, say):
+    stage, ops = (loaded, REFERENCE) if isinstance(loaded, Dense) else (compress.unpack(loaded), QUANTIZED)
+    return runner.on_ops(stage, ops, "reference")
+
+
 @pytest.mark.parametrize("name", ASKED)
-def test_the_engine_answers_as_the_reference(refimpl, monkeypatch, tmp_path, name):
-    path = tmp_path / "packed"
-    packed_file.save(compress.pack(tiny.quantized(name)), path)
+@pytest.mark.parametrize("precision", ["INT8", "f32"])
+def test_the_engine_answers_as_the_reference(refimpl, monkeypatch, tmp_path, name, precision):
+    path, executions = tmp_path / "packed", [f"INT8, {target} kernels, one thread" for target in ("native", "portable")]
+    if precision == "f32":
+        path, executions = tiny.copy(name, tmp_path), [F32]
+    else:
+        packed_file.save(compress.pack(tiny.quantized(name)), path)
     made = run_json(refimpl, path, *asked(name, ASKED[name]))
-    assert made["execution"].split(";")[0] in [
-        f"INT8, {target} kernels, one thread" for target in ("native", "portable")
-    ]
-    right = lambda loaded, threads, say: runner.on_ops(compress.unpack(loaded), QUANTIZED, "reference")  # noqa: E731
-    monkeypatch.setattr(runner, "runner", right)
+    assert made["execution"].split(";")[0] in executions
+    monkeypatch.setattr(runner, "runner", by_the_reference)
     want = run_json(refimpl, path, *asked(name, ASKED[name]))
     assert want["execution"].startswith("reference")
     assert [words_of(result) for result in made["results"]] == [words_of(result) for result in want["results"]]
@@ -200,7 +214,7 @@ def test_run_in_threads(refimpl, packed):
     assert two["results"] == one["results"]
 
 
-def test_a_cpu_without_the_features_is_told(refimpl, capsys, monkeypatch, packed):
+def test_a_cpu_without_the_features_is_told(refimpl, monkeypatch, packed, tmp_path):
     rest = frozenset(feature for feature in cpu.features() if not feature.startswith("avx512"))
     monkeypatch.setattr(cpu, "features", lambda: rest)
     monkeypatch.setattr("test_cli.PORTABLE", "not hidden here")
@@ -210,6 +224,8 @@ def test_a_cpu_without_the_features_is_told(refimpl, capsys, monkeypatch, packed
     assert err.startswith("note: this CPU lacks ")
     assert err.endswith("avx512vnni: kernels run in portable form, slower\n")
     assert err.count("\n") == 1
+    status, out, err = refimpl("run", tiny.copy("bert_classification", tmp_path), "--text", "the cat")
+    assert (status, err, out.splitlines()[-1]) == (0, "", "ran: f32, NumPy")
 
 
 def test_a_model_that_the_engine_cannot_run(refimpl, tmp_path):
@@ -222,6 +238,10 @@ def test_a_model_that_the_engine_cannot_run(refimpl, tmp_path):
     assert status == 0
     assert "note: the engine cannot run this model: layer.0: q, k and v" in " ".join(err.split())
     assert "bsgemm_4x1_u8s8s32 and NumPy, one thread" in out
+    dense = tiny.dense("bert_classification")
+    odd = replace(dense, model=replace(dense.model, config=replace(dense.model.config, heads=16)))
+    with pytest.warns(UserWarning, match="cannot run this model: a head has 2 numbers; .* NumPy does"):
+        assert runner.runner(odd).execution == "f32, NumPy"
 
 
 @pytest.mark.parametrize("stage", ["Dense", "Packed"])
@@ -240,6 +260,7 @@ def test_info(refimpl, tmp_path, packed, stage):
     status, out, err = refimpl("info", model)
     assert (status, err) == (0, "")
     assert stage in out
+    assert out.endswith(f"what the engine chooses for each layer: refimpl graph {model}\n")
 
 
 def test_compress_then_run_then_export(refimpl, tmp_path, texts):

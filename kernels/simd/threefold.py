@@ -10,6 +10,7 @@ for that target: there is no switch inside a kernel and no global state.
 """
 
 import importlib
+import threading
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any, ClassVar
@@ -20,6 +21,8 @@ from refimpl.kernels import cache, cpu
 
 PORTABLE, NATIVE = "portable", "native"
 config: Any = numba.config  # numba fills this module at run time, unseen by type checkers
+_making = threading.RLock()
+"""Held while a version is made, so that no other thread finds one that is not kept on disk yet."""
 
 
 class Threefold:
@@ -108,16 +111,17 @@ class KernelSource(Part):
         return self._jit(name, target, {**self.options, "parallel": parallel})
 
     def _jit(self, name: str, target: str, options: dict[str, Any]) -> Callable[..., Any]:
-        fresh = name not in self.versions
-        version = super()._jit(name, target, options)
-        folder = cache.directory()
-        if fresh and folder is not None and not config.DISABLE_JIT:
-            before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
-            try:
-                version.enable_caching()  # type: ignore[attr-defined]
-            finally:
-                config.CACHE_DIR = before
-        return version
+        with _making:
+            fresh = name not in self.versions
+            version = super()._jit(name, target, options)
+            folder = cache.directory()
+            if fresh and folder is not None and not config.DISABLE_JIT:
+                before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
+                try:
+                    version.enable_caching()  # type: ignore[attr-defined]
+                finally:
+                    config.CACHE_DIR = before
+            return version
 
     def runs_natively(self) -> bool:
         """Whether this CPU has every instruction of the native version."""

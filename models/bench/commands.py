@@ -80,7 +80,7 @@ def bench(
     packed = pack(loaded, density, int8_attention)
     report = _race(packed, name_of(model, synthetic=model is None), plan, engine or [])
     if plot is not None:
-        draw(report, plot)
+        draw(report.to_json(), plot)
     if as_json:
         print_json(report.to_json())
     else:

@@ -17,12 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from refimpl.models import engines
-from refimpl.models.bench.variants import F32, INT8, Variant
-from refimpl.models.compress import Packed
+from refimpl.models import engines, precision
+from refimpl.models.bench.variants import BF16, F32, INT8, Variant
+from refimpl.models.compress import Dense, Packed
 from refimpl.models.engines import Run
 from refimpl.models.engines.others import load_function
+from refimpl.models.runtime.plan import lacking
 from refimpl.models.runtime.session import Session
+from refimpl.models.runtime.weights import Weights, prepare
+from refimpl.models.runtime.widths import WIDE
 
 OURS = "refimpl"
 
@@ -43,30 +46,42 @@ class Contestant(NamedTuple):
     candidates: Sequence[Candidate]
 
 
-def ours(packed: Packed, threads: int) -> Run:
-    """Our engine."""
-    session = Session(packed, threads=threads)
-    return lambda batch: session(*batch)
-
-
 def contestants(packed: Packed, variants: Sequence[Variant], threads: int, added: Sequence[str]) -> list[Contestant]:
-    """Ours first, then INT8 before f32. added: "module:function" of the user's engines; ValueError if one is broken."""
-    run, factories = ours(packed, threads), {name: load_function(name) for name in added}
-    found = [Contestant(OURS, INT8, [Candidate("", variants[0], lambda shape: run)])]
+    """Ours first, in INT8 before BF16 and f32, in each precision before the others'. added: "module:function" of the
+    user's engines; ValueError if one is broken."""
+    factories = {name: load_function(name) for name in added}
+    floating = Dense(variants[-1].model, packed.tokenizer)
+    found = [_ours(INT8, variants[0], prepare(packed), threads)]
     for name, make in factories.items():
         found.append(Contestant(name, INT8, [_added(make, v, threads) for v in variants if v.precision == INT8]))
-    for precision in (INT8, F32):
-        for engine in engines.installed():
-            files = [variant for variant in variants if variant.precision == precision]
-            candidates = [
+    found += _theirs(INT8, variants, threads)
+    rounded = prepare(precision.in_bf16(floating))
+    if not lacking(rounded, WIDE):  # in portable form it only says that there is no such instruction here
+        found.append(_ours(BF16, variants[-1], rounded, threads))
+    return [*found, _ours(F32, variants[-1], prepare(floating), threads), *_theirs(F32, variants, threads)]
+
+
+def _ours(name: str, variant: Variant, weights: Weights, threads: int) -> Contestant:
+    session = Session(weights, threads=threads)
+    return Contestant(OURS, name, [Candidate("", variant, lambda shape: lambda batch: session(*batch))])
+
+
+def _theirs(name: str, variants: Sequence[Variant], threads: int) -> list[Contestant]:
+    files = [variant for variant in variants if variant.precision == name]
+    return [
+        Contestant(
+            engines.NAMES[engine],
+            name,
+            [
                 Candidate(
                     _words(setting, variant.name), variant, partial(_open, engine, variant.path, threads, setting)
                 )
                 for variant in files
                 for setting in engines.settings(engine)
-            ]
-            found.append(Contestant(engines.NAMES[engine], precision, candidates))
-    return found
+            ],
+        )
+        for engine in engines.installed()
+    ]
 
 
 def _open(engine: str, path: Path, threads: int, setting: str, shape: tuple[int, int]) -> Run:

@@ -77,10 +77,10 @@ def _case(result: Result) -> dict[str, Any]:
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
-    found: dict[str, Any] = {"status": entry.status, "batch": None, "ms": None, "texts_per_second": None}
+    found: dict[str, Any] = {"status": entry.status} | dict.fromkeys(("setting", "batch", "ms", "texts_per_second"))
     if entry.best is not None and entry.best.samples is not None:
-        median = entry.best.samples.median
-        found |= {"batch": entry.best.case.batch, "ms": median * MILLISECONDS, "texts_per_second": rate(entry.best)}
+        found |= {"setting": entry.best.setting, "batch": entry.best.case.batch}
+        found |= {"ms": entry.best.samples.median * MILLISECONDS, "texts_per_second": rate(entry.best)}
     return found | {"ours_is_faster": entry.times}
 
 

@@ -11,7 +11,7 @@ from refimpl.models.bench.case import TIMED, Result, Samples
 from refimpl.models.bench.contestants import OURS
 from refimpl.models.bench.plan import LATENCY, PRODUCTION, THROUGHPUT
 from refimpl.models.bench.report import MILLISECONDS, Report, versions
-from refimpl.models.bench.standings import Entry, Key, standings
+from refimpl.models.bench.standings import Entry, standings
 from refimpl.models.information import headline, machine
 from refimpl.models.terminal import plain_table
 
@@ -31,7 +31,7 @@ def show(report: Report, console: Console) -> None:
         console.print(_scenario(report, scenario))
     console.print(
         "Median, and half of what lies between the 10th and the 90th percentile. x: how many times as fast "
-        f"{OURS} is. Measured in turns in one run, by the clock of a caller in Python.",
+        f"{OURS} is in INT8. Measured in turns in one run, by the clock of a caller in Python.",
         style="dim",
     )
     console.print()
@@ -46,34 +46,26 @@ def _scenario(report: Report, scenario: str) -> Table:
     table = plain_table(TITLES[scenario].format(limit=limit))
     table.add_column("tokens", justify="right")
     names = list(dict.fromkeys(key for entries in found.values() for key in entries))
-    for i, (name, precision) in enumerate(names):
+    for name, precision in names:
         table.add_column(f"{escape(name)}\n{precision}", justify="right", overflow="fold")
-        if i:
-            table.add_column("x", justify="right", style="green", no_wrap=True)
     for tokens, entries in found.items():
-        table.add_row(str(tokens), *_cells(names, entries, scenario, f"> {limit:g} ms"))
+        here = [entries.get(name, Entry(TIMED)) for name in names]
+        table.add_row(str(tokens), *(_cell(entry, scenario, f"> {limit:g} ms", i > 0) for i, entry in enumerate(here)))
     return table
 
 
-def _cells(names: Sequence[Key], entries: dict[Key, Entry], scenario: str, too_slow: str) -> list[str]:
-    cells = []
-    for i, name in enumerate(names):
-        entry = entries.get(name, Entry(TIMED))
-        cells.append(_cell(entry, scenario, too_slow))
-        if i:
-            cells.append("" if entry.times is None else f"{entry.times:.2f}")
-    return cells
-
-
-def _cell(entry: Entry, scenario: str, too_slow: str) -> str:
+def _cell(entry: Entry, scenario: str, too_slow: str, other: bool) -> str:
+    """other: than ours, so that it says how many times as fast ours is."""
     if entry.status != TIMED:
         return f"[red]{entry.status}[/]"
     if entry.best is None or entry.best.samples is None or entry.value is None:
         return f"[dim]{too_slow if scenario == PRODUCTION else '-'}[/]"
-    about = spread(entry.best.samples)
+    about, times = spread(entry.best.samples), ""
+    if other and entry.times is not None:
+        times = f" [green]{entry.times:.2f}x[/]"
     if scenario == LATENCY:
-        return f"{entry.value * MILLISECONDS:.2f}\n[dim]{about}[/]"
-    return f"{entry.value:,.0f}\n[dim]B {entry.best.case.batch} {about}[/]"
+        return f"{entry.value * MILLISECONDS:.2f}{times}\n[dim]{about}[/]"
+    return f"{entry.value:,.0f}{times}\n[dim]B {entry.best.case.batch} {about}[/]"
 
 
 def spread(samples: Samples) -> str:

@@ -18,7 +18,7 @@ from refimpl.models.export import export_onnx
 from refimpl.nn import REFERENCE, Linear, Ops
 from refimpl.quant import QUANTIZED, QuantizedLinear, dequantize_weight
 
-INT8, F32 = "INT8", "f32"
+INT8, BF16, F32 = "INT8", "BF16", "f32"
 TEXTS = 8
 """Texts that differ; a larger batch repeats them."""
 

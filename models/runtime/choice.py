@@ -12,14 +12,17 @@ forms keep their order, while threads that wait for each other would measure who
 
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from refimpl.kernels import execution
+from refimpl.kernels.compilation import Say
 from refimpl.kernels.encoder.forms import FORMS, Form, density
 from refimpl.kernels.layout import aligned
 from refimpl.kernels.layout.bsr4x1 import Bsr4x1
+from refimpl.kernels.simd.threefold import KernelSource
+from refimpl.models.runtime.compiling import compile_first
 from refimpl.models.runtime.widths import choose_width, version
 
 TOKENS = 64
@@ -56,9 +59,13 @@ class Kind(NamedTuple):
 
 
 def decide(
-    weights: Mapping[str, Bsr4x1], form: str | Mapping[str, str] | None, tokens: int = TOKENS
+    weights: Mapping[str, Bsr4x1],
+    form: str | Mapping[str, str] | None,
+    tokens: int = TOKENS,
+    say: Say | None = None,
 ) -> dict[str, Decision]:
-    """Layer -> decision. form: for all, or by layer; those that are not named are measured.
+    """Layer -> decision. form: for all, or by layer; those that are not named are measured. say: as in
+    ``compiling.compile_first``.
 
     Raises ValueError for a form or a layer that does not exist.
     """
@@ -75,7 +82,7 @@ def decide(
     for layer, kind in kinds.items():
         if len(kind.forms) > 1:
             one_of.setdefault(kind, weights[layer])
-    found = _measure(one_of, sum(w.shape[0] * w.shape[1] for w in weights.values()), tokens)
+    found = _measure(one_of, sum(w.shape[0] * w.shape[1] for w in weights.values()), tokens, say)
     decisions = {}
     for layer, weight in weights.items():
         times: dict[str, float] = found.get(kinds[layer], {}) if layer in kinds else {}
@@ -90,13 +97,16 @@ def _kind(weight: Bsr4x1) -> Kind:
     return Kind(weight.shape, tuple(worth), tuple(round(share / BUCKET) for share in worth.values()))
 
 
-def _measure(weights: Mapping[Kind, Bsr4x1], parameters: int, tokens: int) -> dict[Kind, dict[str, float]]:
+def _measure(
+    weights: Mapping[Kind, Bsr4x1], parameters: int, tokens: int, say: Say | None
+) -> dict[Kind, dict[str, float]]:
     """Kind -> form -> microseconds of one product."""
     if not weights:
         return {}
     runs: dict[Kind, dict[str, Run]] = {}
     for kind, weight in weights.items():
         runs[kind] = {name: _prepared(FORMS[name], weight, tokens) for name in kind.forms}
+    compile_first([run.call for by_name in runs.values() for run in by_name.values()], say)
     others = np.ones(MOST // 8, np.uint64)
     taken: dict[Kind, dict[str, list[float]]] = {kind: {name: [] for name in kind.forms} for kind in runs}
     begin, working = time.perf_counter(), True
@@ -120,10 +130,12 @@ def _open(taken: Mapping[str, list[float]], late: bool) -> list[str]:
 
 
 class Run(NamedTuple):
-    """once: seconds of one product; share: bytes of the weight for each of its M K elements."""
+    """once: seconds of one product; share: bytes of the weight for each of its M K elements; call: as in
+    ``compiling.compile_first``."""
 
     once: Callable[[], float]
     share: float
+    call: tuple[KernelSource, bool, tuple[Any, ...]]
 
 
 def _prepared(form: Form, weight: Bsr4x1, tokens: int) -> Run:
@@ -145,8 +157,7 @@ def _prepared(form: Form, weight: Bsr4x1, tokens: int) -> Run:
         compiled(*arguments)
         return time.perf_counter() - begin
 
-    once()  # compiles
-    return Run(once, sum(array.nbytes for array in arrays) / (m * k))
+    return Run(once, sum(array.nbytes for array in arrays) / (m * k), (source, False, arguments))
 
 
 def rows(decisions: Mapping[str, Decision]) -> list[tuple[str, str, str, str, str]]:

@@ -6,11 +6,12 @@
 
 Padding is not computed: the tokens of all texts, those with a mask other than 0, are laid one after the other into
 panels, each text from a multiple of ALIGN on (or in panels of its own, where attention stores f32), and a token that
-is masked comes back as zeros. A text's bits do not depend on what else is in the batch. A batch of a new shape makes a
-new plan; the last PLANS are kept, in one arena, which grows to the largest that any of them needs and stays so. It is
-proportional to the tokens of a batch, and beyond that to the panels of the longest text: DistilBERT takes 13 KB a
-token. Texts have at most the model's positions, batches are as large as the caller makes them; what the memory that is
-left cannot hold is refused.
+is masked comes back as zeros. A text's bits do not depend on what else is in the batch, but for those of the head,
+whose products are NumPy's and round as the size of the batch has it. A batch of a new shape makes a new plan; the last
+PLANS are kept, in one arena, which grows to the largest that any of them needs and stays so. It is proportional to the
+tokens of a batch, and beyond that to the panels of the longest text: DistilBERT takes 13 KB a token. Texts have at most
+the model's positions, batches are as large as the caller makes them; what the memory that is left cannot hold is
+refused.
 """
 
 import os
@@ -31,6 +32,7 @@ from refimpl.kernels.simd.threefold import NATIVE, PORTABLE
 from refimpl.models.compress import Dense, Packed
 from refimpl.models.runtime import plan as plans
 from refimpl.models.runtime.available import available
+from refimpl.models.runtime.compiling import compile_first
 from refimpl.models.runtime.steps import Arrays, Plan, Shape, Step, roots
 from refimpl.models.runtime.weights import Weights, prepare
 from refimpl.models.runtime.widths import HALF, WIDE, choose_width
@@ -78,7 +80,7 @@ class Session:
         execution.check_threads(threads)
         if form is not None and isinstance(model, Weights):
             raise ValueError("form is given, but the weights are prepared already; give it to prepare")
-        self.weights = model if isinstance(model, Weights) else prepare(model, form)
+        self.weights = model if isinstance(model, Weights) else prepare(model, form, say=say)
         self.tokenizer = tokenizer if isinstance(model, Weights) else model.tokenizer
         self.threads, self.say = threads, say
         lack = plans.lacking(self.weights, WIDE)
@@ -95,8 +97,8 @@ class Session:
         """ids: integer (B, T); mask: integer or bool, 0 where a token is padding (none if left out); types: integer, 0
         if left out -> the head's output, f32.
 
-        Raises TypeError or ValueError for arrays that do not fit, ids outside the vocabulary or more tokens than the
-        model has positions, before anything runs.
+        Raises TypeError or ValueError for arrays that do not fit, ids outside the vocabulary, more tokens than the
+        model has positions, or a mask without a token that the head reads, before anything runs.
         """
         mask = np.ones_like(ids) if mask is None else mask
         types = np.zeros_like(ids) if types is None else types
@@ -144,6 +146,9 @@ class Session:
                 raise ValueError(f"{name} has the element {outside[0]}; need 0 to {count - 1}")
         if not mask.any(1).all():
             raise ValueError(f"mask has no token in text {mask.any(1).argmin()}; need at least one")
+        if config.head == "classification" and not mask[:, 0].all():
+            text = mask[:, 0].astype(bool).argmin()
+            raise ValueError(f"mask leaves out the first token of text {text}, which classification reads")
 
     def ready(self, shape: Shape) -> Ready:
         """The plan for a shape, made or kept, with its memory, its kernels compiled."""
@@ -167,15 +172,7 @@ class Session:
     def _compile(self, ready: Ready) -> None:
         first, *rest = zip((ready.plan.filling, *ready.plan.steps), (ready.filling, *ready.calls), strict=True)
         calls = [(*first, False), *((*call, self.threads > 1) for call in rest)]
-        missing = compilation.missing(
-            (step.kernel, execution.fastest(step.kernel), parallel, arguments)
-            for step, (_, arguments), parallel in calls
-        )
-        if missing:
-            from refimpl.models.terminal import late_bar  # not before a person waits: it costs time to import
-
-            with late_bar("compiling kernels") if self.say is None else nullcontext(self.say) as say:
-                compilation.compile_all(missing, say)
+        compile_first([(step.kernel, parallel, arguments) for step, (_, arguments), parallel in calls], self.say)
 
     def run(self, ready: Ready, look: Callable[[Step, Ready], None] | None = None) -> None:
         """All steps; after each, ``look`` is told."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refimpl.kernels.compilation import Say
 from refimpl.kernels.encoder.forms import FLOATS, FORMS, Arrays, Form
 from refimpl.kernels.layout.aligned import flat
 from refimpl.kernels.layout.bsr4x1 import ROWS, Bsr4x1
@@ -82,12 +83,18 @@ class Weights(NamedTuple):
         return all(layer.attention_output.step is not None for layer in self.layers)
 
 
-def prepare(stage: Dense | Packed, form: str | Mapping[str, str] | None = None, tokens: int = choice.TOKENS) -> Weights:
+def prepare(
+    stage: Dense | Packed,
+    form: str | Mapping[str, str] | None = None,
+    tokens: int = choice.TOKENS,
+    say: Say | None = None,
+) -> Weights:
     """Each linear layer in the precision that it has in the model: INT8, BF16 or f32. Attention is INT8 if the layers
     have scales for it, and f32 if not.
 
     form: of the INT8 weights: "4x1" or another of ``FORMS`` for all, or by layer ("layer.0.qkv", ".attention_output",
-    ".intermediate", ".output"); what is not named gets the form that is fastest here for so many tokens.
+    ".intermediate", ".output"); what is not named gets the form that is fastest here for so many tokens. say: told, as
+    in ``compiling.compile_first``, while the kernels to be timed are compiled.
 
     Raises ValueError for a model that the kernels cannot run: 4 does not divide the numbers of a head or of the
     feed-forward block, a layer's q, k and v differ in precision or in the scale of their input, or only some layers
@@ -104,7 +111,7 @@ def prepare(stage: Dense | Packed, form: str | Mapping[str, str] | None = None, 
         raise ValueError("only some layers have attention scales; need all or none")
     products = {name: p for i, layer in enumerate(model.layers) for name, p in _products(layer, f"layer.{i}").items()}
     packed = {name: p.weight for name, p in products.items() if isinstance(p, PackedLinear)}
-    decisions = choice.decide(packed, form, tokens)
+    decisions = choice.decide(packed, form, tokens, say)
     made = {name: (p, _form(p, decisions.get(name))) for name, p in products.items()}
     layers = tuple(_layer(layer, config.heads, made, f"layer.{i}") for i, layer in enumerate(model.layers))
     steps = [layer.qkv.step for layer in layers] + [None]
