@@ -25,7 +25,7 @@ from refimpl.models.verify import engine, fp32, int8, steps
 from refimpl.quant import QUANTIZED, integer_linear
 
 PORTABLE = "note: this CPU lacks"  # true of some that run the tests
-COMMANDS = ("verify", "run", "info", "compress", "export", "graph", "profile")
+COMMANDS = ("verify", "run", "info", "compress", "export", "graph", "profile", "record", "replay")
 
 
 @pytest.fixture
