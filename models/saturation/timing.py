@@ -99,7 +99,8 @@ def _prepared(compiled: Callable[..., Any], t: Treated, u: np.ndarray) -> tuple[
     """The product and, if there is one, the gather, on arrays of their own. AssertionError unless the product of what
     was gathered is that of the slots."""
     dense = t.layout is DENSE
-    kernel, kept = KERNELS[t.layout.name], []
+    kernel = KERNELS[t.layout.name]
+    kept: list[Any] = []
 
     def keep(*arrays: Any) -> None:
         kept.extend(arrays)
