@@ -87,7 +87,7 @@ def _proof(report: Report) -> str:
 
 def _remedies(report: Report) -> Table:
     table = _table(
-        "2  What the remedies give: the model without VNNI, against its exact run",
+        "2  What the remedies give: the model run without VNNI",
         "\nremedy",
         "\n",
         "unsafe\npairs",
@@ -139,7 +139,7 @@ def _legend(report: Report) -> str:
     names = "; ".join(f"{row.name}: {row.what}" for row in report.remedies)
     return (
         "repair: no accumulator of the exact product changes; lossy: weights or activations are quantized again. "
-        f"Errors are of the model's output, whose largest value is {report.largest_output:.3g}.\n{names}."
+        f"Errors are of the model's output, whose largest value is {report.largest_output:.3g}, against its exact run.\n{names}."
     )
 
 
