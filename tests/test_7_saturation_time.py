@@ -12,7 +12,7 @@ from refimpl.models import compress
 from refimpl.models.bench import measuring
 from refimpl.models.bert import linears
 from refimpl.models.saturation import timing
-from refimpl.models.saturation.layouts import BLOCKS, DENSE, LAYOUTS
+from refimpl.models.saturation.layouts import BLOCKS, DENSE, DENSE_AND_BLOCKS, LAYOUTS
 from refimpl.models.saturation.remedies import offered, treatment
 from refimpl.models.saturation.run import batched
 from refimpl.models.saturation.steps import Request, count_steps, examine
@@ -22,14 +22,14 @@ Samples = measuring.Samples
 
 
 def at_once(runs, seconds, threads):
-    """In the place of a clock: each run once; a product takes 2 s, a gather half a second."""
+    """In the place of a clock: each run once; a product takes 2 s, moves half a second."""
     for product in runs.values():
         product()
     return {key: Samples(9.0, 0.5 if key[1] else 2.0, 9.0, 1) for key in runs}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_times_are_of_products_and_gathers(small, layout, monkeypatch):  # noqa: F811
+def test_times_are_of_products_and_moves(small, layout, monkeypatch):  # noqa: F811
     monkeypatch.setattr(timing, "in_turns", at_once)
     done = {}
     found = timed(small, layout, batched(small.quantized.tokenizer, tiny.TEXTS), done)
@@ -37,10 +37,10 @@ def test_times_are_of_products_and_gathers(small, layout, monkeypatch):  # noqa:
     assert found.kernel.split()[1] == timing.KERNELS[layout.name].name
     assert found.tokens > 20
     for name, cost in found.costs.items():
-        gathers = sum(t.gathers for t in treatment(small, layout, name, done).values())
-        share = gathers / 4 / len(linears(small.quantized.model))
+        treated = treatment(small, layout, name, done).values()
+        share = sum(t.gathers or t.layout is DENSE_AND_BLOCKS for t in treated) / 4 / len(treated)
         assert cost == Cost(1 + share, share), name
-    assert (found.costs["split"].gather > 0) == (layout is DENSE)
+    assert (found.costs["split"].moves > 0) == (layout is DENSE)
 
 
 def wrong_stored(treated):
@@ -65,7 +65,7 @@ def test_a_wrong_product_is_not_timed(small, change, monkeypatch):  # noqa: F811
 
 def test_a_kernel_that_does_not_saturate_is_not_timed(small, monkeypatch):  # noqa: F811
     monkeypatch.setitem(timing.KERNELS, "dense", GEMM)
-    with pytest.raises(RuntimeError, match=r"gemm_u8s8s32 of layer\.0\.q under none is not what"):
+    with pytest.raises(RuntimeError, match=r"product of layer\.0\.q under none is not what"):
         timed(small, DENSE, batched(small.quantized.tokenizer, tiny.TEXTS), {})
 
 
@@ -89,7 +89,7 @@ def test_the_command(files, capsys):  # noqa: F811
     rows = {row["name"]: row for row in report["remedies"]}
     assert report["kernel"].endswith("gemm_u8s8s32_pair_saturating")
     assert rows["none"]["time"] == 1.0
-    assert rows["none"]["gather"] == 0 < rows["split"]["gather"] < rows["split"]["time"]
+    assert rows["none"]["moves"] == 0 < rows["split"]["moves"] < rows["split"]["time"]
 
 
 @pytest.mark.usefixtures("hasty")

@@ -29,7 +29,7 @@ class RemedyRow:
     """A remedy. unsafe: pairs left that could saturate; wrong: accumulators that did on the texts, of ``outputs``;
     largest, mean: error of the model's output on a CPU without VNNI against the exact run of the model as it is;
     changed: labels that differ, of ``labels``; macs, bytes: of the linear layers; gathers: permutations at run time;
-    time, gather: see ``timing.Cost``, None if they were not measured."""
+    time, moves: see ``timing.Cost``, None if they were not measured."""
 
     name: str
     what: str
@@ -45,7 +45,7 @@ class RemedyRow:
     bytes: int
     gathers: int
     time: float | None = None
-    gather: float | None = None
+    moves: float | None = None
 
 
 @dataclass(frozen=True)

@@ -110,13 +110,13 @@ def _remedies(report: Report) -> Table:
 
 
 def _costs(report: Report) -> Table:
-    timed = ["\ntime", "of which\ngathers"] if report.kernel else []
+    timed = ["\ntime", "of which\nmoves"] if report.kernel else []
     title = "3  What they cost, in the linear layers"
     table = _table(title, "\nremedy", "\n", "more\nproducts", "more\nbytes", "\ngathers", *timed)
     plain = report.remedies[0]
     for row in report.remedies:
         more = _more(row.macs, plain.macs), _more(row.bytes, plain.bytes)
-        times = [] if row.time is None else [f"x{row.time:.2f}", f"{row.gather:.2f}" if row.gather else ""]
+        times = [] if row.time is None else [f"x{row.time:.2f}", f"{row.moves:.2f}" if row.moves else ""]
         table.add_row(row.name, _kind(row), *more, str(row.gathers) if row.gathers else "", *times)
     return table
 
@@ -139,7 +139,8 @@ def _legend(report: Report) -> str:
     names = "; ".join(f"{row.name}: {row.what}" for row in report.remedies)
     return (
         "repair: no accumulator of the exact product changes; lossy: weights or activations are quantized again. "
-        f"Errors are of the model's output, whose largest value is {report.largest_output:.3g}, against its exact run.\n{names}."
+        "Errors are of the model's output against its exact run, whose largest value is "
+        f"{report.largest_output:.3g}.\n{names}."
     )
 
 
@@ -148,8 +149,9 @@ def _cost_legend(report: Report) -> str:
     if not report.kernel:
         return f"{words} --time measures what it all takes."
     return (
-        f"{words} time: of all products and gathers, as a multiple of the model as it is; each product checked, then "
-        f"timed in turns: {report.kernel}, one thread, {report.timed_tokens} tokens. The gathers are NumPy's."
+        f"{words} time: of the products with what is moved for them, as a multiple of the model as it is; each product "
+        f"checked, then timed in turns: {report.kernel}, one thread, {report.timed_tokens} tokens. moves: gathers, and "
+        "codes and sums to and from another layout, by NumPy."
     )
 
 

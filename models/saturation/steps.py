@@ -11,7 +11,7 @@ from refimpl.models.files import check_folder
 from refimpl.models.saturation.fix import layout_of, write
 from refimpl.models.saturation.layouts import BLOCKS, DENSE, LAYOUTS, Layout
 from refimpl.models.saturation.measure import layer_rows, remedy_rows
-from refimpl.models.saturation.remedies import Treatment, offered, treatment
+from refimpl.models.saturation.remedies import NOT_IN_A_FILE, Treatment, offered, treatment
 from refimpl.models.saturation.report import Report
 from refimpl.models.saturation.run import batched
 from refimpl.models.saturation.subject import from_dense, from_packed
@@ -61,7 +61,7 @@ class Request(NamedTuple):
 
 
 def _check_fix(name: str, layout: Layout) -> None:
-    names = [key for key in offered(layout) if key != "u7"]  # no file can hold that one
+    names = [key for key in offered(layout) if key not in NOT_IN_A_FILE]
     if name not in names:
         raise ValueError(f"--fix is {name}; need one of {', '.join(names)} for a file in the {layout.name} layout")
 
