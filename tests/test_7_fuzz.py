@@ -111,6 +111,12 @@ def directory_case(folder, chance):
     name, value = "config.json", json.loads((BERT / "config.json").read_text())
     shutil.copy(BERT / "model.safetensors", folder)
     if chance.random() < 0.3:
+        shutil.copy(BERT / "config.json", folder)
+        data = (folder / "model.safetensors").read_bytes()
+        header, rest = data[:6000], data[6000:]
+        (folder / "model.safetensors").write_bytes(damage_bytes(header, chance) + rest)
+        return lambda: load_model(folder)
+    if chance.random() < 0.3:
         (folder / "model.safetensors").rename(folder / "part.safetensors")
         shutil.copy(BERT / "config.json", folder)
         name, value = "model.safetensors.index.json", {"weight_map": {"a": "part.safetensors"}, "metadata": {}}

@@ -53,7 +53,7 @@ class Cost(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """kernel: which, and how compiled; tokens: in a product; costs: by remedy."""
+    """kernel: of the layout, and how compiled; tokens: in a product; costs: by remedy."""
 
     kernel: str
     tokens: int
