@@ -42,13 +42,13 @@ def _cpu(record: Record) -> str:
 
 def _table(found: Replay) -> Table:
     table = plain_table("If its u8 x s8 products are")
-    for name in ("", "", "tensors judged", "values", "inside", "outside", "told apart"):
+    for name in ("", "", "tensors", "values", "inside", "outside", "told apart"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     for trial in (*found.may, *found.others):
         said = trial in found.may and found.said != UNKNOWN
         table.add_row(
             f"[bold]{trial.product}[/]" if said else trial.product,
-            "as this CPU is said to have" if said else "",
+            "this CPU's" if said else "",
             f"{trial.judged} of {len(trial.findings)}",
             f"{trial.values:,}",
             f"{trial.values - trial.outside:,}",
