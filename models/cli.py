@@ -1,6 +1,6 @@
 """The command-line program ``refimpl``.
 
-An error of the user's is one line and exit status 2; ``verify`` exits with 1 where its verdict is negative.
+An error of the user's is one line and exit status 2; ``verify`` and ``replay`` exit with 1 if the verdict is negative.
 Heavy imports (numba, the engines) wait until a command needs them.
 """
 
@@ -106,6 +106,7 @@ app.command()(explain_commands.explain)
 app.command()(explain_commands.asm)
 app.command()(bench_commands.bench)
 app.command()(records_commands.record)
+app.command()(records_commands.replay)
 app.command()(vectors_commands.vectors)
 app.command()(tune_commands.tune)
 app.command()(graph_commands.graph)

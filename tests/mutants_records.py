@@ -1,8 +1,10 @@
-"""Plausible wrong answers to what a CPU's products are. See tests/mutants.py."""
+"""Plausible wrong answers to what a CPU's products are, and to whether a record is theirs. See tests/mutants.py."""
 
 import test_7_records as records
+import test_7_replay as replays
 from mutants import Suite
 
+from refimpl.models.records.replay import replay
 from refimpl.models.records.semantics import DOT_PRODUCTS, semantics_of
 
 
@@ -28,4 +30,23 @@ SEMANTICS = Suite(
         "every CPU is an x86": with_features(lambda f: f | {"avx2"}),
     },
 )
-RECORDS = [SEMANTICS]
+
+
+def judged(change):
+    """``replay`` of a record that was changed first."""
+    return lambda record, graph: replay(change(record), graph)
+
+
+REPLAY = Suite(
+    replays.check_replay,
+    replay,
+    {
+        "every CPU has VNNI": judged(lambda r: replays.from_cpu(r, r.info["engine"], replays.VNNI)),
+        "none has": judged(lambda r: replays.from_cpu(r, r.info["engine"], replays.AVX2)),
+        "whatever explains it": judged(lambda r: replays.from_cpu(r, "function m:f", [])),
+        "the inputs alone": judged(lambda r: r._replace(values={"codes0": r.values["codes0"]})),
+        "the outputs alone": judged(lambda r: r._replace(values={"sum1": r.values["sum1"]})),
+        "the other is not tried": lambda record, graph: replay(record, graph)._replace(others=[]),
+    },
+)
+RECORDS = [SEMANTICS, REPLAY]

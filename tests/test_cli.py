@@ -31,7 +31,7 @@ from refimpl.nn import REFERENCE
 from refimpl.quant import QUANTIZED, integer_linear
 
 PORTABLE = "note: this CPU lacks"  # true of some that run the tests
-COMMANDS = ("verify", "run", "info", "compress", "export", "graph", "profile", "compare")
+COMMANDS = ("verify", "run", "info", "compress", "export", "graph", "profile", "compare", "record", "replay")
 ENGINE_IN_F32 = compiles() and not lacking(prepare(tiny.dense("bert_classification")), WIDE)
 F32 = "f32, native kernels, one thread" if ENGINE_IN_F32 else "f32, NumPy"
 

@@ -1,4 +1,4 @@
-"""The command ``record``."""
+"""The commands ``record`` and ``replay``."""
 
 from collections import Counter
 from pathlib import Path
@@ -20,6 +20,11 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.
 Isa = Annotated[str, typer.Option("--isa", help="native, avx512 (without VNNI), avx2 or qemu-haswell.")]
 TextFile = Annotated[Path | None, typer.Option("--text", help="A file of texts, one a line, instead.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
+RecordFile = Annotated[Path, typer.Argument(metavar="FILE", help="What refimpl record wrote, on any machine.")]
+RecordedModel = Annotated[
+    Path | None,
+    typer.Option("--model", metavar="MODEL.onnx", help="What it was made of; if left out, looked for beside it."),
+]
 
 LABELS = {"products": "u8 x s8 products"}
 
@@ -88,3 +93,22 @@ def _show(facts: dict[str, Any]) -> None:
             value = ", ".join(words) or "-"
         table.add_row(LABELS.get(key, key), escape(f"{value / 1e6:.2f} MB" if key == "size" else str(value)))
     console().print(table)
+
+
+def replay(file: RecordFile, model: RecordedModel = None, as_json: AsJson = False) -> None:
+    """Judge a record, every value of it, by what the CPU that it was made on computes. Exit status 1: it is outside."""
+    from refimpl.models.oracle.load import load
+    from refimpl.models.records.file import load_record
+    from refimpl.models.records.replay import model_of
+    from refimpl.models.records.replay import replay as judge
+    from refimpl.models.records.show import show, to_json
+
+    made = load_record(file)
+    graph = load(model_of(made, file, model))
+    with progress_console().status("judge") as status:
+        found = judge(made, graph, lambda product: status.update(f"judged by the product {product}"))
+    if as_json:
+        print_json(to_json(found, made))
+    else:
+        show(found, made, str(file), console())
+    raise typer.Exit(0 if found.inside else 1)

@@ -34,6 +34,9 @@ DAMAGED = (
 )
 """What NumPy and zipfile raise for a file that is no archive of arrays. NotImplementedError is a RuntimeError."""
 
+LONGEST = 200
+"""Of what they say: zipfile quotes a whole file in a message."""
+
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Arrays by name from FILE.npz, or from FILE.safetensors: a record gives its inputs, any other file all it has.
@@ -62,7 +65,7 @@ def _from_npz(path: Path) -> dict[str, np.ndarray]:
             with loaded:
                 return {name: loaded[name] for name in loaded.files}
     except DAMAGED as error:
-        raise ValueError(f"{path} is not a .npz file of arrays: {error}") from None
+        raise ValueError(f"{path} is not a .npz file of arrays: {str(error)[:LONGEST]}") from None
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

@@ -25,6 +25,9 @@ Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="For --fix: FILE.onnx is dense, any other a packed file.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
+Time = Annotated[
+    bool, typer.Option("--time", help="Measure what the remedies cost, on our own saturating kernels: about a minute.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of tables.")]
 
 
@@ -36,11 +39,13 @@ def saturation(
     fix: Fix = None,
     output: Output = None,
     force: Force = False,
+    time: Time = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what CPUs without VNNI do to an INT8 model, prove which layers are safe, and compare or apply remedies."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from refimpl.models.bert import linears
     from refimpl.models.loading import load
     from refimpl.models.saturation.show import show
     from refimpl.models.saturation.steps import Request, count_steps, examine
@@ -48,12 +53,12 @@ def saturation(
     texts = read_texts(text)
     loaded = load(model)
     name = str(model or "all-MiniLM-L6-v2")
-    request = Request(name, texts, text is not None, sparsity, layout, fix, output, force).checked(loaded)
+    request = Request(name, texts, text is not None, sparsity, layout, fix, output, force, time).checked(loaded)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     screen = Console(stderr=True)
     with Progress(*columns, TimeElapsedColumn(), console=screen, transient=True, disable=as_json) as progress:
-        task = progress.add_task("start", total=count_steps(request), completed=-1)
-        report = examine(loaded, request, lambda step: progress.update(task, description=f"{step:20}", advance=1))
+        task = progress.add_task("start", total=count_steps(request, len(linears(loaded.model))), completed=-1)
+        report = examine(loaded, request, lambda step: progress.update(task, description=f"{step:32}", advance=1))
     if as_json:
         print_json(report.to_json())
     else:

@@ -12,7 +12,7 @@ import numpy as np
 
 from refimpl.integer.pairs import FULL, Pairs
 from refimpl.models.bert import linears
-from refimpl.models.saturation.layouts import BLOCKS, Layout, in_place
+from refimpl.models.saturation.layouts import BLOCKS, DENSE_AND_BLOCKS, Layout, in_place, split_in_two
 from refimpl.models.saturation.subject import Most, Subject
 from refimpl.quant import QuantizedLinear
 from refimpl.saturation import reduced_range, repairs
@@ -77,6 +77,14 @@ def re_paired_for_nothing(subject: Subject, layout: Layout) -> Treatment:
     return treated
 
 
+def split_into_two_products(subject: Subject, layout: Layout) -> Treatment:
+    """Dense only: the columns stay in place, and what is cut off is a second product, in blocks."""
+    return {
+        name: t._replace(stored=split_in_two(t.linear.codes, t.most), layout=DENSE_AND_BLOCKS)
+        for name, t in as_it_is(subject, layout).items()
+    }
+
+
 def _requantized(
     quantizer: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
 ) -> Callable[[Subject, Layout], Treatment]:
@@ -131,9 +139,20 @@ MENU = (
     ),
     Remedy("zero-pairing", "unsafe pairs beside zeros", True, change=repairs.zero_paired),
     Remedy("split", "weights beyond 64 in two parts", True, change=repairs.split),
+    Remedy(
+        "split-4x1",
+        "the second part as a product of its own, in 4x1 blocks",
+        True,
+        split_into_two_products,
+        layouts=("dense",),
+    ),
     Remedy("re-pairing+zero", "the rest beside zeros", True, change=repairs.zero_paired, after="re-pairing"),
     Remedy("re-pairing+split", "the rest split", True, change=repairs.split, after="re-pairing"),
 )
+
+
+NOT_IN_A_FILE = ("u7", "split-4x1")
+"""Remedies that no file can hold."""
 
 
 def offered(layout: Layout) -> dict[str, Remedy]:

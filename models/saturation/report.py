@@ -28,7 +28,8 @@ class LayerRow:
 class RemedyRow:
     """A remedy. unsafe: pairs left that could saturate; wrong: accumulators that did on the texts, of ``outputs``;
     largest, mean: error of the model's output on a CPU without VNNI against the exact run of the model as it is;
-    changed: labels that differ, of ``labels``; macs, bytes: of the linear layers; gathers: permutations at run time."""
+    changed: labels that differ, of ``labels``; macs, bytes: of the linear layers; gathers: permutations at run time;
+    time, moves: see ``timing.Cost``, None if they were not measured."""
 
     name: str
     what: str
@@ -43,6 +44,8 @@ class RemedyRow:
     macs: int
     bytes: int
     gathers: int
+    time: float | None = None
+    moves: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class TrialRow:
 @dataclass
 class Report:
     """Everything that the command shows, for one layout. dense: the layers' rows in the dense layout, where the layout
-    is another; fix, file, trials: where a repaired model was written."""
+    is another; kernel, timed_tokens: what times are of, if measured; fix, file, trials: where a repaired model was
+    written."""
 
     model: str
     layout: str
@@ -71,6 +75,8 @@ class Report:
     layers: list[LayerRow] = field(default_factory=list)
     dense: list[LayerRow] = field(default_factory=list)
     remedies: list[RemedyRow] = field(default_factory=list)
+    kernel: str = ""
+    timed_tokens: int = 0
     fix: str = ""
     file: str = ""
     trials: list[TrialRow] = field(default_factory=list)

@@ -22,6 +22,7 @@ def show(report: Report, console: Console) -> None:
     )
     _print(console, _layers(report.layers), _proof(report))
     _print(console, _remedies(report), _legend(report))
+    _print(console, _costs(report), _cost_legend(report))
     if report.file:
         _fix(report, console)
 
@@ -86,7 +87,7 @@ def _proof(report: Report) -> str:
 
 def _remedies(report: Report) -> Table:
     table = _table(
-        "2  Remedies: the whole model as a CPU without VNNI runs it, against its exact run",
+        "2  What the remedies give: the model run without VNNI",
         "\nremedy",
         "\n",
         "unsafe\npairs",
@@ -94,11 +95,7 @@ def _remedies(report: Report) -> Table:
         "largest\nerror",
         "mean\nerror",
         "labels\nchanged",
-        "more\nproducts",
-        "more\nbytes",
-        "\ngathers",
     )
-    plain = report.remedies[0]
     for row in report.remedies:
         table.add_row(
             row.name,
@@ -108,10 +105,19 @@ def _remedies(report: Report) -> Table:
             f"{row.largest:.2g}",
             f"{row.mean:.2g}",
             f"{row.changed} of {row.labels}",
-            _more(row.macs, plain.macs),
-            _more(row.bytes, plain.bytes),
-            str(row.gathers) if row.gathers else "",
         )
+    return table
+
+
+def _costs(report: Report) -> Table:
+    timed = ["\ntime", "of which\nmoves"] if report.kernel else []
+    title = "3  What they cost, in the linear layers"
+    table = _table(title, "\nremedy", "\n", "more\nproducts", "more\nbytes", "\ngathers", *timed)
+    plain = report.remedies[0]
+    for row in report.remedies:
+        more = _more(row.macs, plain.macs), _more(row.bytes, plain.bytes)
+        times = [] if row.time is None else [f"x{row.time:.2f}", f"{row.moves:.2f}" if row.moves else ""]
+        table.add_row(row.name, _kind(row), *more, str(row.gathers) if row.gathers else "", *times)
     return table
 
 
@@ -133,8 +139,19 @@ def _legend(report: Report) -> str:
     names = "; ".join(f"{row.name}: {row.what}" for row in report.remedies)
     return (
         "repair: no accumulator of the exact product changes; lossy: weights or activations are quantized again. "
-        f"Errors are of the model's output, whose largest value is {report.largest_output:.3g}. products, bytes: of "
-        f"the linear layers. gathers: permutations of codes at run time.\n{names}."
+        "Errors are of the model's output against its exact run, whose largest value is "
+        f"{report.largest_output:.3g}.\n{names}."
+    )
+
+
+def _cost_legend(report: Report) -> str:
+    words = "gathers: permutations of codes at run time."
+    if not report.kernel:
+        return f"{words} --time measures what it all takes."
+    return (
+        f"{words} time: of the products with what is moved for them, as a multiple of the model as it is; each product "
+        f"checked, then timed in turns: {report.kernel}, one thread, {report.timed_tokens} tokens. moves: gathers, and "
+        "codes and sums to and from another layout, by NumPy."
     )
 
 
@@ -144,7 +161,7 @@ def _fix(report: Report, console: Console) -> None:
         console.print("OpenVINO is not installed: the file was not run without VNNI", style="yellow")
         return
     table = _table(
-        "3  The file, really run with the instructions of a CPU without VNNI",
+        "4  The file, really run with the instructions of a CPU without VNNI",
         "machine",
         "integer layers",
         "outputs",

@@ -1,6 +1,7 @@
 """The examination, step by step, into one ``Report``."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,10 +11,11 @@ from refimpl.models.files import check_folder
 from refimpl.models.saturation.fix import layout_of, write
 from refimpl.models.saturation.layouts import BLOCKS, DENSE, LAYOUTS, Layout
 from refimpl.models.saturation.measure import layer_rows, remedy_rows
-from refimpl.models.saturation.remedies import Treatment, offered, treatment
+from refimpl.models.saturation.remedies import NOT_IN_A_FILE, Treatment, offered, treatment
 from refimpl.models.saturation.report import Report
 from refimpl.models.saturation.run import batched
 from refimpl.models.saturation.subject import from_dense, from_packed
+from refimpl.models.saturation.timing import timed
 from refimpl.models.saturation.trial import trials
 
 OWN_TEXTS = 12
@@ -23,7 +25,8 @@ Say = Callable[[str], None]
 
 
 class Request(NamedTuple):
-    """What the user asked for. all_texts: run every text; layout: a name, or None for how the model is stored."""
+    """What the user asked for. all_texts: run every text; layout: a name, or None for how the model is stored; time:
+    whether to measure what the remedies cost."""
 
     name: str
     texts: Sequence[str]
@@ -33,6 +36,7 @@ class Request(NamedTuple):
     fix: str | None = None
     output: Path | None = None
     force: bool = False
+    time: bool = False
 
     def checked(self, loaded: Dense | Packed) -> "Request":
         """With the layout filled in. Raises ValueError for what cannot be, before any work."""
@@ -57,14 +61,15 @@ class Request(NamedTuple):
 
 
 def _check_fix(name: str, layout: Layout) -> None:
-    names = [key for key in offered(layout) if key != "u7"]  # no file can hold that one
+    names = [key for key in offered(layout) if key not in NOT_IN_A_FILE]
     if name not in names:
         raise ValueError(f"--fix is {name}; need one of {', '.join(names)} for a file in the {layout.name} layout")
 
 
-def count_steps(request: Request) -> int:
-    """How often ``examine`` says something."""
-    return 2 + len(offered(LAYOUTS[request.layout or DENSE.name])) + (request.fix is not None)
+def count_steps(request: Request, layers: int) -> int:
+    """How often ``examine`` says something of a model with so many linear layers."""
+    remedies = len(offered(LAYOUTS[request.layout or DENSE.name]))
+    return 2 + remedies + layers * request.time + (request.fix is not None)
 
 
 def examine(loaded: Dense | Packed, request: Request, say: Say = lambda step: None) -> Report:
@@ -84,6 +89,10 @@ def examine(loaded: Dense | Packed, request: Request, say: Say = lambda step: No
     report.dense = [] if layout is DENSE else layer_rows(subject, DENSE, batches)
     done: dict[str, Treatment] = {}
     report.remedies, report.largest_output = remedy_rows(subject, layout, batches, done, say)
+    if request.time:
+        found = timed(subject, layout, batches, done, say)
+        report.kernel, report.timed_tokens = found.kernel, found.tokens
+        report.remedies = [replace(row, **found.costs[row.name]._asdict()) for row in report.remedies]
     if request.fix is not None and request.output is not None:
         say("write and run")
         treated = treatment(subject, layout, request.fix, done)

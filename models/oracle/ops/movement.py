@@ -55,6 +55,7 @@ def _flatten(call: Call, x: np.ndarray) -> np.ndarray:
 def _concat(call: Call, *xs: np.ndarray) -> np.ndarray:
     if len({x.dtype for x in xs}) > 1:
         raise TypeError("the inputs have several dtypes; need one")
+    affordable([sum(x.size for x in xs)], xs[0].itemsize)  # a chain of them doubles what it is given each time
     return np.concatenate(xs, call.get("axis"))
 
 
