@@ -454,3 +454,10 @@ def test_every_part_has_a_twin():
     parts = {name for name in vars(wide_rows) if isinstance(vars(wide_rows)[name], type(wide_rows.width))}
     named = {name for name in parts if not name.startswith(("interleave", "pack_tokens", "pair_up"))}
     assert {getattr(wide_rows, name) for name in named} <= set(half_rows.TWINS)
+
+
+@pytest.mark.parametrize("columns", [2**16, 2**16 + 4])
+def test_indices_of_any_width(columns):
+    codes = np.zeros((4, columns), np.int8)
+    codes[:, -1] = 1
+    assert FORMS["4x1"].pack(bsr4x1.pack(codes))[1].max() == columns - 1

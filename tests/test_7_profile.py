@@ -64,7 +64,7 @@ def expected(quantized, form, shape, texts):
             return 1024 * int(blocks.sum()) * lanes, 0, weight + arrays * (-(-m // 8) * 8), (k + out * m) * lanes
         live = codes.reshape(m // 4, 4, k).any(1).sum(1)
         groups = -(-live // 4)
-        weight = 4 * (m // 4 + 1) + 32 * int(groups.sum())
+        weight = 4 * (m // 4 + 1) + (16 + 4 * 2) * int(groups.sum())
         return 4 * int(live.sum()) * lanes, 0, weight + arrays * m, (k + out * m) * lanes
 
     def attention():

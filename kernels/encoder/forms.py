@@ -50,7 +50,9 @@ def density(weight: Bsr4x1) -> float:
 
 
 def _pack_4x1(weight: Bsr4x1) -> Arrays:
-    return aligned.flat(weight.indptr), aligned.flat(weight.indices), aligned.flat(weight.values)
+    """Indices in two bytes, if they fit: they are as many as the dwords of values, and all come from memory."""
+    narrow = weight.indices.astype(np.uint16) if weight.shape[1] <= 2**16 else weight.indices
+    return aligned.flat(weight.indptr), aligned.flat(narrow), aligned.flat(weight.values)
 
 
 def _pack_dense(weight: Bsr4x1) -> Arrays:

@@ -40,7 +40,7 @@ def product(indptr, indices, values, start, x, base, row):
             base + width() * indices[4 * g + 2],
             base + width() * indices[4 * g + 3],
         )
-        prefetcht0(indices, 4 * g + AHEAD // 4)
+        prefetcht0(indices, 4 * g + AHEAD // indices.itemsize)
         prefetcht0(values, 16 * g + AHEAD)
         row0 = dot_row(row0, quad, vpbroadcastd(values, 16 * g))
         row1 = dot_row(row1, quad, vpbroadcastd(values, 16 * g + 4))
@@ -58,7 +58,7 @@ def layer(acc, scale, bias, m):
 @kernel
 def linear_4x1_to_codes(indptr, indices, values, start, scale, bias, step, x, k, out):
     """x: u8 (P K W,); start: s32 (M,), minus the compensation; scale, bias, step: f32 (M,); M = 4 block rows; out:
-    (P M W,); the others as in ``Bsr4x1``."""
+    (P M W,); indices: u16 or s32; the others as in ``Bsr4x1``."""
     block_rows = indptr.size - 1
     for task in numba.prange(x.size // (width() * k) * block_rows):
         panel, row = task // block_rows, task % block_rows
