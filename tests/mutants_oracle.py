@@ -10,7 +10,7 @@ from refimpl.integer.gemm import gemm_u8s8s32_pair_saturating
 from refimpl.integer.narrow import saturate_s16
 from refimpl.integer.products import acc16, exact, neon_wrap, pair_saturating, s8s8_shifted
 from refimpl.models.oracle.judge_nodes import judge_nodes
-from refimpl.quant import affine, coded
+from refimpl.quant import affine
 
 
 def other_operand_shifted(a, w):
@@ -76,40 +76,6 @@ def clipped_late(x, scale, zero_point):
     with np.errstate(all="ignore"):
         codes = np.rint(x / scale).astype(np.int64) + zero_point
     return np.clip(codes, *affine.limits(zero_point.dtype)).astype(zero_point.dtype)
-
-
-def quantized_sum(a, b, scale, zero_point):
-    return affine.by_division(affine.dequantize(*a) + affine.dequantize(*b), scale, zero_point)
-
-
-def not_exchanged(a, b, scale, zero_point):
-    """Even where a is one number."""
-    wide = a._replace(codes=np.broadcast_to(a.codes, b.codes.shape))
-    return coded.add(wide, b, scale, zero_point)
-
-
-def exchanged(a, b, scale, zero_point):
-    return coded.add(b, a._replace(codes=np.broadcast_to(a.codes, b.codes.shape)), scale, zero_point)
-
-
-def without_fma(inner, fixed):
-    """Products that round before they are added: of the codes, or of the zero points."""
-
-    def add(a, b, scale, zero_point):
-        if a.codes.size == 1:
-            a, b = b, a
-        ratio_a, ratio_b = a.scale / scale, b.scale / scale
-
-        def fma(fused, ratio, codes, addend):
-            wide = np.float64 if fused else np.float32
-            return (codes.astype(wide) * ratio + addend).astype(np.float32)
-
-        zeros = fma(fixed, ratio_a, a.zero_point, ratio_b * b.zero_point.astype(np.float32))
-        start = fma(inner, ratio_b, b.codes, zero_point.astype(np.float32) - zeros)
-        total = np.rint(fma(inner, ratio_a, a.codes, start))
-        return np.clip(total, *affine.limits(zero_point.dtype)).astype(zero_point.dtype)
-
-    return add
 
 
 def judged_by_our_own(graph, inputs, engine):
@@ -189,17 +155,6 @@ ORACLE = [
         products.check_by_levels,
         affine.by_levels,
         {"by division": affine.by_division, "by reciprocal": by_reciprocal, "step of the scale": step_of_the_scale},
-    ),
-    Suite(
-        products.check_add,
-        coded.add,
-        {
-            "the sum quantized": quantized_sum,
-            "never exchanged": not_exchanged,
-            "always exchanged": exchanged,
-            "no fma of codes": without_fma(False, True),
-            "no fma of zero points": without_fma(True, False),
-        },
     ),
     Suite(
         oracle.check_judge,

@@ -2,12 +2,10 @@
 
     DequantizeLinear, DequantizeLinear -> MatMul or Gemm                        MatMulIntegerToFloat
     ... -> QuantizeLinear, if nothing else reads what is between                QLinearMatMul
-    DequantizeLinear, DequantizeLinear -> Add or Mul -> QuantizeLinear, u8      QLinearAdd, QLinearMul
 
-These are the fusions that engines make; the last is ONNX Runtime's, on x86 of u8 only, and rounds in its own way. They
-need a scale for the whole left operand, and one for the whole right operand or one per column, known when the file is
-read. A Transpose of dequantized numbers is one of their codes. The DequantizeLinear nodes stay: their results are
-tensors of the file.
+These are the fusions that engines make. They need a scale for the whole left operand, and one for the whole right
+operand or one per column, known when the file is read. A Transpose of dequantized numbers is one of their codes. The
+DequantizeLinear nodes stay: their results are tensors of the file.
 """
 
 from collections import Counter
@@ -21,7 +19,6 @@ from refimpl.models.oracle.graph import MICROSOFT, STANDARD, Graph, Node, sort
 from refimpl.models.oracle.semantics import Semantics
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
-ELEMENTWISE = {"Add": "QLinearAdd", "Mul": "QLinearMul"}
 
 
 class Coded(NamedTuple):
@@ -38,11 +35,11 @@ def rewrite(graph: Graph, semantics: Semantics, seen: Collection[str] = ()) -> G
     """The graph to execute. Tensors in ``seen`` are kept, so nothing is fused across them."""
     nodes = [made for node in graph.nodes for made in expand(node)]
     if semantics.fuse:
-        nodes = _fuse(graph, nodes, {*seen, *graph.outputs}, semantics.elementwise)
+        nodes = _fuse(graph, nodes, {*seen, *graph.outputs})
     return graph._replace(nodes=sort(nodes, {*graph.initializers, *graph.inputs}))
 
 
-def _fuse(graph: Graph, nodes: list[Node], kept: set[str], elementwise: bool) -> list[Node]:
+def _fuse(graph: Graph, nodes: list[Node], kept: set[str]) -> list[Node]:
     coded: dict[str, Coded] = {}
     products: dict[str, Node] = {}
     readers = Counter(name for node in nodes for name in node.inputs)
@@ -59,12 +56,8 @@ def _fuse(graph: Graph, nodes: list[Node], kept: set[str], elementwise: bool) ->
                 products[node.outputs[0]] = fused[-1]
                 made += fused
                 continue
-        elif node.op in ELEMENTWISE and elementwise and coded.keys() >= {*node.inputs}:
-            products[node.outputs[0]] = node
         elif node.op == QUANTIZE and first in products.keys() - kept and readers[first] == 1:
-            product = products[first]
-            again = _elementwise if product.op in ELEMENTWISE else _requantized
-            made.append(again(graph, node, product, coded))
+            made.append(_requantized(graph, node, products[first]))
             continue
         made.append(node)
     return made
@@ -120,7 +113,7 @@ def _product(graph: Graph, node: Node, coded: dict[str, Coded]) -> list[Node]:
     return [*turns, Node(node.name, "MatMulIntegerToFloat", MICROSOFT, inputs, node.outputs, {})]
 
 
-def _requantized(graph: Graph, quantize: Node, product: Node, coded: dict[str, Coded]) -> Node:
+def _requantized(graph: Graph, quantize: Node, product: Node) -> Node:
     """QLinearMatMul in the place of a QuantizeLinear, if it can be: no bias, and a zero point that says the type."""
     a, b, a_scale, b_scale, a_zero, b_zero, bias = product.inputs
     y_scale, y_zero = (*quantize.inputs, "", "")[1:3]
@@ -128,16 +121,3 @@ def _requantized(graph: Graph, quantize: Node, product: Node, coded: dict[str, C
         return quantize
     inputs = (a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero)
     return Node(product.name + ".requantized", "QLinearMatMul", STANDARD, inputs, quantize.outputs, {})
-
-
-def _elementwise(graph: Graph, quantize: Node, node: Node, coded: dict[str, Coded]) -> Node:
-    """QLinearAdd or QLinearMul in the place of a QuantizeLinear, if all codes are u8 and have one scale each."""
-    a, b = (coded[name] for name in node.inputs)
-    y_scale, y_zero = (*quantize.inputs, "", "")[1:3]
-    zeros = (a.zero_point, b.zero_point, y_zero)
-    if any(zero not in graph.initializers or graph.initializers[zero].dtype != np.uint8 for zero in zeros):
-        return quantize
-    if a.axis is not None or b.axis is not None or not _single(graph, y_scale) or not _single(graph, y_zero):
-        return quantize
-    inputs = (a.codes, a.scale, a.zero_point, b.codes, b.scale, b.zero_point, y_scale, y_zero)
-    return Node(node.name + ".coded", ELEMENTWISE[node.op], MICROSOFT, inputs, quantize.outputs, {})

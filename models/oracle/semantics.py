@@ -18,21 +18,18 @@ class Semantics(NamedTuple):
     """product: codes (N, K), (M, K) -> s32 (N, M); quantize, requantize: see ``refimpl.quant.affine``.
 
     fuse: whether MatMul and Gemm of two dequantized tensors are products of integers, as engines make them.
-    elementwise: whether, where ``fuse`` is, Add and Mul of two dequantized tensors that are quantized again are ONNX
-    Runtime's QLinearAdd and QLinearMul.
     """
 
     product: Product = exact
     quantize: Callable[..., np.ndarray] = by_division
     requantize: Callable[..., np.ndarray] = requantize_in_one
     fuse: bool = True
-    elementwise: bool = True
 
 
 ONNX_RUNTIME = Semantics()
 """On x86 with VNNI, and the semantics of ONNX wherever it leaves no choice."""
 
-OPENVINO = Semantics(quantize=by_levels, requantize=requantize_in_two, elementwise=False)
+OPENVINO = Semantics(quantize=by_levels, requantize=requantize_in_two)
 """On x86 with VNNI."""
 
 PRODUCTS = {f.__name__: f for f in (exact, pair_saturating, s8s8_shifted, acc16, neon_wrap)}

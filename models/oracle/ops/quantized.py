@@ -4,7 +4,7 @@ Wide values of codes are quotients before rounding. Errors: roundings of the quo
 inputs add. Sources: ONNX; ONNX Runtime's docs/ContribOperators.md.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,7 @@ import numpy as np
 from refimpl.models.oracle.graph import MICROSOFT
 from refimpl.models.oracle.operator import UNKNOWN, Call, Operator, affordable, axes_of, rounded
 from refimpl.nn.softmax import softmax
-from refimpl.quant import coded
 from refimpl.quant.affine import dequantize, dynamic_parameters, limits
-from refimpl.quant.coded import Coded
 
 ZERO = np.zeros((), np.uint8)
 TYPES = {2: np.uint8, 3: np.int8, 4: np.uint16, 5: np.int16}
@@ -53,13 +51,6 @@ def quotient(x: np.ndarray, zero_point: np.ndarray) -> np.ndarray:
     low, high = limits(zero_point.dtype)
     z = zero_point.astype(np.float64)
     return np.clip(x, low - z, high - z) + z
-
-
-def _one(p: np.ndarray) -> np.ndarray:
-    """A scale or zero point of the whole tensor, ()."""
-    if p.size != 1:
-        raise ValueError(f"a scale or zero point has the shape {p.shape}; need one number")
-    return np.asarray(p).reshape(())
 
 
 def _quantize(call: Call, x: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None = None) -> np.ndarray:
@@ -125,17 +116,16 @@ def _dynamic_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> tuple[np.nda
     return rounded(q + z, (x.error + q * off) / (scale - off) + zero_error, 4), off, zero_error
 
 
-def _binary(function: np.ufunc, narrow: Callable[..., np.ndarray]) -> Operator:
-    """QLinearAdd and QLinearMul. narrow: what ONNX Runtime computes; only it has these operators."""
+def _binary(function: np.ufunc) -> Operator:
+    """QLinearAdd and QLinearMul."""
 
     def value(call: Call, *xs: Any) -> np.ndarray:
         a, sa, za, b, sb, zb, sy, zy = (*xs, None)[:8]
-        affordable(np.broadcast_shapes(a.shape, b.shape))
-        left, right, zero = (np.zeros((), a.dtype) if z is None else _one(z) for z in (za, zb, zy))
-        if call.wide:
-            return quotient(function(dequantize(a, _one(sa), left), dequantize(b, _one(sb), right)) / _one(sy), zero)
-        a, b = np.asarray(a), np.asarray(b)  # NumPy makes scalars of what has no axes
-        return narrow(Coded(a, _one(sa), left), Coded(b, _one(sb), right), _one(sy), zero)
+        left, right = ((ZERO if z is None else z) for z in (za, zb))
+        y = function(dequantize(a, sa, left), dequantize(b, sb, right))
+        affordable(y.shape)
+        zero = zero_of(call, zy)
+        return quotient(y / sy, zero) if call.wide else call.semantics.quantize(y, sy, zero)
 
     def error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
         """At most eight roundings, of numbers as large as codes that are scaled with their zero points still in."""
@@ -192,7 +182,7 @@ OPERATORS = {
     (MICROSOFT, "QuantizeLinear"): QUANTIZE,
     (MICROSOFT, "DequantizeLinear"): DEQUANTIZE,
     ("", "DynamicQuantizeLinear"): Operator(_dynamic, _dynamic_error, codes=True),
-    (MICROSOFT, "QLinearAdd"): _binary(np.add, coded.add),
-    (MICROSOFT, "QLinearMul"): _binary(np.multiply, coded.multiply),
+    (MICROSOFT, "QLinearAdd"): _binary(np.add),
+    (MICROSOFT, "QLinearMul"): _binary(np.multiply),
     (MICROSOFT, "QLinearSoftmax"): Operator(_softmax, _softmax_error, codes=True),
 }
