@@ -10,7 +10,7 @@ from refimpl.integer.gemm import gemm_u8s8s32_pair_saturating
 from refimpl.integer.narrow import saturate_s16
 from refimpl.integer.products import acc16, exact, neon_wrap, pair_saturating, s8s8_shifted
 from refimpl.models.oracle.judge_nodes import judge_nodes
-from refimpl.quant import affine
+from refimpl.quant import affine, codes
 
 
 def other_operand_shifted(a, w):
@@ -20,6 +20,26 @@ def other_operand_shifted(a, w):
 
 def compensation_forgotten(a, w):
     return gemm_u8s8s32_pair_saturating((a.astype(np.int16) + 128).astype(np.uint8), w)
+
+
+def number(x):
+    return affine.dequantize(x.codes, x.scale, x.zero_point)
+
+
+def added_by_division(a, b, scale, zero_point):
+    """As the definition reads: dequantized, added, quantized."""
+    return affine.by_division(number(a) + number(b), scale, zero_point)
+
+
+def added_without_fma(a, b, scale, zero_point):
+    left, right = a.scale / scale, b.scale / scale
+    fixed = np.float32(zero_point) - (left * np.float32(a.zero_point) + right * np.float32(b.zero_point))
+    total = np.rint(a.codes * left + (b.codes * right + fixed))
+    return np.clip(total, *affine.limits(zero_point.dtype)).astype(zero_point.dtype)
+
+
+def multiplied_by_division(a, b, scale, zero_point):
+    return affine.by_division(number(a) * number(b), scale, zero_point)
 
 
 def in_order(spill, saturate=saturate_s16, pair=2):
@@ -156,6 +176,9 @@ ORACLE = [
         affine.by_levels,
         {"by division": affine.by_division, "by reciprocal": by_reciprocal, "step of the scale": step_of_the_scale},
     ),
+    Suite(products.check_add, codes.add, {"by division": added_by_division, "without FMA": added_without_fma}),
+    Suite(products.check_multiply, codes.multiply, {"by division": multiplied_by_division}),
+    Suite(products.check_softmax, codes.softmax, {"inverse of the scale": codes.softmax_as_defined}),
     Suite(
         oracle.check_judge,
         judge_nodes,

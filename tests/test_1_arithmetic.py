@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from refimpl.integer import gemm, narrow, pairs
 from refimpl.nn.taps import Recorder
-from refimpl.quant import calibrate, symmetric
+from refimpl.quant import calibrate, codes, symmetric
 from refimpl.quant import linear as quant_linear
 from refimpl.quant.requantize import requantize
 
@@ -487,7 +487,7 @@ def test_quantized_embedding():
 # --- ONNX Runtime ----------------------------------------------------------------------------------------------------
 
 
-def onnxruntime_node(op, inputs, opset=21, **attributes):
+def onnxruntime_node(op, inputs, version=21, **attributes):
     """The one output of a model of one node; inputs by name, None for an omitted one."""
     ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     onnx = pytest.importorskip("onnx", reason="onnx is not installed")
@@ -499,7 +499,7 @@ def onnxruntime_node(op, inputs, opset=21, **attributes):
         for name, array in given.items()
     ]
     graph = onnx.helper.make_graph([node], "one", infos, [onnx.ValueInfoProto(name="y")])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", version)], ir_version=10)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -543,3 +543,33 @@ def test_onnxruntime_qlinearmatmul_is_requantize(k):
         inputs |= {"b": w.T.copy(), "b_scale": s["b"], "b_zero": np.zeros(m, np.int8)}
         inputs |= {"y_scale": s["y"], "y_zero": np.uint8(128)[...]}
         equal(requantize(acc, s["a"], s["b"], s["y"]), onnxruntime_node("QLinearMatMul", inputs))
+
+
+@pytest.mark.parametrize("op", ["QLinearAdd", "QLinearMul"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_onnxruntime_operators_on_codes(op, dtype):
+    """All pairs of codes; scales equal, multiples of each other, and neither."""
+    info = np.iinfo(dtype)
+    a, b = (x.astype(dtype) for x in np.meshgrid(*[np.arange(info.min, info.max + 1)] * 2))
+    chance, ours = rng(3), codes.add if op == "QLinearAdd" else codes.multiply
+    for scales in ([0.01, 0.02, 0.02], [0.1, 0.1, 0.2], *np.exp(chance.normal(size=(6, 3)) - 4).tolist()):
+        sa, sb, sy = (np.array(scale, F32) for scale in scales)
+        za, zb, zy = (np.array(z, dtype) for z in chance.integers(info.min, info.max + 1, 3))
+        for left, right in [(a, b), (a[:1, :1], b), (a, b[3:4])]:
+            inputs = {"a": left, "sa": sa, "za": za, "b": right, "sb": sb, "zb": zb, "sy": sy, "zy": zy}
+            got = onnxruntime_node(op, inputs, domain="com.microsoft")
+            equal(ours(codes.Coded(left, sa, za), codes.Coded(right, sb, zb), sy, zy), got)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("length", [1, 17, 128])
+def test_onnxruntime_qlinearsoftmax(dtype, length):
+    """Its own sums in f32, and the inverse of a scale that it cuts to a whole number."""
+    x = rng(length).integers(-128, 128, (40, length)).astype(np.int8).view(dtype)
+    for scale in (1e-3, 0.07, 0.9):
+        for y_scale in (1 / 256, 1 / 255, 0.003):
+            zero = np.array(np.iinfo(dtype).min, dtype)
+            sx, sy = np.array(scale, F32), np.array(y_scale, F32)
+            inputs = {"x": x, "sx": sx, "zx": zero, "sy": sy, "zy": zero}
+            got = onnxruntime_node("QLinearSoftmax", inputs, domain="com.microsoft", axis=-1, opset=13)
+            equal(codes.softmax(codes.Coded(x, sx, zero), sy, zero), got)

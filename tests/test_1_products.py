@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from refimpl.integer.products import acc16, exact, neon_wrap, pair_saturating, s8s8_shifted
-from refimpl.quant import affine
+from refimpl.quant import affine, codes
+from refimpl.quant.codes import Coded
 
 U8, S8 = np.uint8, np.int8
 RNG = np.random.default_rng(0)
@@ -205,3 +206,61 @@ def test_dynamic_parameters():
     assert (scale, np.rint(zero)) == (F32(3) / F32(255), 85)
     assert [float(p) for p in affine.dynamic_parameters(np.zeros(3, F32))] == [1.0, 0.0]
     assert [float(p) for p in affine.dynamic_parameters(np.full(3, 255, F32))] == [1.0, 0.0]
+
+
+# --- operators on codes ----------------------------------------------------------------------------------------------
+
+SUMS = {  # codes, the three scales as hexadecimal f32, zero points: ONNX Runtime 1.32's code
+    (242, 76, "0x1.3ecd04p-5", "0x1.16fe3ep-9", "0x1.82f0fap-6", 186, 129, 156): 243,
+    (216, 232, "0x1.f92182p-7", "0x1.f02f16p-9", "0x1.8604a8p-9", 237, 95, 63): 129,
+    (124, 107, "0x1.be0a28p-9", "0x1.eca298p-8", "0x1.22a16ap-9", 46, 187, 152): 0,
+    (180, 25, "0x1.8cc060p-8", "0x1.62d8b8p-7", "0x1.61ff8ap-10", 139, 41, 123): 178,
+    (131, 131, "0x1.9bdb78p-8", "0x1.1af8e8p-8", "0x1.66f678p-6", 143, 248, 79): 53,
+    (3, 4, "0x1p-1", "0x1p-1", "0x1p+0", 1, 1, 1): 4,  # a tie before the zero point is added
+    (255, 255, "0x1p+0", "0x1p+0", "0x1p+0", 0, 0, 7): 255,
+    (0, 0, "0x1p+0", "0x1p+0", "0x1p+0", 255, 9, 7): 0,
+}
+
+
+def coded(code, scale, zero):
+    return Coded(np.array([code], U8), np.array(scale, F32), np.array(zero, U8))
+
+
+def check_add(add):
+    for (a, b, *scales, za, zb, zy), want in SUMS.items():
+        sa, sb, sy = map(float.fromhex, scales)
+        assert add(coded(a, sa, za), coded(b, sb, zb), np.array(sy, F32), np.array(zy, U8)).tolist() == [want]
+
+
+def check_multiply(multiply):
+    """Ties go to even codes, after the zero point; and a product that two roundings change."""
+    for zero, want in [(0, [0, 2, 2]), (1, [2, 2, 4]), (200, [200, 202, 202])]:
+        made = [
+            multiply(coded(a, 0.5, 0), coded(1, 1, 0), np.array(1, F32), np.array(zero, U8)).item() for a in (1, 3, 5)
+        ]
+        assert made == want
+    assert multiply(coded(0, 1, 9), coded(255, 1, 0), np.array(1, F32), np.array(7, U8)).item() == 0
+
+
+def check_softmax(softmax):
+    """255 p is 127.5 and 191.25; ONNX Runtime 1.32 has 254 p. With a scale whose inverse is whole, all is well."""
+    x = np.array([[7, 7], [250, 9]], U8)
+    for scale, want in [(np.float32(1 / 255), [[127, 127], [254, 0]]), (np.float32(1 / 128), [[64, 64], [128, 0]])]:
+        made = softmax(Coded(x, np.array(1, F32), np.array(3, U8)), np.array(scale), np.array(0, U8))
+        np.testing.assert_array_equal(made, np.array(want, U8))
+
+
+@pytest.mark.parametrize("verify", [check_add, check_multiply, check_softmax])
+def test_operators_on_codes(verify):
+    verify(getattr(codes, verify.__name__.removeprefix("check_")))
+
+
+def test_operators_on_codes_reject():
+    a, one, zero = coded(1, 1, 0), np.array(1, F32), np.array(0, U8)
+    for wrong, error, message in [
+        ((a, a, one, np.array(0, np.uint16)), TypeError, "zero_point has dtype uint16; need uint8 or int8"),
+        ((a, a._replace(codes=np.zeros(1, S8)), one, zero), TypeError, "b.codes has dtype int8; need uint8"),
+        ((a, a, one[None], zero), ValueError, r"scale has shape \(1,\); need \(\)"),
+    ]:
+        with pytest.raises(error, match=message):
+            codes.add(*wrong)

@@ -23,6 +23,7 @@ from refimpl.models.oracle.semantics import ONNX_RUNTIME, OPENVINO, Semantics
 
 FOLDER = Path(__file__).parent / "golden" / "onnx"
 K = 45
+DEFINED = Semantics()
 
 
 @cache
@@ -117,9 +118,9 @@ def run(name, faults):
     graph, inputs = subject(name)
     tensors = [tensor for node in graph.nodes for tensor in node.outputs if tensor]
     values = {**graph.initializers, **inputs}
-    for node in rewrite(graph, ONNX_RUNTIME, tensors).nodes:
+    for node in rewrite(graph, DEFINED, tensors).nodes:
         given = [values[tensor] if tensor else None for tensor in node.inputs]
-        results = apply(call_of(graph, node, ONNX_RUNTIME), given)
+        results = apply(call_of(graph, node, DEFINED), given)
         for tensor, array in zip(node.outputs, results, strict=False):
             values[tensor] = faults[tensor](*given) if tensor in faults else array
     return {tensor: values[tensor] for tensor in tensors}
@@ -127,8 +128,8 @@ def run(name, faults):
 
 def cause_in(name, engine, find=find_cause):
     graph, inputs = subject(name)
-    found = first_wrong(judge_nodes(graph, inputs, engine))
-    return None if found is None else (found, find(graph, inputs, engine, found))
+    found = first_wrong(judge_nodes(graph, inputs, engine, DEFINED))
+    return None if found is None else (found, find(graph, inputs, engine, found, DEFINED))
 
 
 def made_by(name, op, which=0):
@@ -604,7 +605,7 @@ def test_the_softmax_of_onnxruntime():
     graph, inputs = subject("static_fused")
     tensors = [tensor for node in graph.nodes for tensor in node.outputs if tensor]
     engine = open_graph("onnxruntime", FOLDER / "static_fused.onnx", tensors, optimize=False).run(inputs)
-    floats = Semantics(fuse=False)
+    floats = ONNX_RUNTIME._replace(fuse=False)
     finding = first_wrong(judge_nodes(graph, inputs, engine, floats))
     found = find_cause(graph, inputs, engine, finding, floats)
     assert (finding.op, found.hypothesis) == ("QLinearSoftmax", "whole part of 1 / scale")

@@ -21,7 +21,7 @@ from refimpl.quant import QUANTIZED
 
 FOLDER = Path(__file__).parent / "golden" / "onnx"
 FILES = sorted(path.stem for path in FOLDER.glob("*.onnx"))
-FLOATS = Semantics(fuse=False)
+FLOATS = ONNX_RUNTIME._replace(fuse=False)
 CODES = (
     "QuantizeLinear",
     "DynamicQuantizeLinear",
@@ -64,7 +64,7 @@ def test_every_tensor_of_an_unoptimized_run_is_inside_its_bound(name):
     assert all(f.finding is not None for f in findings)
     odd = {"QLinearSoftmax"} if name == "static_fused" else set()
     assert set(outside(findings).values()) == odd, first_outside(findings)
-    codes = [f.finding for f in findings if f.op in CODES and f.op not in odd]
+    codes = [f.finding for f in findings if f.op in CODES]
     assert sum(found.different for found in codes) <= sum(found.of for found in codes) / 1000
 
 
@@ -87,7 +87,7 @@ def test_an_optimized_run_is_inside_bounds_over_many_nodes(name):
 def test_the_softmax_that_onnxruntime_gets_wrong():
     """Its QLinearSoftmax multiplies by the whole part of 1 / scale: 254 where the scale is f32(1 / 255).
 
-    With that, all of its codes are explained.
+    So codes are outside the definition. ``execute`` does what ONNX Runtime does; a scale of 1 / 254 explains it too.
     """
     path = FOLDER / "static_fused.onnx"
     graph = load(path)
@@ -95,10 +95,42 @@ def test_the_softmax_that_onnxruntime_gets_wrong():
     node = next(node for node in graph.nodes if node.op == "QLinearSoftmax")
     scale = graph.initializers[node.inputs[3]].item()
     assert int(1 / np.float32(scale)) == 254
+    (found,) = [f.finding for f in judge_nodes(graph, batch(), values, FLOATS) if f.op == "QLinearSoftmax"]
+    assert found.outside > 0
+    assert found.different == 0
     truncated = np.array(1 / 254, np.float32)
     changed = graph._replace(initializers={**graph.initializers, node.inputs[3]: truncated})
     (found,) = [f.finding for f in judge_nodes(changed, batch(), values, FLOATS) if f.op == "QLinearSoftmax"]
-    assert (found.outside, found.different) == (0, 0)
+    assert found.outside == 0
+
+
+@pytest.mark.parametrize("level", [0, 4])
+@pytest.mark.parametrize("k", [64, 100])
+def test_weights_in_blocks(level, k, tmp_path):
+    """At level 4 activations have 8 bits, block by block: nothing else explains what ONNX Runtime returns."""
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    from refimpl.models.engines import open_graph
+
+    chance, groups = np.random.default_rng(k), -(-k // 32)
+    constants = {
+        "b": chance.integers(0, 256, (7, groups, 32)).astype(np.uint8),
+        "scale": chance.uniform(0.001, 0.01, 7 * groups).astype(np.float32),
+        "zero": chance.integers(100, 150, 7 * groups).astype(np.uint8),
+    }
+    sizes = {"bits": 8, "K": k, "N": 7, "block_size": 32, "accuracy_level": level}
+    node = helper.make_node("MatMulNBits", ["x", *constants], ["y"], domain="com.microsoft", **sizes)
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size]) for name, size in (("x", k), ("y", 7))]
+    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    made = helper.make_graph([node], "g", ports[:1], ports[1:], initializers)
+    domains = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    (tmp_path / "m.onnx").write_bytes(helper.make_model(made, opset_imports=domains, ir_version=8).SerializeToString())
+    graph, x = load(tmp_path / "m.onnx"), {"x": chance.normal(size=(5, k)).astype(np.float32)}
+    theirs = open_graph("onnxruntime", tmp_path / "m.onnx", ["y"], optimize=False).run(x)
+    other = {**graph.nodes[0].attributes, "accuracy_level": 4 - level}
+    changed = graph._replace(nodes=(graph.nodes[0]._replace(attributes=other),))
+    assert outside(judge_nodes(graph, x, theirs)) == {}
+    assert outside(judge_nodes(graph, x, execute(graph, x))) == {}
+    assert outside(judge_nodes(changed, x, theirs)) == {"y": "MatMulNBits"}
 
 
 # --- our own exports -------------------------------------------------------------------------------------------------

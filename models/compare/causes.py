@@ -30,6 +30,7 @@ from refimpl.models.oracle.graph import Graph
 from refimpl.models.oracle.judge_nodes import NodeFinding
 from refimpl.models.oracle.operator import Approx
 from refimpl.models.oracle.semantics import ONNX_RUNTIME, Semantics
+from refimpl.quant.codes import softmax_as_defined
 
 HYPOTHESES = [
     *hypotheses_sums.HYPOTHESES,
@@ -100,6 +101,7 @@ def find_cause(
     ValueError
         for a finding that says nothing
     """
+    semantics = semantics._replace(softmax=softmax_as_defined)  # what ONNX Runtime makes of it is one of the causes
     chain = chain_to(graph, inputs, engine, finding.tensor, semantics)
     with np.errstate(all="ignore"):
         before = chain.wrong(chain.right)

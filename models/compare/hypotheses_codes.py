@@ -154,6 +154,7 @@ SCALES = {
 }
 
 HYPOTHESES = [
+    Hypothesis("whole part of 1 / scale", QUANTIZERS, _whole_reciprocal, show=_shown_reciprocal),
     Hypothesis("half away from zero", ALL_QUANTIZERS, partial(_rule, half_away)),
     Hypothesis("half up", ALL_QUANTIZERS, partial(_rule, half_up)),
     Hypothesis("truncation", ALL_QUANTIZERS, partial(_rule, np.trunc)),
@@ -165,7 +166,6 @@ HYPOTHESES = [
     Hypothesis("requantized in one step", PRODUCTS_OF_CODES, partial(_requantized_by, requantize_in_one)),
     Hypothesis("requantized in two steps", PRODUCTS_OF_CODES, partial(_requantized_by, requantize_in_two)),
     Hypothesis("codes wrap", QUANTIZERS, _wrapping),
-    Hypothesis("whole part of 1 / scale", QUANTIZERS, _whole_reciprocal, show=_shown_reciprocal),
     Hypothesis("codes clipped to ±127", ALL_QUANTIZERS, partial(_clipped, 127, 127)),
     Hypothesis("codes clipped to 7 bits, -64 to 63", ALL_QUANTIZERS, partial(_clipped, 64, 63)),
     Hypothesis("codes clipped to ±64", ALL_QUANTIZERS, partial(_clipped, 64, 64)),

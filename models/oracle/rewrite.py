@@ -2,6 +2,7 @@
 
     DequantizeLinear, DequantizeLinear -> MatMul or Gemm                        MatMulIntegerToFloat
     ... -> QuantizeLinear, if nothing else reads what is between                QLinearMatMul
+    DequantizeLinear, DequantizeLinear -> Add -> QuantizeLinear, likewise       AddCodes, where the semantics have one
 
 These are the fusions that engines make. They need a scale for the whole left operand, and one for the whole right
 operand or one per column, known when the file is read. A Transpose of dequantized numbers is one of their codes. The
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refimpl.models.oracle.expand import expand
-from refimpl.models.oracle.graph import MICROSOFT, STANDARD, Graph, Node, sort
+from refimpl.models.oracle.graph import MICROSOFT, OURS, STANDARD, Graph, Node, sort
 from refimpl.models.oracle.semantics import Semantics
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
@@ -35,13 +36,14 @@ def rewrite(graph: Graph, semantics: Semantics, seen: Collection[str] = ()) -> G
     """The graph to execute. Tensors in ``seen`` are kept, so nothing is fused across them."""
     nodes = [made for node in graph.nodes for made in expand(node)]
     if semantics.fuse:
-        nodes = _fuse(graph, nodes, {*seen, *graph.outputs})
+        nodes = _fuse(graph, nodes, {*seen, *graph.outputs}, semantics.add is not None)
     return graph._replace(nodes=sort(nodes, {*graph.initializers, *graph.inputs}))
 
 
-def _fuse(graph: Graph, nodes: list[Node], kept: set[str]) -> list[Node]:
+def _fuse(graph: Graph, nodes: list[Node], kept: set[str], add: bool) -> list[Node]:
     coded: dict[str, Coded] = {}
     products: dict[str, Node] = {}
+    sums: dict[str, Node] = {}
     readers = Counter(name for node in nodes for name in node.inputs)
     made: list[Node] = []
     for node in nodes:
@@ -56,6 +58,11 @@ def _fuse(graph: Graph, nodes: list[Node], kept: set[str]) -> list[Node]:
                 products[node.outputs[0]] = fused[-1]
                 made += fused
                 continue
+        elif node.op == "Add" and add and all(name in coded and coded[name].axis is None for name in node.inputs):
+            sums[node.outputs[0]] = node
+        elif node.op == QUANTIZE and first in sums.keys() - kept and readers[first] == 1:
+            made.append(_added(graph, node, [coded[name] for name in sums[first].inputs]))
+            continue
         elif node.op == QUANTIZE and first in products.keys() - kept and readers[first] == 1:
             made.append(_requantized(graph, node, products[first]))
             continue
@@ -121,3 +128,12 @@ def _requantized(graph: Graph, quantize: Node, product: Node) -> Node:
         return quantize
     inputs = (a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero)
     return Node(product.name + ".requantized", "QLinearMatMul", STANDARD, inputs, quantize.outputs, {})
+
+
+def _added(graph: Graph, quantize: Node, terms: list[Coded]) -> Node:
+    """AddCodes in the place of a QuantizeLinear, if all zero points are there and y has one scale."""
+    y_scale, y_zero = (*quantize.inputs, "", "")[1:3]
+    if not y_zero or not all(term.zero_point for term in terms) or not _single(graph, y_scale):
+        return quantize
+    inputs = [name for term in terms for name in (term.codes, term.scale, term.zero_point)]
+    return Node(quantize.name + ".added", "AddCodes", OURS, (*inputs, y_scale, y_zero), quantize.outputs, {})

@@ -12,24 +12,29 @@ from refimpl.quant.affine import (
     requantize_in_one,
     requantize_in_two,
 )
+from refimpl.quant.codes import add_by_levels, softmax, softmax_as_defined
 
 
 class Semantics(NamedTuple):
     """product: codes (N, K), (M, K) -> s32 (N, M); quantize, requantize: see ``refimpl.quant.affine``.
 
     fuse: whether MatMul and Gemm of two dequantized tensors are products of integers, as engines make them.
+    softmax: QLinearSoftmax, see ``refimpl.quant.codes``.
+    add: how two dequantized tensors are added and quantized in one, see ``refimpl.quant.codes``; None: in f32.
     """
 
     product: Product = exact
     quantize: Callable[..., np.ndarray] = by_division
     requantize: Callable[..., np.ndarray] = requantize_in_one
     fuse: bool = True
+    softmax: Callable[..., np.ndarray] = softmax_as_defined
+    add: Callable[..., np.ndarray] | None = None
 
 
-ONNX_RUNTIME = Semantics()
-"""On x86 with VNNI, and the semantics of ONNX wherever it leaves no choice."""
+ONNX_RUNTIME = Semantics(softmax=softmax)
+"""On x86 with VNNI. But for QLinearSoftmax, a fault of its own, the semantics of ONNX wherever it leaves no choice."""
 
-OPENVINO = Semantics(quantize=by_levels, requantize=requantize_in_two)
+OPENVINO = Semantics(quantize=by_levels, requantize=requantize_in_two, add=add_by_levels)
 """On x86 with VNNI."""
 
 PRODUCTS = {f.__name__: f for f in (exact, pair_saturating, s8s8_shifted, acc16, neon_wrap)}

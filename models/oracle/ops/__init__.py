@@ -3,6 +3,7 @@
 from refimpl.models.oracle.operator import Operator
 from refimpl.models.oracle.ops import (
     attention,
+    blocks,
     elementwise,
     integers,
     movement,
@@ -21,4 +22,5 @@ OPERATORS: dict[tuple[str, str], Operator] = {
     **quantized.OPERATORS,
     **integers.OPERATORS,
     **attention.OPERATORS,
+    **blocks.OPERATORS,
 }

@@ -121,14 +121,15 @@ def _requantized(call: Call, *xs: Any) -> np.ndarray:
 
 
 def _requantized_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
-    """Six roundings: of acc, three of the multiplier, the product, the zero point added before rounding."""
+    """In one step six roundings: of acc, three of the multiplier, the product, the zero point added before rounding. In
+    two, eleven: of acc, the scales' product and theirs, and the eight that QuantizeLinear may have."""
     if not all(x is None or x.known for x in (*xs[1:3], *xs[4:])):
         return UNKNOWN
     a, sa, za, b, sb, zb, sy, zy = xs
     factor = _per_row(sa.value) * _per_column(sb.value) / _per_row(sy.value)
     off = accumulator_error(a, b, za, zb)
     zero = np.abs(_per_row(zy.value).astype(np.float64))
-    return rounded(np.abs(y - zero) + zero, off * factor, 6)
+    return rounded(np.abs(y - zero) + zero, off * factor, 11)
 
 
 def _qgemm(call: Call, *xs: Any) -> np.ndarray:
@@ -148,11 +149,12 @@ def _qgemm(call: Call, *xs: Any) -> np.ndarray:
 
 
 def _qgemm_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
+    """As QLinearMatMul, and one of alpha."""
     if not all(x is None or x.known for x in xs):
         return UNKNOWN
     zy = xs[8] if len(xs) > 8 else None
     zero = 0.0 if zy is None else np.abs(zy.value.astype(np.float64))
-    return rounded(np.abs(y - zero) + zero, 0.0, 7)
+    return rounded(np.abs(y - zero) + zero, 0.0, 12)
 
 
 OPERATORS = {

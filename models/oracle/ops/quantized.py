@@ -4,17 +4,18 @@ Wide values of codes are quotients before rounding. Errors: roundings of the quo
 inputs add. Sources: ONNX; ONNX Runtime's docs/ContribOperators.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from refimpl.models.oracle.graph import MICROSOFT
+from refimpl.models.oracle.graph import MICROSOFT, OURS
 from refimpl.models.oracle.operator import UNKNOWN, Call, Operator, affordable, axes_of, rounded
 from refimpl.nn.softmax import softmax
+from refimpl.quant import codes
 from refimpl.quant.affine import dequantize, dynamic_parameters, limits
+from refimpl.quant.codes import Coded
 
-ZERO = np.zeros((), np.uint8)
 TYPES = {2: np.uint8, 3: np.int8, 4: np.uint16, 5: np.int16}
 """Of ``output_dtype``: onnx.TensorProto."""
 
@@ -116,19 +117,21 @@ def _dynamic_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> tuple[np.nda
     return rounded(q + z, (x.error + q * off) / (scale - off) + zero_error, 4), off, zero_error
 
 
-def _binary(function: np.ufunc) -> Operator:
-    """QLinearAdd and QLinearMul."""
+def _binary(function: np.ufunc, of_codes: Callable[[Call], Callable[..., np.ndarray]], roundings: int = 8) -> Operator:
+    """QLinearAdd, QLinearMul and AddCodes. of_codes: what computes them."""
 
     def value(call: Call, *xs: Any) -> np.ndarray:
         a, sa, za, b, sb, zb, sy, zy = (*xs, None)[:8]
-        left, right = ((ZERO if z is None else z) for z in (za, zb))
-        y = function(dequantize(a, sa, left), dequantize(b, sb, right))
-        affordable(y.shape)
-        zero = zero_of(call, zy)
-        return quotient(y / sy, zero) if call.wide else call.semantics.quantize(y, sy, zero)
+        affordable(np.broadcast_shapes(a.shape, b.shape))
+        zero = zero_of(call, zy, a.dtype.type)
+        left, right = (np.zeros((), x.dtype) if z is None else z for x, z in ((a, za), (b, zb)))
+        if call.wide:
+            return quotient(function(dequantize(a, sa, left), dequantize(b, sb, right)) / sy, zero)
+        scalars = [x.reshape(()) for x in (sa, left, sb, right, sy, zero)]
+        return of_codes(call)(Coded(np.asarray(a), *scalars[:2]), Coded(np.asarray(b), *scalars[2:4]), *scalars[4:])
 
     def error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
-        """At most eight roundings, of numbers as large as codes that are scaled with their zero points still in."""
+        """At most so many roundings, of numbers as large as codes that are scaled with their zero points still in."""
         if any(x is not None and not x.known for x in xs):
             return UNKNOWN
         sizes: list[Any] = [None if x is None else np.abs(x.value.astype(np.float64)) for x in xs]
@@ -136,22 +139,26 @@ def _binary(function: np.ufunc) -> Operator:
         left = (a + (0 if za is None else za)) * sa
         right = (b + (0 if zb is None else zb)) * sb
         size = (left + right if function is np.add else left * right) / sy
-        return rounded(size + (0 if zy is None else zy), 0.0, 8)
+        return rounded(size + (0 if zy is None else zy), 0.0, roundings)
 
     return Operator(value, error, codes=True)
 
 
+SUM_ROUNDINGS = 16
+"""Of ``add_by_levels``: five of a, two of the ratio and t, and five of each limit, f, the product and the shift."""
 TABLE_STEPS = 0x7FFFFF
 """ONNX Runtime looks exponentials of codes up in a table of whole numbers, of which this is the largest."""
 
 
 def _softmax(call: Call, *xs: Any) -> np.ndarray:
-    """QLinearSoftmax: quantize(softmax(dequantize(x)))."""
+    """QLinearSoftmax: quantize(softmax(dequantize(x))), in f32 as the semantics have it."""
     x, scale, zx, sy, zy = (*xs, None)[:5]
     _check_axis(call, x)
-    y = softmax(dequantize(x, scale, ZERO if zx is None else zx))
-    zero = zero_of(call, zy)
-    return quotient(y / sy, zero) if call.wide else call.semantics.quantize(y, sy, zero)
+    zero, shift = zero_of(call, zy, x.dtype.type), np.zeros((), x.dtype) if zx is None else zx
+    if call.wide:
+        return quotient(softmax(dequantize(x, scale, shift)) / sy, zero)
+    given = Coded(x, scale.reshape(()), shift.reshape(()))
+    return call.semantics.softmax(given, sy.reshape(()), zero.reshape(()))
 
 
 def _check_axis(call: Call, x: np.ndarray) -> None:
@@ -182,7 +189,8 @@ OPERATORS = {
     (MICROSOFT, "QuantizeLinear"): QUANTIZE,
     (MICROSOFT, "DequantizeLinear"): DEQUANTIZE,
     ("", "DynamicQuantizeLinear"): Operator(_dynamic, _dynamic_error, codes=True),
-    (MICROSOFT, "QLinearAdd"): _binary(np.add),
-    (MICROSOFT, "QLinearMul"): _binary(np.multiply),
+    (MICROSOFT, "QLinearAdd"): _binary(np.add, lambda call: codes.add),
+    (MICROSOFT, "QLinearMul"): _binary(np.multiply, lambda call: codes.multiply),
+    (OURS, "AddCodes"): _binary(np.add, lambda call: call.semantics.add or codes.add, SUM_ROUNDINGS),
     (MICROSOFT, "QLinearSoftmax"): Operator(_softmax, _softmax_error, codes=True),
 }
