@@ -473,7 +473,8 @@ def test_a_second_instance_costs_less_than_a_tenth(program):
 
 
 def test_a_session_has_no_second_copy_of_a_packed_file(tmp_path):
-    """Of the arrays of a loaded model that are as a kernel reads them; q, k and v are joined."""
+    """Of the arrays of a loaded model that are as a kernel reads them; q, k and v are joined, column indices
+    are narrowed."""
     packed_file.save(packed(), tmp_path / "model")
     model = packed_file.load(tmp_path / "model")
     weights = Session(model, form="4x1").weights
@@ -482,7 +483,7 @@ def test_a_session_has_no_second_copy_of_a_packed_file(tmp_path):
         (model.model.embeddings.word.codes, weights.word),
         (model.model.embeddings.position, weights.position),
         (layer.output.weight.values, prepared.output.arrays[2]),
-        (layer.intermediate.weight.indices, prepared.intermediate.arrays[1]),
+        (layer.intermediate.weight.values, prepared.intermediate.arrays[2]),
     ):
         assert np.shares_memory(theirs, ours)
 
