@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refimpl.models.data.spans import best_spans
 from refimpl.models.runner import Runner
 from refimpl.nn.softmax import softmax
 
 MASK = "[MASK]"
-LONGEST_ANSWER = 30  # tokens, as in the official SQuAD scripts of BERT
 BATCH_TOKENS = 2048
 """Of a batch, padding included; a longer text is a batch of its own."""
 BATCH_LOGITS = 2**24
@@ -103,14 +103,9 @@ def answer(ready: Runner, questions: Sequence[str], context: str, say: Say = _si
     """The span of ``context`` with the largest start + end logit: end not before start, at most 30 tokens."""
 
     def finish(i: int, row: Row) -> dict[str, Any]:
-        tokens = np.arange(row.ids.size)
-        start, end = row.output[tokens].astype(np.float64).T
-        length = tokens[None, :] - tokens[:, None]
-        legal = row.second[:, None] & row.second[None, :] & (length >= 0) & (length < LONGEST_ANSWER)
-        scores = np.where(legal, start[:, None] + end[None, :], -np.inf)
-        first, last = np.unravel_index(int(scores.argmax()), scores.shape)
-        begin, stop = int(row.spans[first, 0]), int(row.spans[last, 1])
-        found = {"answer": context[begin:stop], "start": begin, "score": float(scores[first, last])}
+        (best,) = best_spans(row.output, row.second)
+        begin, stop = int(row.spans[best.first, 0]), int(row.spans[best.last, 1])
+        found = {"answer": context[begin:stop], "start": begin, "score": best.score}
         return {"question": questions[i], **found}
 
     return in_batches(ready, ready.tokenizer.rows([(question, context) for question in questions]), finish, say)

@@ -51,6 +51,7 @@ class Tokenizer:
         self._whole.no_padding()
         with _library(f"{where} cannot encode a text"):
             probes = self._whole.encode_batch(["a", ("a", "a")])
+        self.ends = probes[0].ids[0], probes[0].ids[-1]
         used = [id_ for row in probes for id_ in row.ids]
         largest = max([self.pad, *used, *self._whole.get_vocab(with_added_tokens=True).values()])
         if largest >= config.vocabulary:
@@ -108,6 +109,12 @@ class Tokenizer:
         """One of the library's encodings a text, none longer than the model's positions. Raises as ``encode``."""
         _check_texts(texts)
         return self._fit(list(texts))
+
+    def pieces(self, texts: Sequence[str]) -> list[Any]:
+        """One of the library's encodings a text, however long, without special tokens. Raises as ``encode``."""
+        _check_texts(texts)
+        with _library("the tokenizer cannot encode the texts"):
+            return self._whole.encode_batch(list(texts), add_special_tokens=False)
 
     def batch(self, rows: Sequence[Any]) -> tuple[Batch, Origin]:
         """A batch of what ``rows`` gave, padded to the longest."""

@@ -109,7 +109,7 @@ def best_by_hand(logits: np.ndarray) -> float:
     """The largest start + end over all legal spans, one by one."""
     _, places = spans()
     start, end = logits.astype(np.float64).T
-    return max(start[i] + end[j] for i in places for j in places if 0 <= j - i < tasks.LONGEST_ANSWER)
+    return max(start[i] + end[j] for i in places for j in places if 0 <= j - i < LONGEST_ANSWER)
 
 
 TOKENS = TOKENIZER.encode([(QUESTION, CONTEXT)]).ids.shape[1]
@@ -127,7 +127,7 @@ def test_an_answer_is_the_best_legal_span_of_the_context(logits):
     last = [i for i, (_, stop) in enumerate(ends) if stop == found["start"] + len(found["answer"])]
     assert first
     assert last
-    assert 0 <= last[0] - first[0] < tasks.LONGEST_ANSWER
+    assert 0 <= last[0] - first[0] < LONGEST_ANSWER
 
 
 def peaks(**places: int) -> np.ndarray:
