@@ -127,7 +127,7 @@ def test_the_chart_shows_what_lies_there(lengths):
     plan, (rows, legend) = report.plan, chart(report.plan)
     assert (len(rows), {len(row) for row in rows}) == (ROWS, {len(plan.steps)})
     size, seen = plan.arena.peak / ROWS, set("".join(rows))
-    assert {legend[letter] for letter in seen - {FREE}} >= {"qkv", "output.codes", "attention_sum"}
+    assert {legend[letter] for letter in seen - {FREE}} >= {"qkv", "output.codes", "attention_norm.codes"}
     for step in range(len(plan.steps)):
         alive = {
             name: (plan.arena.offsets[name], plan.arena.offsets[name] + life.size)
