@@ -6,6 +6,7 @@ from mutants_amx import AMX_AND_BF16
 from mutants_attention import INTEGER_ATTENTION
 from mutants_compare import COMPARE
 from mutants_compare_command import COMPARE_COMMAND
+from mutants_distillation import DISTILLATION
 from mutants_encoder import ENCODER
 from mutants_explain import EXPLAIN
 from mutants_f32 import F32_KERNELS
@@ -39,6 +40,7 @@ SUITES = [
     *SATURATION,
     *COMPARE,
     *COMPARE_COMMAND,
+    *DISTILLATION,
 ]
 
 MUTANTS = [
