@@ -10,6 +10,7 @@ from mutants_distillation import DISTILLATION
 from mutants_encoder import ENCODER
 from mutants_explain import EXPLAIN
 from mutants_f32 import F32_KERNELS
+from mutants_fake_quantization import FAKE_QUANTIZATION
 from mutants_instances import INSTANCES
 from mutants_kernels import KERNELS
 from mutants_oracle import ORACLE
@@ -41,6 +42,7 @@ SUITES = [
     *COMPARE,
     *COMPARE_COMMAND,
     *DISTILLATION,
+    *FAKE_QUANTIZATION,
 ]
 
 MUTANTS = [
