@@ -58,7 +58,7 @@ CASES = {
 
 @cache
 def golden() -> dict[str, np.ndarray]:
-    return load_file(Path(__file__).parent / "golden" / "distillation" / "expected.safetensors")
+    return load_file(Path(__file__).parent / "golden" / "distillation" / "losses.safetensors")
 
 
 def run(case: Case, student: np.ndarray, function: Callable | None = None) -> Loss:

@@ -41,7 +41,7 @@ H = 2.0**-10
 
 @cache
 def golden() -> dict[str, np.ndarray]:
-    return load_file(Path(__file__).parent / "golden" / "distillation" / "expected.safetensors")
+    return load_file(Path(__file__).parent / "golden" / "distillation" / "losses.safetensors")
 
 
 def bits(x):

@@ -16,6 +16,7 @@ from mutants_kernels import KERNELS
 from mutants_oracle import ORACLE
 from mutants_profile import PROFILE
 from mutants_propagation import PROPAGATION
+from mutants_quantization import QUANTIZATION
 from mutants_records import RECORDS
 from mutants_saturating import SATURATING_AND_BITMASK
 from mutants_saturation import SATURATION
@@ -43,6 +44,7 @@ SUITES = [
     *COMPARE_COMMAND,
     *DISTILLATION,
     *FAKE_QUANTIZATION,
+    *QUANTIZATION,
 ]
 
 MUTANTS = [

@@ -98,7 +98,7 @@ def range_mean_min_max(state: MeanMinMax) -> np.ndarray:
     return range_min_max(means(state))
 
 
-MIN_MAX = Observer(MinMax(np.float32(np.inf)[...], np.float32(-np.inf)[...]), see_min_max, range_min_max)
+MIN_MAX = Observer(MinMax(np.asarray(np.inf, np.float32), np.asarray(-np.inf, np.float32)), see_min_max, range_min_max)
 MEAN_MIN_MAX = Observer(
     MeanMinMax(np.zeros(()), np.zeros(()), np.zeros((), np.int64)), see_mean_min_max, range_mean_min_max
 )

@@ -2,7 +2,7 @@
 
     python tests/golden/generate_distillation.py
 
-Writes ``distillation/expected.safetensors``: the inputs, and for each loss ``NAME.value`` and ``NAME.gradient``. The
+Writes ``distillation/losses.safetensors``: the inputs, and for each loss ``NAME.value`` and ``NAME.gradient``. The
 losses are written as their sources call torch, with autograd for the gradients. ``fake.*`` holds the forward and
 backward of NNCF's ``ReferenceQuantize`` written with torch from its formulas, for weights of 255 levels and activations
 of 256. Needs torch; the tests read only the file. Made with torch 2.14.
@@ -122,7 +122,7 @@ def main():
         expected |= {f"fake.{name}.scale": scale.double(), f"fake.{name}.y": y, f"fake.{name}.dx": dx}
         expected[f"fake.{name}.dscale"] = dscale
     FOLDER.mkdir(exist_ok=True)
-    save_file({name: x.contiguous() for name, x in expected.items()}, FOLDER / "expected.safetensors")
+    save_file({name: x.contiguous() for name, x in expected.items()}, FOLDER / "losses.safetensors")
 
 
 if __name__ == "__main__":
