@@ -8,7 +8,7 @@ import test_8_quantization as quantization
 from mutants import Suite
 
 from refimpl.models.quantization import biases
-from refimpl.quant import bias_correction, smooth
+from refimpl.quant import bias_correction, quantized_linear, smooth
 from refimpl.quant.tuning import Tuned, fall_back, restore_accuracy
 
 # --- SmoothQuant -----------------------------------------------------------------------------------------------------
@@ -67,6 +67,15 @@ def all_at_once(quantized, calibrated, batches, rule=bias_correction.corrected_b
     )
     shifts = {name: bias_correction.shift_of(means[name], now[name]) for name in means}
     return biases._shifted(quantized, shifts, lambda bias, shift: bias + shift)
+
+
+def through_the_input_quantizer(mean_input, mean_output, p):
+    """The whole quantized layer at the mean input: the mean rounded, not the inputs."""
+    return bias_correction.shift_of(mean_output, quantized_linear(mean_input.astype(np.float32), p).astype(np.float64))
+
+
+def without_bias(mean_input, mean_output, p):
+    return bias_correction.shift_of_weight(mean_input, mean_output, p._replace(bias=np.zeros_like(p.bias)))
 
 
 # --- searches --------------------------------------------------------------------------------------------------------
@@ -144,14 +153,23 @@ QUANTIZATION = [
         {"ours": bias_correction.corrected_bias, "always": always, "zeros left out": ratio_of_the_others},
     ),
     Suite(
+        smoothing.check_shift_of_weight,
+        bias_correction.shift_of_weight,
+        {
+            "through the input's quantizer": through_the_input_quantizer,
+            "without the bias": without_bias,
+            "sign": lambda *arguments: -bias_correction.shift_of_weight(*arguments),
+        },
+    ),
+    Suite(
         quantization.check_in_order,
         biases.correct_biases_in_order,
-        {"each alone": biases.correct_biases, "at the mean": biases.correct_biases_at_mean, "at once": all_at_once},
+        {"each alone": biases.correct_biases, "of weights": biases.correct_weight_biases, "at once": all_at_once},
     ),
     Suite(
         quantization.check_alone,
         biases.correct_biases,
-        {"in order": biases.correct_biases_in_order, "at the mean": biases.correct_biases_at_mean},
+        {"in order": biases.correct_biases_in_order, "of weights": biases.correct_weight_biases},
     ),
     Suite(
         smoothing.check_restore,

@@ -7,7 +7,15 @@ from refimpl import bounds
 from refimpl.nn.layernorm import layernorm
 from refimpl.nn.linear import linear
 from refimpl.nn.params import Linear, Norm
-from refimpl.quant import QuantizedLinear, absmax, quantize_weight, quantized_linear, scale_of, smooth
+from refimpl.quant import (
+    QuantizedLinear,
+    absmax,
+    dequantize_weight,
+    quantize_weight,
+    quantized_linear,
+    scale_of,
+    smooth,
+)
 from refimpl.quant import bias_correction as biases
 from refimpl.quant.tuning import absolute_goal, fall_back, nmse, relative_goal, restore_accuracy
 
@@ -124,15 +132,21 @@ def test_means_have_one_weight_a_token():
         biases.mean_of(biases.CHANNEL_MEAN.start)
 
 
-def test_the_shift_at_the_mean_input_is_not_the_mean_shift():
+def check_shift_of_weight(function):
+    """(W - W_q) mean x; what the quantizer of the input does is not in it."""
     rng = np.random.default_rng(7)
     x = np.abs(rng.normal(size=(50, 8))).astype(F32)
-    p = Linear(rng.normal(size=(4, 8)).astype(F32), np.zeros(4, F32))
-    q = QuantizedLinear(*quantize_weight(p.weight), F32(0.5)[...], p.bias)
-    mean_x, mean_y, mean_q = (v.mean(0, dtype=np.float64) for v in (x, linear(x, p), quantized_linear(x, q)))
-    at_mean = biases.shift_at_mean_input(mean_x, mean_y, q)
-    np.testing.assert_array_equal(at_mean, (mean_y - quantized_linear(mean_x.astype(F32), q)).astype(F32))
-    assert np.abs(at_mean - biases.shift_of(mean_y, mean_q)).max() > 1e-2
+    w = rng.normal(size=(4, 8)).astype(F32)
+    q = QuantizedLinear(*quantize_weight(w), F32(0.5)[...], rng.normal(size=4).astype(F32))
+    mean_x = x.mean(0, dtype=np.float64)
+    mean_y = mean_x @ w.astype(np.float64).T + q.bias
+    lost = (w - dequantize_weight(q.codes, q.weight_scale)).astype(np.float64) @ mean_x
+    assert np.abs(lost).min() > 1e-5
+    np.testing.assert_allclose(function(mean_x, mean_y, q), lost, rtol=0, atol=bounds.gamma(12) * np.abs(lost).max())
+
+
+def test_shift_of_weight():
+    check_shift_of_weight(biases.shift_of_weight)
 
 
 # --- searches --------------------------------------------------------------------------------------------------------

@@ -222,10 +222,10 @@ def test_fast_correction():
     check_alone(biases.correct_biases)
 
 
-def test_correction_at_the_mean_is_another():
+def test_correction_of_weights_is_another():
     first, second = (
         linears(correct(coarse(), tiny.calibrated(NAME), tiny.rows(NAME), lambda bias, shift, _: bias + shift).model)
-        for correct in (biases.correct_biases, biases.correct_biases_at_mean)
+        for correct in (biases.correct_biases, biases.correct_weight_biases)
     )
     for name, layer in linears(coarse().model).items():
         for corrected in (first, second):
@@ -251,14 +251,14 @@ def test_a_zero_in_a_bias_stops_nncfs_correction_of_its_layer_and_no_other():
 def test_layers_in_f32_keep_their_biases():
     calibrated = tiny.calibrated(NAME)
     kept = tuning.keep(coarse(), calibrated, ["layer.0.q"])
-    for correct in (biases.correct_biases, biases.correct_biases_at_mean, biases.correct_biases_in_order):
+    for correct in (biases.correct_biases, biases.correct_weight_biases, biases.correct_biases_in_order):
         got = linears(correct(kept, calibrated, tiny.rows(NAME)).model)["layer.0.q"]
         assert isinstance(got, Linear)
         np.testing.assert_array_equal(got.bias, linears(calibrated.model)["layer.0.q"].bias)
 
 
 def test_nothing_to_correct_with():
-    for correct in (biases.correct_biases, biases.correct_biases_at_mean, biases.correct_biases_in_order):
+    for correct in (biases.correct_biases, biases.correct_weight_biases, biases.correct_biases_in_order):
         with pytest.raises(ValueError, match="batches is empty; need at least one text"):
             correct(coarse(), tiny.calibrated(NAME), [])
 

@@ -1,7 +1,7 @@
 """Bias correction of a quantized model. See ``refimpl.quant.bias_correction`` for the rule and its traps.
 
     correct_biases             fast: each layer alone, on the inputs of the f32 model
-    correct_biases_at_mean     fast, NNCF's way: each layer at the mean of its inputs
+    correct_weight_biases      fast, NNCF's way: what the quantized weight shifts, at the mean of the inputs
     correct_biases_in_order    full: layer after layer, in the quantized model with the earlier ones corrected
 
 Layers that are not ``QuantizedLinear`` stay as they are. Stages: the ``Quantized`` model, and the ``Calibrated`` one
@@ -26,8 +26,8 @@ from refimpl.quant.bias_correction import (
     Rule,
     corrected_bias,
     mean_of,
-    shift_at_mean_input,
     shift_of,
+    shift_of_weight,
 )
 from refimpl.quant.ops import QUANTIZED
 
@@ -59,13 +59,13 @@ def correct_biases(
     return _shifted(quantized, shifts, lambda bias, shift: rule(bias, shift, FAST_THRESHOLD))
 
 
-def correct_biases_at_mean(
+def correct_weight_biases(
     quantized: Quantized, calibrated: Calibrated, batches: Sequence[Batch], rule: Rule = corrected_bias
 ) -> Quantized:
     """NNCF's fast bias correction; with ``corrected_bias_nncf`` also its rule."""
     seen = observe(calibrated.model, batches, CHANNEL_MEAN)
     shifts = {
-        name: shift_at_mean_input(seen.inputs[name], seen.outputs[name], layer)
+        name: shift_of_weight(seen.inputs[name], seen.outputs[name], layer)
         for name, layer in _quantized(quantized).items()
     }
     return _shifted(quantized, shifts, lambda bias, shift: rule(bias, shift, FAST_THRESHOLD))

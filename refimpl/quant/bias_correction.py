@@ -12,8 +12,9 @@ Pruned models have such zeros (masked biases), so their layers get no correction
 merely tiny in one channel does the same through a huge ratio. ``corrected_bias`` compares the largest with the largest.
 
 Where y_q comes from:
-* fast: the layer alone, on the inputs of the f32 model. NNCF feeds it the *mean* input of each channel instead
-  (``shift_at_mean_input``): one product, but the mean of quantized inputs is not the quantized mean input.
+* fast: the layer alone, on the inputs of the f32 model. NNCF's layer is the one behind the quantizer of the weight
+  only, at the mean input of each channel (``shift_of_weight``): one product, (W - W_q) mean x, which is exact for the
+  weight and blind to what the quantizer of the activation rounds and clips.
 * full: the layer inside of the quantized model, whose earlier layers are corrected already, one after another.
 
 Contract. Means are f64 sums, divided once; shift is rounded to f32 once.
@@ -27,8 +28,11 @@ from typing import NamedTuple
 import numpy as np
 
 from refimpl import check
-from refimpl.quant.linear import QuantizedLinear, quantized_linear
+from refimpl.nn.linear import linear
+from refimpl.nn.params import Linear
+from refimpl.quant.linear import QuantizedLinear
 from refimpl.quant.observers import Observer
+from refimpl.quant.symmetric import dequantize_weight
 
 FAST_THRESHOLD, FULL_THRESHOLD = 2.0, 1000.0
 
@@ -64,9 +68,10 @@ def shift_of(mean: np.ndarray, quantized_mean: np.ndarray) -> np.ndarray:
     return (mean - quantized_mean).astype(np.float32)
 
 
-def shift_at_mean_input(mean_input: np.ndarray, mean_output: np.ndarray, p: QuantizedLinear) -> np.ndarray:
-    """NNCF's fast shift: the quantized layer at the mean input. f64 (K,) and (M,) -> f32 (M,)."""
-    return shift_of(mean_output, quantized_linear(mean_input.astype(np.float32), p).astype(np.float64))
+def shift_of_weight(mean_input: np.ndarray, mean_output: np.ndarray, p: QuantizedLinear) -> np.ndarray:
+    """NNCF's fast shift: of the quantized weight alone, at the mean input. f64 (K,) and (M,) -> f32 (M,)."""
+    weight = dequantize_weight(p.codes, p.weight_scale).astype(np.float64)
+    return shift_of(mean_output, linear(mean_input, Linear(weight, p.bias.astype(np.float64))))
 
 
 def corrected_bias(bias: np.ndarray, shift: np.ndarray, threshold: float = FAST_THRESHOLD) -> np.ndarray:
