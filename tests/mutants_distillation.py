@@ -115,5 +115,7 @@ DISTILLATION = [
         },
     ),
     on("hidden_l1", {"squared": distil.hidden_mse, "sum": scaled(distil.hidden_l1, lambda s, t: s.size)}),
+    on("l2_distance", {"squared": lambda s, t: scaled(distil.mse_logits, lambda s, t: s.size)(s, t)}),
+    on("tempered", {"T squared": distil.soft_cross_entropy}),
     on("hidden_kl", {"mean over rows": scaled(distil.hidden_kl, lambda s, t: s.shape[-1])}),
 ]

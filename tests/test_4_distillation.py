@@ -3,7 +3,8 @@
 A central difference D = (f(x + h) - f(x - h)) / 2h is off by at most h**2 / 6 max |f'''|, and by the rounding of f,
 r F / h, where F sums the magnitudes of all terms of f and r = gamma(number of operations that a term goes through).
 Along one logit, log sum exp(s / T) has the third derivative p (1 - p) (1 - 2 p) / T**3, at most 0.1 / T**3. Along one
-state, cos = u.s / |s| has at most 12 / |s|**3 (u.s times 6 / |s|**4, and 3 u_i times 2 / |s|**3; |u| = 1).
+state, cos = u.s / |s| has at most 12 / |s|**3 (u.s times 6 / |s|**4, and 3 u_i times 2 / |s|**3; |u| = 1), and |s| at
+most 1.2 / |s|**2 (3 c**2 x / |s|**5, x the state, c the rest).
 """
 
 from collections.abc import Callable
@@ -38,6 +39,10 @@ def quadratic(s):
     return 0.0
 
 
+def tempered_cross_entropy(student, teacher, temperature=1.0):
+    return distil.tempered(distil.soft_cross_entropy, student, teacher, temperature)
+
+
 CASES = {
     "kl_batchmean": Case(distil.kl_batchmean, ("s", "t"), lambda s: 0.1 / (len(s) * 2), (2.0,)),
     "kl_element_mean": Case(distil.kl_element_mean, ("s", "t"), lambda s: 0.1 / (s.size * 3), (3.0,)),
@@ -51,6 +56,10 @@ CASES = {
     ),
     "hidden_mse": Case(distil.hidden_mse, ("s3", "t3"), quadratic),
     "hidden_l1": Case(distil.hidden_l1, ("s3", "t3"), quadratic),
+    "l2_distance": Case(
+        distil.l2_distance, ("s3", "t3"), lambda s: 1.2 / (np.linalg.norm(s - golden()["t3"]) - H) ** 2
+    ),
+    "tempered": Case(tempered_cross_entropy, ("s", "t"), lambda s: 0.1 / (len(s) * 8), (2.0,)),
     "hidden_kl": Case(distil.hidden_kl, ("s3", "t3"), lambda s: 0.1 / s.size),
     "hidden_kl_unmatched_inc": Case(distil.hidden_kl_unmatched_inc, ("s3", "t3"), lambda s: 0.2 / s.size),
 }
@@ -141,7 +150,7 @@ def test_a_student_that_equals_its_teacher_has_no_gradient():
             continue  # its log(q + 1e-9) is smallest beside the teacher's
         loss = case.function(*(tensors[case.inputs[1]],) * 2, *((tensors["mask"],) if case.masked else ()))
         np.testing.assert_allclose(loss.gradient, 0, rtol=0, atol=rounding(case))
-        if name != "soft_cross_entropy":
+        if name not in ("soft_cross_entropy", "tempered"):
             assert abs(loss.value) <= rounding(case)
 
 
@@ -187,6 +196,17 @@ def test_intermediate_losses_are_averaged_each_with_its_gradient():
     value, losses = mixing.inc_intermediate([TASK, KD])
     assert value == 4
     np.testing.assert_array_equal(losses[1].gradient, [5, 10])
+
+
+def test_groups_of_inc_count_as_often_as_groups_follow():
+    value, groups = distil.inc_self([[TASK], [KD, KD]])
+    assert value == (2 * 3 + 1 * 10) / 2
+    np.testing.assert_array_equal(groups[0][0].gradient, [1, 2])
+    np.testing.assert_array_equal(groups[1][1].gradient, [5, 10])
+    assert distil.inc_self_meant([[TASK], [KD, KD]])[0] == 13 / 2
+    assert distil.inc_self_meant([[TASK], [KD]], [0.25, 1])[0] == 5.75
+    with pytest.raises(ValueError, match="weights are 1, groups 2; need one weight a group"):
+        distil.inc_self([[TASK], [KD]], [1])
 
 
 def test_the_triple_loss():

@@ -2,7 +2,7 @@
 
     ovtrainer          (1 - w) task + w kd + compression                        w 0.5
     model_compression  a task + sum_i a_i kd_i, one a teacher                   a 0.5, a_i 0.5; the paper 0 and 1
-    nn_pruning         a_ce task + a_teacher kd                                 0.5 and 0.5
+    nn_pruning         a_ce task + a_teacher kd                                 0.5 and 0.5; its recipes 0.1 and 0.9
     inc                w_0 task + w_1 kd                                        0.5 and 0.5; must sum to 1
     inc_intermediate   sum_i w_i loss_i                                         w_i = 1 / n
 

@@ -68,6 +68,8 @@ def losses(s, t, s3, t3, mask, probs_s, probs_t):
         ),
         "hidden_mse": (lambda x: F.mse_loss(x, t3), s3),
         "hidden_l1": (lambda x: F.l1_loss(x, t3), s3),
+        "l2_distance": (lambda x: torch.dist(x, t3), s3),
+        "tempered": (lambda x: soft_cross_entropy(x, t, 2.0) / 4, s),
         "hidden_kl": (lambda x: kl(x, t3, 1.0, "mean"), s3),
         "hidden_kl_unmatched_inc": (lambda x: unmatched_inc(x, t3), s3),
         "hidden_kl_unmatched_inc_probabilities": (lambda x: unmatched_inc(x, probs_t), probs_s),
