@@ -214,3 +214,5 @@ def test_fall_back():
 def test_goals():
     assert absolute_goal(0.9) == pytest.approx(0.89)
     assert relative_goal(0.9) == pytest.approx(0.891)
+    with pytest.raises(ValueError, match="reference is -1; need >= 0, or an absolute goal"):
+        relative_goal(-1)

@@ -6,13 +6,12 @@ better. A search calls it as few times as its rule says, and returns every call 
 NNCF, ``restore_accuracy``:
     rank the quantized layers by the score of the model with only that layer more in f32; then, best first,
     keep one more:
-        drop <= max_drop                          done
-        drop no larger than before                go on
-        larger, the first time                    go on all the same (one worsening step is tolerated)
-        larger, and the last step was a step on   take it back, rank the rest again
-    After a step is taken back the drop that the next is compared with is the one of the step taken back, as in NNCF,
-    and the step after it is tolerated again; so is the very first. When no layer is left NNCF reports failure before it
-    asks whether the goal is reached; ``Tuned.reached`` says which.
+        drop <= max_drop                                        done
+        drop no larger than before                              go on
+        larger, in the first step or the one after a return     go on all the same: one worsening step is tolerated
+        larger otherwise                                        return: take it back, rank the rest again
+    After a return the next drop is compared with that of the step taken back, as in NNCF. When no layer is left NNCF
+    reports failure before it asks whether the goal is reached; ``Tuned.reached`` says which.
     The score is the metric itself, or -NMSE of the outputs (``nmse``), as the caller's ``score`` says; the largest
     goes first. NNCF's own score is NMSE without the minus, and it too takes the largest: by its source it begins with
     the layer that leaves the largest error when it is kept. Pass NMSE as ``score`` for that order.
@@ -71,7 +70,9 @@ def absolute_goal(reference: float, max_drop: float = MAX_DROP) -> float:
 
 
 def relative_goal(reference: float, drop: float = RELATIVE_DROP) -> float:
-    """The same, the drop a share of the reference."""
+    """The same, the drop a share of the reference, which must not be negative."""
+    if reference < 0:
+        raise ValueError(f"reference is {reference}; need >= 0, or an absolute goal")
     return reference * (1 - drop)
 
 
