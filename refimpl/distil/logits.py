@@ -32,17 +32,7 @@ import numpy as np
 
 from refimpl import check
 from refimpl.distil.loss import Loss, check_pair, check_temperature
-from refimpl.nn.softmax import softmax
-
-
-def log_softmax(x: np.ndarray) -> np.ndarray:
-    """x - max x - log sum exp(x - max x) over the last dimension. float (..., C).
-
-    >>> log_softmax(np.array([0.0, 1000.0]))  # where log(softmax(x)) is -inf
-    array([-1000.,     0.])
-    """
-    shifted = x - x.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+from refimpl.nn.softmax import log_softmax, softmax
 
 
 def kl_batchmean(student: np.ndarray, teacher: np.ndarray, temperature: float = 2.0) -> Loss:

@@ -5,18 +5,11 @@ the student, f32 or f64.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from refimpl import check
-
-
-class Loss(NamedTuple):
-    """value: float (); gradient: float, of the shape of the student's output, d value / d student."""
-
-    value: np.ndarray
-    gradient: np.ndarray
+from refimpl.nn.losses import Loss
 
 
 def weighted_sum(weights: Sequence[float], losses: Sequence[Loss]) -> Loss:
