@@ -108,6 +108,14 @@ def load_model(directory: Path) -> Model:
     return model
 
 
+def load_pooler(directory: Path) -> Linear | None:
+    """BERT's pooler in a Hugging Face directory, None if there is none. Raises as ``load_model``."""
+    config = read_config(directory)
+    tensors = Tensors(find_files(Path(directory), config), config)
+    name = tensors.prefix + "pooler.dense"
+    return tensors.linear(name, config.hidden, config.hidden) if name + ".weight" in tensors else None
+
+
 def find_files(directory: Path, config: Config) -> list[Path]:
     """The safetensors files of a directory: one, or the shards that an index names."""
     if (directory / FILE).exists():

@@ -23,6 +23,7 @@ from refimpl.models.records import commands as records_commands
 from refimpl.models.run import commands as run_commands
 from refimpl.models.saturation import commands as saturation_commands
 from refimpl.models.terminal import console, print_json, progress_console, read_texts, say, show_warnings
+from refimpl.models.training import commands as training_commands
 from refimpl.models.tune import commands as tune_commands
 from refimpl.models.vectors import commands as vectors_commands
 
@@ -109,6 +110,7 @@ app.command()(records_commands.record)
 app.command()(records_commands.replay)
 app.command()(vectors_commands.vectors)
 app.command()(tune_commands.tune)
+app.command()(training_commands.train)
 app.command()(graph_commands.graph)
 app.command()(profiling_commands.profile)
 app.command()(saturation_commands.saturation)

@@ -44,7 +44,7 @@ class Tokenizer:
 
     def __init__(self, text: str, config: Config, where: str):
         self.text = text
-        self.positions = config.positions
+        self.positions, self.vocabulary = config.positions, config.vocabulary
         self._whole = _parse(text, where)
         self._whole.no_truncation()
         self.pad = _pad_id(self._whole, where)

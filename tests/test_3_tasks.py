@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from refimpl.models import tasks
 from refimpl.models.bert import Batch
 from refimpl.models.config import Config, read_config
+from refimpl.models.data.spans import LONGEST_ANSWER
 from refimpl.models.runner import Runner
 from refimpl.models.tokenizer import Tokenizer
 

@@ -14,6 +14,7 @@ overlap of two windows, and so reads other windows of long paragraphs.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -26,18 +27,62 @@ LONGEST_QUESTION = 64
 LONGEST_ANSWER = 30
 
 
-class Window(NamedTuple):
-    """One row for the model, with the fields that ``Tokenizer.batch`` reads of a library's encoding.
+class Piece(NamedTuple):
+    """A text's tokens, none special. ids: s32 (n,); offsets: s32 (n, 2), first character and one past the last."""
 
-    ids, type_ids: the T tokens; offsets: first character and one past the last, in the token's own text; sequence_ids:
-    None for a special token, 0 for one of the question, 1 of the context; question: the index of the question.
+    ids: np.ndarray
+    offsets: np.ndarray
+
+
+@dataclass(frozen=True)
+class Window:
+    """One row for the model, with the attributes that ``Tokenizer.batch`` reads of a library's encoding.
+
+    number: the question's; asked: the question; context: the whole paragraph, of which the window has the tokens begin
+    to end - 1; ends: ids of [CLS] and [SEP].
     """
 
-    ids: list[int]
-    type_ids: list[int]
-    offsets: list[tuple[int, int]]
-    sequence_ids: list[int | None]
-    question: int
+    number: int
+    asked: Piece
+    context: Piece
+    begin: int
+    end: int
+    ends: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.asked.ids) + self.end - self.begin + 3
+
+    @property
+    def first(self) -> int:
+        """Where in the row the context begins."""
+        return len(self.asked.ids) + 2
+
+    @property
+    def ids(self) -> np.ndarray:
+        """s64 (T,)"""
+        return self._row(self.asked.ids, self.context.ids, *self.ends)
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """s64 (T, 2), characters of each token in its own text; 0, 0 for special tokens."""
+        return self._row(self.asked.offsets, self.context.offsets, 0, 0)
+
+    @property
+    def type_ids(self) -> np.ndarray:
+        """s64 (T,): 0, and 1 from the context on, its [SEP] included."""
+        return (np.arange(len(self)) >= self.first).astype(np.int64)
+
+    @property
+    def sequence_ids(self) -> np.ndarray:
+        """s64 (T,): 0 question, 1 context, -1 special token."""
+        return self._row(np.zeros(len(self.asked.ids)), np.ones(len(self.context.ids)), -1, -1)
+
+    def _row(self, asked: np.ndarray, context: np.ndarray, start: int, stop: int) -> np.ndarray:
+        row = np.full((len(self), *asked.shape[1:]), stop, np.int64)
+        row[0] = start
+        row[1 : self.first - 1] = asked
+        row[self.first : -1] = context[self.begin : self.end]
+        return row
 
 
 class Span(NamedTuple):
@@ -62,25 +107,22 @@ def windows(
     if not LONGEST_QUESTION + 3 + stride <= length <= most or stride < 1:
         low = LONGEST_QUESTION + 3 + max(stride, 1)
         raise ValueError(f"length is {length} and stride {stride}; need stride >= 1 and length from {low} to {most}")
-    asked = tokenizer.pieces([question.question for question in questions])
     contexts = list(dict.fromkeys(question.context for question in questions))
-    read = dict(zip(contexts, tokenizer.pieces(contexts), strict=True))
-    first, last = tokenizer.ends
+    read = dict(zip(contexts, _pieces(contexts, tokenizer), strict=True))
+    asked = _pieces([question.question for question in questions], tokenizer)
     found = []
-    for i, (question, head) in enumerate(zip(questions, asked, strict=True)):
-        context, n = read[question.context], min(len(head), LONGEST_QUESTION)
-        for begin, end in _cuts(len(context), length - n - 3, stride):
-            m = end - begin
-            found.append(
-                Window(
-                    [first, *head.ids[:n], last, *context.ids[begin:end], last],
-                    [0] * (n + 2) + [1] * (m + 1),
-                    [(0, 0), *head.offsets[:n], (0, 0), *context.offsets[begin:end], (0, 0)],
-                    [None, *[0] * n, None, *[1] * m, None],
-                    i,
-                )
-            )
+    for i, (question, whole) in enumerate(zip(questions, asked, strict=True)):
+        context, head = read[question.context], Piece(*(x[:LONGEST_QUESTION] for x in whole))
+        cuts = _cuts(len(context.ids), length - len(head.ids) - 3, stride)
+        found += [Window(i, head, context, begin, end, tokenizer.ends) for begin, end in cuts]
     return found
+
+
+def _pieces(texts: Sequence[str], tokenizer: Tokenizer) -> list[Piece]:
+    return [
+        Piece(np.array(row.ids, np.int32), np.array(row.offsets, np.int32).reshape(-1, 2))
+        for row in tokenizer.pieces(texts)
+    ]
 
 
 def _cuts(tokens: int, room: int, stride: int) -> Iterator[tuple[int, int]]:
@@ -95,12 +137,11 @@ def target(window: Window, question: Question) -> tuple[int, int]:
     """First and last token of the question's first answer, or 0, 0 where the window does not hold it whole."""
     answer = question.answers[0]
     begin, end = answer.start, answer.start + len(answer.text)
-    inside = [t for t, source in enumerate(window.sequence_ids) if source == 1]
-    if not inside or window.offsets[inside[0]][0] > begin or window.offsets[inside[-1]][1] < end:
+    starts, stops = window.context.offsets[window.begin : window.end].T
+    if not starts.size or starts[0] > begin or stops[-1] < end:
         return 0, 0
-    first = max((t for t in inside if window.offsets[t][0] <= begin), default=0)
-    last = min((t for t in inside if window.offsets[t][1] >= end), default=0)
-    return first, last
+    first, last = np.flatnonzero(starts <= begin)[-1], np.flatnonzero(stops >= end)[0]
+    return window.first + int(first), window.first + int(last)
 
 
 def best_spans(output: np.ndarray, second: np.ndarray, count: int = 1) -> list[Span]:
