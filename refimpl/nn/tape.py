@@ -11,8 +11,8 @@ first. What is used more than once gets the sum; a parameter that is shared is o
 
 Dropout is a tap, since the five places where BERT has it are taps: ``Dropping``.
 
-A linear layer of another kind (masked, under fake quantization) is another type of parameters, and ``linears`` says what
-to compute with it. Source: reverse accumulation, Griewank, Walther, Evaluating Derivatives, section 3.2.
+A linear layer of another kind (masked, under fake quantization) is another type of parameters, and ``linears`` says
+what to compute with it. Source: reverse accumulation, Griewank, Walther, Evaluating Derivatives, section 3.2.
 """
 
 from collections.abc import Callable, Iterable, Mapping
