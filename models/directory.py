@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from refimpl.models.checkpoint import FILE
 from refimpl.models.compress import Dense
 from refimpl.models.config import ACTIVATION_KEY, KEYS, Config
-from refimpl.models.files import atomic_folder
+from refimpl.models.files import atomic, atomic_folder
 from refimpl.models.sealed import contiguous
 from refimpl.models.tokenizer import FILE as TOKENIZER
 from refimpl.models.tokenizer import VOCABULARY
@@ -39,7 +39,8 @@ def save_directory(
     """
     with atomic_folder(path, replaceable) as folder:
         tensors = {name: contiguous(array) for name, array in named(dense.model).items()}
-        save_file(tensors, folder / FILE, {"format": "pt"})
+        with atomic(folder / FILE) as temporary:
+            save_file(tensors, temporary, {"format": "pt"})
         config = to_hugging_face(dense.model.config)
         if "cls.predictions.decoder.weight" in tensors or "vocab_projector.weight" in tensors:
             config["tie_word_embeddings"] = False

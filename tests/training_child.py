@@ -61,7 +61,7 @@ def main(folder, pause):
     if path.exists():
         state = checkpoint.load(path, RUN, state)
     print(state.step, flush=True)
-    state = run_training(job(pause), SETTINGS, state, Keeping(path, RUN, 1), lambda progress: None)
+    state = run_training(job(pause), SETTINGS, state, Keeping(path, RUN, 1), lambda p: print(p.state.step, flush=True))
     checkpoint.save(state, RUN, folder / "final")
 
 

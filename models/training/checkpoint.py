@@ -1,6 +1,6 @@
 """An interrupted training as one file, from which it goes on as if nothing had happened.
 
-    metadata    refimpl_training    {"version": 1, "step": ..., "history": [...], "run": {...}, "sha256": "..."}
+    metadata    refimpl_training    {"version": 1, "step": ..., "run": {...}, ..., "sha256": "..."}
     tensors     parameter.NAME, first.NAME, second.NAME, extra.NAME
 
 ``run`` is what identifies the run (settings, digests of data and starting model): a checkpoint of another run is
@@ -28,12 +28,14 @@ Run = dict[str, str | int | float | bool | None]
 
 
 class State(NamedTuple):
-    """step: updates done; extra: arrays that change beside the parameters, such as masks; history: evaluations."""
+    """step: updates done; extra: arrays that change beside the parameters, such as masks; losses: their sum in this
+    epoch; history: one row an epoch, with its mean loss and metrics."""
 
     step: int
     parameters: Parameters
     moments: Moments
     extra: Parameters
+    losses: float = 0.0
     history: tuple[dict[str, float], ...] = ()
 
 
@@ -47,7 +49,8 @@ def save(state: State, run: Run, path: Path) -> None:
     """Write the file. OSError if that fails; then a checkpoint that was there is there still."""
     groups = (state.parameters, *state.moments, state.extra)
     tensors = {f"{group}.{name}": x for group, own in zip(GROUPS, groups, strict=True) for name, x in own.items()}
-    header = {"version": KIND.version, "step": state.step, "history": list(state.history), "run": run}
+    told = {"step": state.step, "losses": state.losses, "history": list(state.history)}
+    header = {"version": KIND.version, **told, "run": run}
     header["sha256"] = sealed.digest(header, tensors)
     try:
         sealed.save(tensors, path, {KIND.key: json.dumps(header)})
@@ -85,7 +88,8 @@ def load(path: Path, run: Run, like: State) -> State:
     _check_like(extra, like.extra, f"{path}: extra arrays")
     for moments in (first, second):
         _check_like(moments, like.parameters, f"{path}: moments")
-    return State(header["step"], parameters, Moments(first, second), extra, tuple(header["history"]))
+    step, losses, history = (header[key] for key in ("step", "losses", "history"))
+    return State(step, parameters, Moments(first, second), extra, losses, tuple(history))
 
 
 def check_run(found: Any, need: Run, where: str) -> None:

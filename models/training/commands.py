@@ -1,15 +1,12 @@
 """The command ``train``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from refimpl.models.options import AsJson
 from refimpl.models.terminal import console, print_json
-
-if TYPE_CHECKING:
-    from refimpl.models.training.fine_tuning import Plan
 
 Directory = Annotated[Path, typer.Argument(metavar="MODEL", help="A Hugging Face directory to begin with.")]
 TaskName = Annotated[str, typer.Option("--task", help="sst2, squad or mlm (masked language model).")]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from refimpl import __version__, check
+from refimpl.kernels.training.table import training
 from refimpl.models import sealed
 from refimpl.models.checkpoint import FILE
 from refimpl.models.compress import Dense
@@ -18,21 +19,22 @@ from refimpl.models.config import read_config
 from refimpl.models.directory import save_directory
 from refimpl.models.files import check_folder
 from refimpl.models.options import check_batches, check_threads
-from refimpl.models.terminal import late_bar, say
+from refimpl.models.terminal import say
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.models.training import checkpoint, interrupt
-from refimpl.models.training.batches import Purpose, batches, stream
+from refimpl.models.training.batches import Purpose, stream
 from refimpl.models.training.checkpoint import Run, State
 from refimpl.models.training.loop import Job, Settings, updates
 from refimpl.models.training.new_heads import load_for
 from refimpl.models.training.optimizer import Optimizer
-from refimpl.models.training.parameters import named, with_parameters
+from refimpl.models.training.parameters import Parameters, named, with_parameters
 from refimpl.models.training.run import Keeping, Stopped, run_training
 from refimpl.models.training.schedule import linear
-from refimpl.models.training.show import progress_bar
+from refimpl.models.training.show import Bar
 from refimpl.models.training.task import Task, job
-from refimpl.models.training.tasks import TASKS
+from refimpl.models.training.tasks import TASKS, Source
 from refimpl.nn.adamw import AdamW
+from refimpl.nn.tape import Tape
 
 SUFFIX = ".training"
 HEADS = {
@@ -100,10 +102,15 @@ def fine_tune(model: Path, data: Path, output: Path, plan: Plan, resume: bool) -
     config = read_config(model)
     tokenizer = Tokenizer.load(model, config)
     dense = Dense(load_for(model, *HEADS[plan.task], stream(plan.seed, Purpose.HEAD)), tokenizer)
-    with late_bar("evaluate") as move:
-        task = TASKS[plan.task](data, tokenizer, plan.limit, move)
-        with threadpool_limits(plan.threads):
-            state, run = _train(dense, task, plan, kept, resume)
+    with Bar() as bar, threadpool_limits(plan.threads):
+        forwards, backwards = training(plan.threads)
+        task = TASKS[plan.task](Source(data, tokenizer, plan.limit, forwards, bar.evaluated))
+        work = job(task, dense.model, plan.batch, plan.seed, plan.dropout, lambda: Tape(forwards, backwards))
+        run = _identity(dense, task, plan)
+        state = _state(named(dense.model), run, kept if resume else None)
+        keeping = Keeping(kept, run, plan.save_every)
+        settings = _settings(plan, len(work.batches(0)))
+        state = _train(work, settings, state, keeping, bar)
     report = {"output": str(output), "updates": state.step, "run": run, "history": list(state.history)}
     text = json.dumps({key: report[key] for key in ("updates", "run", "history")}, indent=2) + "\n"
     trained = Dense(with_parameters(dense.model, state.parameters), tokenizer)
@@ -112,24 +119,36 @@ def fine_tune(model: Path, data: Path, output: Path, plan: Plan, resume: bool) -
     return report
 
 
-def _train(dense: Dense, task: Task, plan: Plan, kept: Path, resume: bool) -> tuple[State, Run]:
-    parameters = named(dense.model)
+def _identity(dense: Dense, task: Task, plan: Plan) -> Run:
+    """What must be the same for a run to go on, apart from how often it saves."""
     run: Run = {key: value for key, value in asdict(plan).items() if key != "save_every"}
-    run |= {"version": __version__, "data": task.digest, "model": sealed.digest([], parameters)}
-    run |= {"tokenizer": sha256(dense.tokenizer.to_bytes()).hexdigest()}
+    model = sealed.digest([], named(dense.model))
+    tokenizer = sha256(dense.tokenizer.to_bytes()).hexdigest()
+    return run | {"version": __version__, "data": task.digest, "model": model, "tokenizer": tokenizer}
+
+
+def _state(parameters: Parameters, run: Run, kept: Path | None) -> State:
+    """The first one, or the one of the checkpoint that is to be resumed, if it is there."""
     state = checkpoint.begin(parameters)
-    if resume and kept.exists():
+    if kept is not None and kept.exists():
         state = checkpoint.load(kept, run, state)
         say("note:", f"going on after update {state.step}", "yellow")
-    total = updates(len(batches(task.lengths, plan.batch, plan.seed, 0)), plan.epochs, plan.accumulate)
-    settings = Settings(
-        plan.epochs, plan.learning_rate, linear(total, round(plan.warmup * total)),
-        Optimizer(AdamW(decay=plan.weight_decay)), plan.seed, plan.accumulate,
-    )  # fmt: skip
-    work: Job = job(task, dense.model, plan.batch, plan.seed, plan.dropout)
+    return state
+
+
+def _settings(plan: Plan, each: int) -> Settings:
+    """each: batches of an epoch."""
+    total = updates(each, plan.epochs, plan.accumulate)
+    schedule, optimizer = linear(total, round(plan.warmup * total)), Optimizer(AdamW(decay=plan.weight_decay))
+    return Settings(plan.epochs, plan.learning_rate, schedule, optimizer, plan.seed, plan.accumulate)
+
+
+def _train(job: Job, settings: Settings, state: State, keeping: Keeping, bar: Bar) -> State:
+    each = len(job.batches(0))
+    bar.begin(updates(each, settings.epochs, settings.accumulate), state.step)
     try:
-        with interrupt.noted() as stop, progress_bar(total, state.step) as report:
-            return run_training(work, settings, state, Keeping(kept, run, plan.save_every), report, stop), run
+        with interrupt.noted() as stop:
+            return run_training(job, settings, state, keeping, bar.report, stop)
     except Stopped as stopped:
         raise Stopped(f"{stopped}; the same command with --resume goes on") from None
 

@@ -115,7 +115,8 @@ def train(job: Job, settings: Settings, state: State) -> Iterator[Progress]:
         tokens, seconds, metrics = sum(map(job.tokens, groups[at])), perf_counter() - begun, None
         if at == each - 1:
             metrics = job.evaluate({**state.parameters, **state.extra})
-            state = state._replace(history=(*state.history, {"epoch": epoch + 1, "loss": loss, **metrics}))
+            row = {"epoch": epoch + 1, "loss": state.losses / each, **metrics}
+            state = state._replace(losses=0.0, history=(*state.history, row))
         yield Progress(state, total, loss, norm, rate, tokens, seconds, metrics)
 
 
@@ -152,6 +153,7 @@ def _update(job: Job, settings: Settings, state: State, group: Sequence[Any]) ->
     if settings.clip is not None:
         clip(gradients, norm, settings.clip)
     rate = settings.rate * settings.schedule(state.step)
-    step = state.step + 1
-    settings.optimizer.update(state.parameters, gradients, state.moments, step, rate)
-    return job.after(state._replace(step=step)), sum(losses) / len(losses), norm, rate
+    loss = sum(losses) / len(losses)
+    state = state._replace(step=state.step + 1, losses=state.losses + loss)
+    settings.optimizer.update(state.parameters, gradients, state.moments, state.step, rate)
+    return job.after(state), loss, norm, rate

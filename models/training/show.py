@@ -1,7 +1,6 @@
 """What a person sees of a training: a bar while it runs, a table of the epochs afterwards."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from math import isnan
 from typing import Any
 
 from rich.console import Console
@@ -14,38 +13,55 @@ SMOOTH = 0.9
 """Of the loss and of the speed that are shown: new = 0.9 old + 0.1 this update's."""
 
 
-@contextmanager
-def progress_bar(total: int, done: int) -> Iterator[Callable[[Progress], None]]:
+class Bar:
     """A bar on stderr with loss, metrics, speed and time left; where that is no terminal, a line an epoch."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
 
-    screen = progress_console()
-    columns = (TextColumn("train"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
-    bar = Bar(*columns, TextColumn("left"), TimeRemainingColumn(), console=screen, transient=True)
-    shown: dict[str, Any] = {"metrics": "", "loss": None, "speed": None}
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def report(progress: Progress) -> None:
-        for key, value in (("loss", progress.loss), ("speed", progress.tokens / max(progress.seconds, 1e-9))):
-            shown[key] = value if shown[key] is None else SMOOTH * shown[key] + (1 - SMOOTH) * value
+        self.screen = progress_console()
+        columns = (TextColumn("train"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
+        self.bar = Progress(
+            *columns, TextColumn("left"), TimeRemainingColumn(), console=self.screen, transient=True,
+            disable=not self.screen.is_terminal,
+        )  # fmt: skip
+        self.task = self.bar.add_task("", total=None)
+        self.loss = self.speed = float("nan")
+        self.metrics = ""
+
+    def __enter__(self) -> "Bar":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def begin(self, total: int, done: int) -> None:
+        """Before the first update of this process."""
+        self.bar.update(self.task, total=total, completed=done)
+
+    def evaluated(self, done: int, of: int) -> None:
+        """So many rows of those for evaluation."""
+        self.bar.update(self.task, description=f"{self.words()}  evaluating {done} of {of}")
+
+    def report(self, progress: Progress) -> None:
+        """After an update."""
+        self.loss = _smooth(self.loss, progress.loss)
+        self.speed = _smooth(self.speed, progress.tokens / max(progress.seconds, 1e-9))
         if progress.metrics is not None:
-            shown["metrics"] = "".join(f"  {name} {value:.2f}" for name, value in progress.metrics.items())
-            if not screen.is_terminal:
-                screen.print(
-                    f"update {progress.state.step} of {progress.of}: {words()}", highlight=False, soft_wrap=True
-                )
-        bar.update(task, completed=progress.state.step, description=words())
+            self.metrics = "".join(f"  {name} {value:.2f}" for name, value in progress.metrics.items())
+            if not self.screen.is_terminal:
+                line = f"update {progress.state.step} of {progress.of}: {self.words()}"
+                self.screen.print(line, highlight=False, soft_wrap=True)
+        self.bar.update(self.task, completed=progress.state.step, description=self.words())
 
-    def words() -> str:
-        return f"loss {shown['loss']:.4f}{shown['metrics']}  {shown['speed']:,.0f} tokens/s"
+    def words(self) -> str:
+        """Loss and speed, each smoothed, and the last metrics."""
+        return f"loss {self.loss:.4f}{self.metrics}  {self.speed:,.0f} tokens/s"
 
-    task = bar.add_task("", total=total, completed=done)
-    if screen.is_terminal:
-        bar.start()
-    try:
-        yield report
-    finally:
-        bar.stop()
+
+def _smooth(old: float, new: float) -> float:
+    return new if isnan(old) else SMOOTH * old + (1 - SMOOTH) * new
 
 
 def show(report: dict[str, Any], screen: Console) -> None:
@@ -57,4 +73,6 @@ def show(report: dict[str, Any], screen: Console) -> None:
     for row in history:
         table.add_row(*(str(value) if name == "epoch" else f"{value:.4g}" for name, value in row.items()))
     screen.print(table)
-    screen.print(f"{escape(report['output'])}: a Hugging Face directory; try: refimpl run {escape(report['output'])}")
+    screen.print(
+        f"{escape(report['output'])}: a Hugging Face directory; try: refimpl run {escape(report['output'])} --text ..."
+    )

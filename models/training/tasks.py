@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from math import exp
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from refimpl.models.terminal import read_texts
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.models.training.batches import Purpose, stream
 from refimpl.models.training.task import Rows, Task
-from refimpl.nn import REFERENCE
+from refimpl.nn import REFERENCE, Ops
 from refimpl.nn.losses import Loss, cross_entropy, question_answering
 
 Say = Callable[[int, int], None]
@@ -54,14 +54,26 @@ def _files(folder: Path, *endings: str) -> tuple[Path, Path, str]:
     return train, dev, sha256(sha256(train.read_bytes()).digest() + sha256(dev.read_bytes()).digest()).hexdigest()
 
 
-def _ready(model: Model, tokenizer: Tokenizer) -> Runner:
-    return on_ops(Dense(model, tokenizer), REFERENCE, "f32, NumPy")
+class Source(NamedTuple):
+    """folder: of the data; limit: how many rows of each file, all if None; ops: what evaluates; say: (done, of all) of
+    an evaluation."""
+
+    folder: Path
+    tokenizer: Tokenizer
+    limit: int | None = None
+    ops: Ops = REFERENCE
+    say: Say = _silent
+
+    def ready(self, model: Model) -> Runner:
+        """The model, to run on rows."""
+        return on_ops(Dense(model, self.tokenizer), self.ops, "f32")
 
 
-def sst2_task(folder: Path, tokenizer: Tokenizer, limit: int | None = None, say: Say = _silent) -> Task:
+def sst2_task(source: Source) -> Task:
     """Whether a sentence is positive."""
-    train_file, dev_file, digest = _files(folder, ".tsv")
-    train, dev = (sst2.read(path)[:limit] for path in (train_file, dev_file))
+    tokenizer = source.tokenizer
+    train_file, dev_file, digest = _files(source.folder, ".tsv")
+    train, dev = (sst2.read(path)[: source.limit] for path in (train_file, dev_file))
     rows, dev_rows = (tokenizer.rows([sentence.text for sentence in part]) for part in (train, dev))
     labels, dev_labels = (np.array([sentence.label for sentence in part]) for part in (train, dev))
 
@@ -69,7 +81,7 @@ def sst2_task(folder: Path, tokenizer: Tokenizer, limit: int | None = None, say:
         return tokenizer.batch([rows[i] for i in numbers])[0], labels[list(numbers)]
 
     def evaluate(model: Model) -> dict[str, float]:
-        said = in_batches(_ready(model, tokenizer), dev_rows, lambda i, row: int(row.output.argmax()), say)
+        said = in_batches(source.ready(model), dev_rows, lambda i, row: int(row.output.argmax()), source.say)
         return {"accuracy": 100 * float((np.array(said) == dev_labels).mean())}
 
     return Task(
@@ -78,11 +90,12 @@ def sst2_task(folder: Path, tokenizer: Tokenizer, limit: int | None = None, say:
     )  # fmt: skip
 
 
-def squad_task(folder: Path, tokenizer: Tokenizer, limit: int | None = None, say: Say = _silent) -> Task:
+def squad_task(source: Source) -> Task:
     """Where in a paragraph the answer to a question is."""
-    train_file, dev_file, digest = _files(folder, ".json", ".json.gz")
-    train = [question for question in squad.read(train_file) if question.certain][:limit]
-    dev = squad.read(dev_file)[:limit]
+    tokenizer = source.tokenizer
+    train_file, dev_file, digest = _files(source.folder, ".json", ".json.gz")
+    train = [question for question in squad.read(train_file) if question.certain][: source.limit]
+    dev = squad.read(dev_file)[: source.limit]
     length = min(spans.LENGTH, tokenizer.positions)
     rows, dev_rows = (spans.windows(part, tokenizer, length) for part in (train, dev))
     targets = np.array([spans.target(row, train[row.number]) for row in rows])
@@ -94,7 +107,7 @@ def squad_task(folder: Path, tokenizer: Tokenizer, limit: int | None = None, say
         return question_answering(y, batch.mask, target[:, 0], target[:, 1])
 
     def evaluate(model: Model) -> dict[str, float]:
-        found = in_batches(_ready(model, tokenizer), dev_rows, lambda i, row: _answer(row), say)
+        found = in_batches(source.ready(model), dev_rows, lambda i, row: _answer(row), source.say)
         best: dict[int, tuple[float, str]] = {}
         for window, (score, begin, end) in zip(dev_rows, found, strict=True):
             text = dev[window.number].context[begin:end]
@@ -113,28 +126,29 @@ def _answer(row: Row) -> tuple[float, int, int]:
     return -np.inf, 0, 0
 
 
-def mlm_task(folder: Path, tokenizer: Tokenizer, limit: int | None = None, say: Say = _silent) -> Task:
+def mlm_task(source: Source) -> Task:
     """Which words are hidden. The rows for evaluation are always masked alike."""
-    train_file, dev_file, digest = _files(folder, ".txt")
-    rows, dev_rows = (tokenizer.rows(read_texts(path)[:limit]) for path in (train_file, dev_file))
+    tokenizer = source.tokenizer
+    train_file, dev_file, digest = _files(source.folder, ".txt")
+    rows, dev_rows = (tokenizer.rows(read_texts(path)[: source.limit]) for path in (train_file, dev_file))
     mask = tokenizer.token_id(MASK)
     if mask is None:
         raise ValueError(f"the tokenizer has no {MASK}; need it to hide words")
 
-    def hide(batch: Batch, source: Sequence[Any], generator: np.random.Generator) -> masked_lm.Masked:
+    def hide(batch: Batch, chosen: Sequence[Any], generator: np.random.Generator) -> masked_lm.Masked:
         ordinary = np.zeros(batch.ids.shape, bool)
-        for i, row in enumerate(source):
+        for i, row in enumerate(chosen):
             ordinary[i, : len(row)] = [part is not None for part in row.sequence_ids]
         return masked_lm.mask_tokens(batch.ids, ordinary, mask, tokenizer.vocabulary, generator)
 
     def example(numbers: Rows, generator: np.random.Generator) -> tuple[Batch, Any]:
-        source = [rows[i] for i in numbers]
-        batch, _ = tokenizer.batch(source)
-        hidden = hide(batch, source, generator)
+        chosen = [rows[i] for i in numbers]
+        batch, _ = tokenizer.batch(chosen)
+        hidden = hide(batch, chosen, generator)
         return batch._replace(ids=hidden.ids), hidden.labels
 
     def evaluate(model: Model) -> dict[str, float]:
-        run, total, count = _ready(model, tokenizer).run, 0.0, 0
+        run, total, count = source.ready(model).run, 0.0, 0
         for i, row in enumerate(dev_rows):
             batch, _ = tokenizer.batch([row])
             hidden = hide(batch, [row], stream(0, Purpose.EVALUATION, i))
@@ -142,7 +156,7 @@ def mlm_task(folder: Path, tokenizer: Tokenizer, limit: int | None = None, say: 
             if told:
                 total += told * float(cross_entropy(run(hidden.ids, batch.mask, batch.types), hidden.labels).value)
                 count += told
-            say(i + 1, len(dev_rows))
+            source.say(i + 1, len(dev_rows))
         mean = total / max(count, 1)
         return {"dev loss": mean, "perplexity": exp(min(mean, 700.0))}
 
