@@ -103,7 +103,7 @@ def answer(ready: Runner, questions: Sequence[str], context: str, say: Say = _si
     """The span of ``context`` with the largest start + end logit: end not before start, at most 30 tokens."""
 
     def finish(i: int, row: Row) -> dict[str, Any]:
-        (best,) = best_spans(row.output, row.second)
+        (best,) = best_spans(row.output[: row.ids.size], row.second)
         begin, stop = int(row.spans[best.first, 0]), int(row.spans[best.last, 1])
         found = {"answer": context[begin:stop], "start": begin, "score": best.score}
         return {"question": questions[i], **found}

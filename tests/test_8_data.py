@@ -146,7 +146,7 @@ def long_question(words, answer, asked=1):
 
 
 def check_windows(make):
-    """[CLS] q [SEP] context [SEP]: rows of 80 tokens, each 10 later than the one before it; the last ends at the end."""
+    """[CLS] q [SEP] context [SEP]: rows of 80 tokens, each 10 later than the one before; the last ends at the end."""
     asked = long_question(100, 30, 2)
     config = Config("bert", "question_answering", 1000, 8, 1, 1, 8, 512, 2, 1e-12)
     tokenizer = Tokenizer(tiny._tokenizer(), config, "vocab.txt")

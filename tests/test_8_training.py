@@ -30,9 +30,9 @@ def check_adamw(update):
     """Against torch.optim.AdamW in f64, 6 updates with rates that change (tests/golden/generate_adamw.py).
 
     Bound of |ours - torch's|, each rounding at most u relative. m is a sum of terms b1^j (1 - b1) g, each through at
-    most 3 roundings an update: gamma(3 t) sum |terms|; v, of positive terms, 4 an update: relative gamma(4 t). Then w takes,
-    an update, the errors of m / size (v's halved by the root), 8 further roundings of that quotient and 4 of w's own.
-    Both sides err: twice all of it. One more rounding an update covers that the bound is itself evaluated in f64.
+    most 3 roundings an update: gamma(3 t) sum |terms|; v, of positive terms, 4 an update: relative gamma(4 t). Then w
+    takes, an update, the errors of m / size (v's halved by the root), 8 further roundings of that quotient and 4 of
+    w's own. Both sides err: twice all of it. One more rounding an update covers that the bound is evaluated in f64.
     """
     golden = load_file(GOLDEN)
     p = AdamW(*golden["settings"].tolist())

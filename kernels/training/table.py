@@ -19,6 +19,7 @@ from refimpl.kernels.training.layernorm_backward import CHUNKS, layernorm_backwa
 from refimpl.kernels.training.softmax_backward import softmax_backward_rows
 from refimpl.nn import REFERENCE, Linear, Norm, Ops
 from refimpl.nn.tape import Backwards
+from refimpl.nn.taps import NO_TAP, Tap
 
 
 class Rows:
@@ -70,7 +71,7 @@ class Rows:
         return out
 
 
-def linear(x: np.ndarray, p: Linear) -> np.ndarray:
+def linear(x: np.ndarray, p: Linear, tap: Tap = NO_TAP) -> np.ndarray:
     """One product of all tokens: NumPy would make one of each text."""
     y = x.reshape(-1, x.shape[-1]) @ p.weight.T
     y += p.bias

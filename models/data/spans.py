@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from refimpl import check
 from refimpl.models.data.squad import Question
 from refimpl.models.tokenizer import Tokenizer
 
@@ -152,6 +153,7 @@ def best_spans(output: np.ndarray, second: np.ndarray, count: int = 1) -> list[S
     output : f32 (T, 2), start and end logits
     second : bool (T,), whether the token is one of the context
     """
+    check.shape("output", output, (second.size, 2))
     start, end = output.astype(np.float64).T
     tokens = np.arange(second.size)[:, None]
     last = tokens + np.arange(LONGEST_ANSWER)  # (T, 30): row t has the ends of the spans that begin at t

@@ -132,7 +132,8 @@ def _update(job: Job, settings: Settings, state: State, group: Sequence[Any]) ->
     """State, loss, norm of the gradient and rate after one more update."""
     arrays = {**state.parameters, **state.extra}
     generators = iter(stream(settings.seed, Purpose.UPDATE, state.step).spawn(len(group)))
-    losses, gradients = [], {}
+    losses: list[float] = []
+    gradients: Parameters = {}
     for batch in group:
         generator = next(generators)
         again = generator.bit_generator.state

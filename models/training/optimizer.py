@@ -32,7 +32,7 @@ def start(parameters: Mapping[str, np.ndarray]) -> Moments:
 class Optimizer(NamedTuple):
     """Its settings. factors: name of a parameter -> what its rate is multiplied with, 1 if not there."""
 
-    adamw: AdamW
+    settings: AdamW
     factors: Mapping[str, float] = {}
     rule: Rule = adamw
 
@@ -43,11 +43,11 @@ class Optimizer(NamedTuple):
         strange = sorted(gradients.keys() - parameters.keys())
         if strange:
             raise ValueError(f"gradients has {strange[0]}, which is no parameter")
-        plain = self.adamw._replace(decay=0.0)
+        plain = self.settings._replace(decay=0.0)
         for name, g in gradients.items():
-            settings = self.adamw if is_decayed(name) else plain
+            own_settings = self.settings if is_decayed(name) else plain
             own = moments.first[name], moments.second[name]
-            changed = self.rule(parameters[name], g, own, t, rate * self.factors.get(name, 1.0), settings)
+            changed = self.rule(parameters[name], g, own, t, rate * self.factors.get(name, 1.0), own_settings)
             for array, new in zip((parameters[name], *own), changed, strict=True):
                 if new is not array:
                     array[...] = new

@@ -121,7 +121,7 @@ def squad_task(source: Source) -> Task:
 
 def _answer(row: Row) -> tuple[float, int, int]:
     """Score, first character and one past the last of a window's best span."""
-    for best in spans.best_spans(row.output, row.second):
+    for best in spans.best_spans(row.output[: row.ids.size], row.second):
         return best.score, int(row.spans[best.first, 0]), int(row.spans[best.last, 1])
     return -np.inf, 0, 0
 
