@@ -188,6 +188,7 @@ def check_target(target):
         said.append((first, last) != (0, 0))
         assert said[-1] == (row.begin <= 89 and row.end >= 92)
         if said[-1]:
+            assert max(first, last) < len(row)
             assert asked.context[row.offsets[first][0] : row.offsets[last][1]] == "cat mat cat"
     assert {True, False} == set(said)
 

@@ -22,6 +22,7 @@ from mutants_saturating import SATURATING_AND_BITMASK
 from mutants_saturation import SATURATION
 from mutants_start import START
 from mutants_structured import STRUCTURED
+from mutants_training import TRAINING
 
 SUITES = [
     *REFIMPL,
@@ -42,6 +43,7 @@ SUITES = [
     *SATURATION,
     *COMPARE,
     *COMPARE_COMMAND,
+    *TRAINING,
     *DISTILLATION,
     *FAKE_QUANTIZATION,
     *QUANTIZATION,
