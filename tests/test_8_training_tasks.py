@@ -185,7 +185,11 @@ def test_a_stopped_run_resumes_to_the_same_file(data, tmp_path, monkeypatch):
         fine_tune(model, data, tmp_path / "again", plan, False)
     with pytest.raises(ValueError, match="its batch is 4, this one's 5"):
         fine_tune(model, data, tmp_path / "again", replace(plan, batch=5), True)
+    parts = [tmp_path / f"again.training.{end}" for end in ("ab_12xyz", "backup", "ab_12xyz.old")]
+    for part in parts:
+        part.touch()
     fine_tune(model, data, tmp_path / "again", plan, True)
+    assert [part.exists() for part in parts] == [False, True, True]
     for file in ("model.safetensors", "training.json"):
         assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
@@ -279,6 +283,10 @@ def test_output_and_data_are_checked_first(data, tmp_path):
     model = tiny.copy("bert_classification", tmp_path)
     with pytest.raises(ValueError, match="data exists and is not an empty folder; name another output"):
         fine_tune(model, data, data, PLAN, True)
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "training.json").touch()
+    with pytest.raises(ValueError, match=r"done is there, and no done\.training: the run is finished"):
+        fine_tune(model, data, tmp_path / "done", PLAN, True)
     with pytest.raises(FileNotFoundError, match="need one with the task's data"):
         fine_tune(model, tmp_path / "none", tmp_path / "out", PLAN, False)
     with pytest.raises(FileNotFoundError, match=r"has no file train\*\.tsv"):

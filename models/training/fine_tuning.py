@@ -28,7 +28,7 @@ from refimpl.models.training.loop import Job, Settings, updates
 from refimpl.models.training.new_heads import load_for
 from refimpl.models.training.optimizer import Optimizer
 from refimpl.models.training.parameters import Parameters, named, with_parameters
-from refimpl.models.training.run import Keeping, Stopped, run_training
+from refimpl.models.training.run import Keeping, Stopped, remove_parts, run_training
 from refimpl.models.training.schedule import linear
 from refimpl.models.training.show import Bar
 from refimpl.models.training.task import Task, job
@@ -130,6 +130,8 @@ def _identity(dense: Dense, task: Task, plan: Plan) -> Run:
 def _state(parameters: Parameters, run: Run, kept: Path | None) -> State:
     """The first one, or the one of the checkpoint that is to be resumed, if it is there."""
     state = checkpoint.begin(parameters)
+    if kept is not None:
+        remove_parts(kept)
     if kept is not None and kept.exists():
         state = checkpoint.load(kept, run, state)
         say("note:", f"going on after update {state.step}", "yellow")
@@ -159,6 +161,8 @@ def _check_output(output: Path, kept: Path, resume: bool) -> Callable[[Path], bo
     mine = kept.exists() and (output / FILE).exists() and (output / RECORD).exists()
     if kept.exists() and not resume:
         raise ValueError(f"{kept} is the checkpoint of an interrupted run; --resume to go on, or remove it")
+    if resume and not kept.exists() and (output / RECORD).exists():
+        raise ValueError(f"{output} is there, and no {kept.name}: the run is finished; nothing is left to resume")
     if output.exists() and not mine and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} exists and is not an empty folder; name another output")
     return lambda path: mine
