@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from refimpl.models.checkpoint import FILE
@@ -39,8 +40,11 @@ def save_directory(
     """
     with atomic_folder(path, replaceable) as folder:
         tensors = {name: contiguous(array) for name, array in named(dense.model).items()}
-        with atomic(folder / FILE) as temporary:
-            save_file(tensors, temporary, {"format": "pt"})
+        try:
+            with atomic(folder / FILE) as temporary:
+                save_file(tensors, temporary, {"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from None
         config = to_hugging_face(dense.model.config)
         if "cls.predictions.decoder.weight" in tensors or "vocab_projector.weight" in tensors:
             config["tie_word_embeddings"] = False

@@ -99,7 +99,15 @@ def test_squad_bad(tmp_path, entries, error):
 
 
 @pytest.mark.parametrize(
-    ("name", "data"), [("x.json", b"{"), ("x.json", b"[]"), ("x.json.gz", b"{}"), ("x.json", b"\xff")]
+    ("name", "data"),
+    [
+        ("x.json", b"{"),
+        ("x.json", b"[]"),
+        ("x.json.gz", b"{}"),
+        ("x.json.gz", gzip.compress(b"{" * 99)[:12] + b"x" * 20),
+        ("x.json.gz", gzip.compress(b"{}")[:-4]),
+        ("x.json", b"\xff"),
+    ],
 )
 def test_squad_no_json(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)

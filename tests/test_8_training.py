@@ -1,5 +1,6 @@
 """The training loop: optimizer, schedules, clipping, batches, checkpoints; a run that is killed ends with its bits."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import training_child as child
 from safetensors.numpy import load_file
 
 from refimpl.bounds import F64, gamma
+from refimpl.models import sealed
 from refimpl.models.training import batches, checkpoint, clip, loop, schedule
 from refimpl.models.training.optimizer import Optimizer
 from refimpl.models.training.optimizer import start as moments
@@ -224,6 +226,23 @@ def test_another_runs_or_a_damaged_checkpoint_is_refused(tmp_path):
     path.write_bytes(data)
     with pytest.raises(ValueError, match="is damaged: its digest is not that of its contents"):
         checkpoint.load(path, child.RUN, child.start())
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"step": "7"}, "has step '7'; need int"),
+        ({"step": -1}, "has step -1; need 0 or more"),
+        ({"history": None}, "has history None; need list"),
+        ({"run": []}, r"has run \[\]; need dict"),
+    ],
+)
+def test_a_header_that_cannot_be(tmp_path, change, error):
+    header = {"version": 1, "step": 0, "losses": 0.0, "history": [], "run": child.RUN} | change
+    header["sha256"] = sealed.digest(header, {})
+    sealed.save({}, tmp_path / "c", {checkpoint.KIND.key: json.dumps(header)})
+    with pytest.raises(ValueError, match=error):
+        checkpoint.load(tmp_path / "c", child.RUN, child.start())
 
 
 FULL = """

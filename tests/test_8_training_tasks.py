@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tiny
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
+from refimpl.models import directory
 from refimpl.models.bert import forward
 from refimpl.models.checkpoint import load_model
 from refimpl.models.cli import app
@@ -87,6 +89,16 @@ def test_parameters_have_the_checkpoints_names_and_come_back(name, tmp_path):
     tokenizer = Tokenizer.load(tmp_path / "out", model.config)
     tiny.same(tokenizer.encode(tiny.TEXTS), tiny.dense(name).tokenizer.encode(tiny.TEXTS))
     assert (tmp_path / "out" / "vocab.txt").read_text("utf-8") == tiny.vocabulary()
+
+
+def test_a_disk_that_is_full_leaves_no_directory(tmp_path, monkeypatch):
+    def full(*_):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(directory, "save_file", full)
+    with pytest.raises(OSError, match=r"out cannot be written: No space left"):
+        save_directory(tiny.dense("bert_classification"), tmp_path / "out", {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_with_parameters_refuses():

@@ -11,6 +11,7 @@ Source: SQuAD, arXiv 1606.05250.
 
 import gzip
 import json
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ def read(path: Path) -> list[Question]:
         raise FileNotFoundError(f"{path} is no file; need SQuAD v1.1 as JSON")
     try:
         values = json.loads(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
-    except (ValueError, RecursionError, gzip.BadGzipFile, EOFError) as error:
+    except (ValueError, RecursionError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     found: dict[str, Question] = {}
     for article in _list(values, "data", str(path)):

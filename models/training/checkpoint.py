@@ -78,7 +78,8 @@ def load(path: Path, run: Run, like: State) -> State:
     told = header.pop("sha256", None)
     if told != sealed.digest(header, tensors):
         raise ValueError(f"{path} is damaged: its digest is not that of its contents")
-    check_run(header.get("run", {}), run, str(path))
+    _check_header(header, str(path))
+    check_run(header["run"], run, str(path))
     groups: dict[str, Parameters] = {group: {} for group in GROUPS}
     for name, array in tensors.items():
         group, _, rest = name.partition(".")
@@ -90,6 +91,16 @@ def load(path: Path, run: Run, like: State) -> State:
         _check_like(moments, like.parameters, f"{path}: moments")
     step, losses, history = (header[key] for key in ("step", "losses", "history"))
     return State(step, parameters, Moments(first, second), extra, losses, tuple(history))
+
+
+def _check_header(header: dict[str, Any], where: str) -> None:
+    """The digest says that the file is as it was written, not by whom."""
+    kinds = {"step": int, "losses": float, "history": list, "run": dict}
+    for key, kind in kinds.items():
+        if type(header.get(key)) is not kind:
+            raise ValueError(f"{where} has {key} {header.get(key)!r:.80}; need {kind.__name__}")
+    if header["step"] < 0:
+        raise ValueError(f"{where} has step {header['step']}; need 0 or more")
 
 
 def check_run(found: Any, need: Run, where: str) -> None:

@@ -25,7 +25,7 @@ class Bar:
             *columns, TextColumn("left"), TimeRemainingColumn(), console=self.screen, transient=True,
             disable=not self.screen.is_terminal,
         )  # fmt: skip
-        self.task = self.bar.add_task("", total=None)
+        self.task = self.bar.add_task("getting ready", total=None)
         self.loss = self.speed = float("nan")
         self.metrics = ""
 
