@@ -19,7 +19,7 @@ from refimpl.models import sealed
 from refimpl.models.training import batches, checkpoint, clip, loop, schedule
 from refimpl.models.training.optimizer import Optimizer
 from refimpl.models.training.optimizer import start as moments
-from refimpl.models.training.run import Keeping, Stopped, run_training
+from refimpl.models.training.run import Interrupted, Keeping, Stopped, run_training
 from refimpl.nn.adamw import AdamW, adamw
 
 GOLDEN = Path(__file__).parent / "golden" / "training" / "adamw.safetensors"
@@ -144,11 +144,13 @@ def run(job=None, settings=child.SETTINGS, state=None):
 
 
 def test_the_loop_learns_and_says_so():
-    steps = run()
+    events = run()
+    assert [p.state.step for p in events if isinstance(p, loop.Evaluated)] == [8, 16, 24, 32, 40]
+    steps = [p for p in events if isinstance(p, loop.Updated)]
     assert [p.state.step for p in steps] == list(range(1, 41))
-    assert [p.state.step for p in steps if p.metrics is not None] == [8, 16, 24, 32, 40]
+    assert [p.state.step for p in steps if p.ends_epoch] == [8, 16, 24, 32, 40]
     assert np.mean([p.loss for p in steps[-8:]]) < np.mean([p.loss for p in steps[:8]]) / 2
-    last = steps[-1].state
+    last = events[-1].state
     assert last.extra["seen"] == 40
     assert [row["epoch"] for row in last.history] == [1, 2, 3, 4, 5]
     assert steps[0].rate == 0 and steps[4].rate == 0.05  # noqa: PT018
@@ -195,20 +197,32 @@ def test_a_loss_that_is_not_finite_stops(tmp_path):
 def stopped(folder, after=11):
     keeping = Keeping(folder / "c", child.RUN, 100)
     seen = []
-    with pytest.raises(Stopped, match="stopped after update 11 of 40; saved in"):
-        run_training(child.job(), child.SETTINGS, child.start(), keeping, seen.append, lambda: len(seen) == after)
+    with pytest.raises(Stopped, match="stopped after update 11; saved in"):
+        run_training(child.job(), child.SETTINGS, child.start(), keeping, seen.append, lambda: len(seen) == after + 1)
     return keeping.path
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path):
     whole = run()[-1].state
     rest = run(state=checkpoint.load(stopped(tmp_path), child.RUN, child.start()))
-    assert len(rest) == 29
+    assert len(rest) == 29 + 4
     again = rest[-1].state
     for part in (lambda s: s.parameters, lambda s: s.moments.first, lambda s: s.moments.second, lambda s: s.extra):
         one, two = ({name: x.tobytes() for name, x in part(state).items()} for state in (whole, again))
         assert one == two
     assert whole.history == again.history
+
+
+def test_an_evaluation_that_is_interrupted_begins_anew(tmp_path):
+    def interrupted(arrays):
+        raise Interrupted
+
+    keeping = Keeping(tmp_path / "c", child.RUN, 100)
+    with pytest.raises(Stopped, match="stopped after update 8; saved in"):
+        run_training(replace(child.job(), evaluate=interrupted), child.SETTINGS, child.start(), keeping, id)
+    kept = checkpoint.load(keeping.path, child.RUN, child.start())
+    assert (kept.step, kept.history) == (8, ())
+    assert run(state=kept)[-1].state.history == run()[-1].state.history
 
 
 def test_another_runs_or_a_damaged_checkpoint_is_refused(tmp_path):

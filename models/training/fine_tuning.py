@@ -150,6 +150,7 @@ def _train(job: Job, settings: Settings, state: State, keeping: Keeping, bar: Ba
     bar.begin(updates(each, settings.epochs, settings.accumulate), state.step)
     try:
         with interrupt.noted() as stop:
+            bar.stop = stop
             return run_training(job, settings, state, keeping, bar.report, stop)
     except Stopped as stopped:
         raise Stopped(f"{stopped}; the same command with --resume goes on") from None

@@ -1,9 +1,9 @@
-"""The training loop: updates until the epochs are over, one ``Progress`` an update.
+"""The training loop: updates until the epochs are over, an event after each of them and after each evaluation.
 
     for s in 0 ... S - 1:                                       S = epochs x updates an epoch
         loss, g = mean over A batches of gradients(parameters and extra arrays, batch, generator of update s)
         clip(g);  AdamW with t = s + 1, rate x schedule(s);  after(state)
-        at the end of an epoch: evaluate
+        at the end of an epoch: evaluate                        also if it was only this that was missing
 
 Contract. A function of the job, the settings and the state it begins with: from the state that update s left, the rest
 gives the same bits as without a stop. Parameters, moments and extra arrays are changed in place. The mean is in the
@@ -75,8 +75,8 @@ class Settings:
     clip: float | None = 1.0
 
 
-class Progress(NamedTuple):
-    """After one update. of: S; norm: of the gradient, before clipping; metrics: None but at the end of an epoch."""
+class Updated(NamedTuple):
+    """After one update. of: S; norm: of the gradient, before clipping; ends_epoch: an evaluation comes next."""
 
     state: State
     of: int
@@ -85,7 +85,18 @@ class Progress(NamedTuple):
     rate: float
     tokens: int
     seconds: float
-    metrics: dict[str, float] | None
+    ends_epoch: bool
+
+
+class Evaluated(NamedTuple):
+    """After the evaluation at the end of an epoch. of: S; metrics: those of the task."""
+
+    state: State
+    of: int
+    metrics: dict[str, float]
+
+
+Event = Updated | Evaluated
 
 
 def updates(batches: int, epochs: int, accumulate: int = 1) -> int:
@@ -93,7 +104,7 @@ def updates(batches: int, epochs: int, accumulate: int = 1) -> int:
     return epochs * -(-batches // accumulate)
 
 
-def train(job: Job, settings: Settings, state: State) -> Iterator[Progress]:
+def train(job: Job, settings: Settings, state: State) -> Iterator[Event]:
     """Go on from a state to the end.
 
     Raises
@@ -103,21 +114,24 @@ def train(job: Job, settings: Settings, state: State) -> Iterator[Progress]:
     Diverged
         a loss or a gradient is NaN or infinite
     """
-    groups = _groups(job, settings, 0)
+    groups, known = _groups(job, settings, 0), 0
     each = len(groups)
-    total, known = settings.epochs * each, 0
-    while state.step < total:
+    total = settings.epochs * each
+    while True:
         epoch, at = divmod(state.step, each)
+        if len(state.history) < epoch:
+            metrics = job.evaluate({**state.parameters, **state.extra})
+            row = {"epoch": epoch, "loss": state.losses / each, **metrics}
+            state = state._replace(losses=0.0, history=(*state.history, row))
+            yield Evaluated(state, total, metrics)
+        if state.step >= total:
+            return
         if epoch != known:
             groups, known = _groups(job, settings, epoch), epoch
         begun = perf_counter()
         state, loss, norm, rate = _update(job, settings, state, groups[at])
-        tokens, seconds, metrics = sum(map(job.tokens, groups[at])), perf_counter() - begun, None
-        if at == each - 1:
-            metrics = job.evaluate({**state.parameters, **state.extra})
-            row = {"epoch": epoch + 1, "loss": state.losses / each, **metrics}
-            state = state._replace(losses=0.0, history=(*state.history, row))
-        yield Progress(state, total, loss, norm, rate, tokens, seconds, metrics)
+        tokens, seconds = sum(map(job.tokens, groups[at])), perf_counter() - begun
+        yield Updated(state, total, loss, norm, rate, tokens, seconds, at == each - 1)
 
 
 def _groups(job: Job, settings: Settings, epoch: int) -> list[Sequence[Any]]:

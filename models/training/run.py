@@ -1,6 +1,7 @@
 """A training that keeps its state in a file, and goes on from it.
 
-A checkpoint is written every ``save_every`` updates, at the end of every epoch, and when the training is told to stop.
+A checkpoint is written every ``Keeping.every`` updates, at the end of every epoch before and after its evaluation, and
+when the training is told to stop; that may be in the midst of an evaluation, which then begins anew.
 A loss that is not finite leaves the last one as it is.
 """
 
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from refimpl.models.training import checkpoint
 from refimpl.models.training.checkpoint import Run, State
-from refimpl.models.training.loop import Diverged, Job, Progress, Settings, train
+from refimpl.models.training.loop import Diverged, Evaluated, Event, Job, Settings, train
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Stopped(RuntimeError):
     """Told to stop; the state is saved."""
 
 
+class Interrupted(Exception):
+    """Told to stop in the midst of an evaluation: ``Job.evaluate`` may raise it."""
+
+
 def _never() -> bool:
     return False
 
@@ -44,7 +49,7 @@ def run_training(
     settings: Settings,
     state: State,
     keeping: Keeping,
-    report: Callable[[Progress], None],
+    report: Callable[[Event], None],
     stop: Callable[[], bool] = _never,
 ) -> State:
     """The state after the last update.
@@ -52,7 +57,7 @@ def run_training(
     Raises
     ------
     Stopped
-        ``stop`` said so; the state is saved
+        ``stop`` said so, or an evaluation was interrupted; the state is saved
     Diverged
         as ``loop.train``; says which checkpoint there is
     OSError
@@ -60,15 +65,17 @@ def run_training(
     """
     saved = state.step if keeping.path.exists() else None
     try:
-        for progress in train(job, settings, state):
-            state = progress.state
-            report(progress)
+        for event in train(job, settings, state):
+            state, over = event.state, isinstance(event, Evaluated)
+            report(event)
             stopping = stop()
-            if stopping or progress.metrics is not None or state.step % keeping.every == 0:
+            if stopping or over or event.ends_epoch or state.step % keeping.every == 0:
                 checkpoint.save(state, keeping.run, keeping.path)
                 saved = state.step
-            if stopping and state.step < progress.of:
-                raise Stopped(f"stopped after update {state.step} of {progress.of}; saved in {keeping.path}")
+            if stopping and not (over and state.step == event.of):
+                raise Interrupted
+    except Interrupted:
+        raise Stopped(f"stopped after update {state.step}; saved in {keeping.path}") from None
     except Diverged as error:
         there = "there is no checkpoint" if saved is None else f"{keeping.path} has the state after update {saved}"
         raise Diverged(f"{error}; {there}") from None

@@ -1,5 +1,6 @@
 """What a person sees of a training: a bar while it runs, a table of the epochs afterwards."""
 
+from collections.abc import Callable
 from math import isnan
 from typing import Any
 
@@ -7,7 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from refimpl.models.terminal import plain_table, progress_console
-from refimpl.models.training.loop import Progress
+from refimpl.models.training.loop import Evaluated, Event
+from refimpl.models.training.run import Interrupted
 
 SMOOTH = 0.9
 """Of the loss and of the speed that are shown: new = 0.9 old + 0.1 this update's."""
@@ -28,6 +30,7 @@ class Bar:
         self.task = self.bar.add_task("getting ready", total=None)
         self.loss = self.speed = float("nan")
         self.metrics = ""
+        self.stop: Callable[[], bool] = bool
 
     def __enter__(self) -> "Bar":
         self.bar.start()
@@ -41,19 +44,22 @@ class Bar:
         self.bar.update(self.task, total=total, completed=done)
 
     def evaluated(self, done: int, of: int) -> None:
-        """So many rows of those for evaluation."""
+        """So many rows of those for evaluation. Raises Interrupted if the training is to stop."""
         self.bar.update(self.task, description=f"{self.words()}  evaluating {done} of {of}")
+        if self.stop():
+            raise Interrupted
 
-    def report(self, progress: Progress) -> None:
-        """After an update."""
-        self.loss = _smooth(self.loss, progress.loss)
-        self.speed = _smooth(self.speed, progress.tokens / max(progress.seconds, 1e-9))
-        if progress.metrics is not None:
-            self.metrics = "".join(f"  {name} {value:.2f}" for name, value in progress.metrics.items())
+    def report(self, event: Event) -> None:
+        """After an update or an evaluation."""
+        if isinstance(event, Evaluated):
+            self.metrics = "".join(f"  {name} {value:.2f}" for name, value in event.metrics.items())
             if not self.screen.is_terminal:
-                line = f"update {progress.state.step} of {progress.of}: {self.words()}"
+                line = f"update {event.state.step} of {event.of}: {self.words()}"
                 self.screen.print(line, highlight=False, soft_wrap=True)
-        self.bar.update(self.task, completed=progress.state.step, description=self.words())
+        else:
+            self.loss = _smooth(self.loss, event.loss)
+            self.speed = _smooth(self.speed, event.tokens / max(event.seconds, 1e-9))
+        self.bar.update(self.task, completed=event.state.step, description=self.words())
 
     def words(self) -> str:
         """Loss and speed, each smoothed, and the last metrics."""
