@@ -66,13 +66,13 @@ def run_training(
     saved = state.step if keeping.path.exists() else None
     try:
         for event in train(job, settings, state):
-            state, over = event.state, isinstance(event, Evaluated)
+            state = event.state
             report(event)
             stopping = stop()
-            if stopping or over or event.ends_epoch or state.step % keeping.every == 0:
+            if stopping or isinstance(event, Evaluated) or event.ends_epoch or state.step % keeping.every == 0:
                 checkpoint.save(state, keeping.run, keeping.path)
                 saved = state.step
-            if stopping and not (over and state.step == event.of):
+            if stopping and not (isinstance(event, Evaluated) and state.step == event.of):
                 raise Interrupted
     except Interrupted:
         raise Stopped(f"stopped after update {state.step}; saved in {keeping.path}") from None

@@ -62,7 +62,9 @@ class Bar:
         self.bar.update(self.task, completed=event.state.step, description=self.words())
 
     def words(self) -> str:
-        """Loss and speed, each smoothed, and the last metrics."""
+        """Loss and speed, each smoothed, once there are some, and the last metrics."""
+        if isnan(self.loss):
+            return self.metrics.strip()
         return f"loss {self.loss:.4f}{self.metrics}  {self.speed:,.0f} tokens/s"
 
 
