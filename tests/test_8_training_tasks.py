@@ -18,10 +18,11 @@ from refimpl.models.cli import app
 from refimpl.models.compress import Dense
 from refimpl.models.directory import save_directory
 from refimpl.models.tokenizer import Tokenizer
-from refimpl.models.training import fine_tuning, interrupt, loop, new_heads
+from refimpl.models.training import checkpoint, fine_tuning, interrupt, loop, new_heads
 from refimpl.models.training.fine_tuning import Plan, fine_tune
 from refimpl.models.training.parameters import named, with_parameters
-from refimpl.models.training.run import Stopped
+from refimpl.models.training.run import Interrupted, Stopped
+from refimpl.models.training.show import Bar
 from refimpl.models.training.task import job
 from refimpl.models.training.tasks import Source, find, sst2_task
 
@@ -306,3 +307,14 @@ def test_output_and_data_are_checked_first(data, tmp_path):
     (data / "train.2.tsv").write_text("")
     with pytest.raises(ValueError, match=r"has train\.2\.tsv and train\.tsv; need one file train\*\.tsv"):
         find(data, "train", [".tsv"])
+
+
+def test_a_bar_shows_no_loss_before_there_is_one():
+    bar, state = Bar(), checkpoint.begin({})
+    bar.report(loop.Evaluated(state, 2, {"accuracy": 54.816}))
+    assert bar.words() == "accuracy 54.82"
+    bar.report(loop.Updated(state, 2, 0.5, 1.0, 0.1, 300, 0.2, False))
+    assert bar.words() == "loss 0.5000  accuracy 54.82  1,500 tokens/s"
+    bar.stop = lambda: True
+    with pytest.raises(Interrupted):
+        bar.evaluated(1, 2)
