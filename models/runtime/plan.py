@@ -73,7 +73,7 @@ class _Builder:
     def __init__(self, weights: Weights, shape: Shape):
         self.weights, self.shape = weights, shape
         config = weights.config
-        self.d, self.f, self.heads = config.hidden, config.feed_forward, config.heads
+        self.d, self.head_size = config.hidden, config.head_size
         self.tokens = shape.width * shape.panels
 
     def version(self, source: KernelSource) -> KernelSource:
@@ -158,10 +158,10 @@ class _Builder:
         return Step(name, kernel, reads, {name: tensor}, arguments, scratch, store.fused)
 
     def attention(self, name: str, qkv: str, p: LayerWeights) -> Step:
-        shape, d, factors = self.shape, self.d, p.factors
+        shape, d, factors = self.shape, p.attention_output.shape[1], p.factors
         coded = p.attention_output.step is not None
         integer = self.weights.integer_attention
-        e, most, workers = d // self.heads, shape.most * shape.width, shape.threads
+        e, most, workers = self.head_size, shape.most * shape.width, shape.threads
         scratch = {
             "scores": Tensor(np.float32, workers * most * shape.width),
             "bytes": Tensor(np.uint8, workers * (e + 2 * most if integer else 1) * shape.width),
@@ -175,7 +175,7 @@ class _Builder:
 
         def arguments(a: Arrays) -> tuple[Any, ...]:
             scores, bytes_ = a[f"{name}.scores"], a[f"{name}.bytes"]
-            given = (a["first"], a["lengths"], self.heads, d, factors, most)
+            given = (a["first"], a["lengths"], d // e, d, factors, most)
             if not integer:
                 return (a[qkv], *given, scores, bytes_, workers, a[name])
             parts = bytes_, a[f"{name}.small"], a[f"{name}.sums"], scores

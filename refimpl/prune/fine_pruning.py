@@ -89,7 +89,7 @@ def bias_mask(mask: np.ndarray) -> np.ndarray:
     """A bias lives with any weight of its row. bool (M, K) -> bool (M,)."""
     check.dtype("mask", mask, np.bool_)
     check.shape("mask", mask, ("M", "K"))
-    return mask.any(1)
+    return np.any(mask, axis=1)
 
 
 def filled_heads(mask: np.ndarray, live: np.ndarray, by_rows: bool) -> np.ndarray:

@@ -19,7 +19,7 @@ from refimpl.prune.structured import live_columns, live_rows
 def _any_of_head(channels: np.ndarray, heads: int) -> np.ndarray:
     if heads < 1 or channels.size % heads:
         raise ValueError(f"heads is {heads}; need a divisor of the {channels.size} rows of q, k and v")
-    return channels.reshape(heads, -1).any(1)
+    return np.any(channels.reshape(heads, -1), axis=1)
 
 
 def nncf_heads(layer: EncoderLayer, heads: int) -> np.ndarray:

@@ -45,13 +45,12 @@ def independent(masks: Masks, by_rows: bool, size: int) -> np.ndarray:
     check.dtype("mask of the bias", masks.bias, np.bool_)
     check.shape("mask of the weight", masks.weight, ("M", "K"))
     check.shape("mask of the bias", masks.bias, (masks.weight.shape[0],))
-    channels = masks.weight.any(1 if by_rows else 0)
+    channels: np.ndarray = np.any(masks.weight, axis=1 if by_rows else 0)
     if size < 1 or channels.size % size:
         raise ValueError(f"size is {size}; need a divisor of {channels.size}, the channels of the group")
     if by_rows:
         channels = (channels | masks.bias) & masks.weight.any()
-    units: np.ndarray = channels.reshape(-1, size).any(1)
-    return units
+    return np.any(channels.reshape(-1, size), axis=1)
 
 
 def resolve(masks: Mapping[str, Masks], members: Mapping[str, bool], size: int) -> np.ndarray:
@@ -75,7 +74,7 @@ def populate(live: np.ndarray, masks: Mapping[str, Masks], members: Mapping[str,
         shape = masks[name].weight.shape
         channels = live.repeat(shape[0 if by_rows else 1] // live.size)
         weight = np.broadcast_to(channels[:, None] if by_rows else channels, shape).copy()
-        made[name] = Masks(weight, weight.any(1))
+        made[name] = Masks(weight, np.any(weight, axis=1))
     return made
 
 
