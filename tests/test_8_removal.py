@@ -136,10 +136,10 @@ def test_the_engine_runs_layers_of_different_sizes(stage):
     if stage != "f32":
         made = getattr(compress, stage)(compress.calibrate(compress.prune(dense, 1.0), tiny.rows(name)))
         session = Session(compress.pack(made))
-    for batch in [tiny.batch(name), *tiny.rows(name)]:
+    for batch in tiny.rows(name):
         taps = record(session or Session(dense), *batch)
         findings = judge(made.model, batch, taps)
-        assert {"layer.0.attention_norm", "output"} <= set(findings)
+        assert {"layer.0.attention_norm", "layer.1.attention_norm", "output"} <= set(findings)
         assert not any(finding.outside for finding in findings.values())
 
 
