@@ -10,8 +10,8 @@
     an event that has nothing left to prune changes nothing
 
 Contract. Ties are pruned, in each ranking. A full layer keeps its mask at all later events, which a caller must carry
-on (``Ranked``). With nothing left for the layers that remain (others, full by ties, took more than all), they are
-kept whole: the original's kthvalue fails there. Source: Intel Neural Compressor v2.5, pruner/patterns/nxm.py
+on (``Ranked``). Where ties of full layers leave less than nothing for the others they are kept whole, and where the
+limits leave more than there is they go as far as their limits: the original's kthvalue fails in both cases. Source: Intel Neural Compressor v2.5, pruner/patterns/nxm.py
 (get_masks_global) and base.py (adjust_ratio, with min_sparsity_ratio_per_op 0; update_residual_cnt).
 """
 
@@ -67,7 +67,8 @@ def inc_global_masks(
     ranked: list[str] = []
     while (open_layers := [name for name in scores if name not in full]) not in (ranked, []):
         ranked = open_layers
-        threshold = kth_smallest(np.concatenate([scores[name].ravel() for name in ranked]), max(left, 0))
+        pool = np.concatenate([scores[name].ravel() for name in ranked])
+        threshold = kth_smallest(pool, min(max(left, 0), pool.size))
         for name in ranked:
             masks[name], limited = _limited(name, scores[name], scores[name] > threshold, masks, (target, cap))
             if limited:

@@ -2,14 +2,15 @@
 
     S0 = 0                                                one score a block of ``factors``; the bias has its own
     t  = min(threshold, q(0.98))                          q: quantile of the scores, each counted once an element
-    W' = W mask,   mask = expand(S) > t                   strict, so a layer keeps more than nothing unless scores tie
+    W' = W mask,   mask = expand(S) > t                   strict
     dW = dW' mask                                         a pruned weight gets no gradient ...
     dS = sum over the block of dW' W                      ... but its score does: as if d mask / d S were 1
     R  = lambda / 2 (|block| mean sigmoid(S) + rows mean sigmoid(S_bias))          the mean over layers is added
 
-So a score grows while its weights move away from zero (dW' and W have opposite signs). Blocks, by NNCF's names:
-"fine" (1, 1); "block" (r, c); "per_dim" along an axis: ``per_dim``. A bias is divided by the rows of a block alone:
-factors (r,). Weight and bias are two arrays with the same functions.
+The quantile keeps 2 % of a layer, but not where scores tie with it or a block is larger than that: with the top block
+on both sides of the quantile, everything goes. A score grows while its weights move away from zero (dW' and W have
+opposite signs). Blocks, by NNCF's names: "fine" (1, 1); "block" (r, c); "per_dim" along an axis: ``per_dim``. A bias is
+divided by the rows of a block alone: factors (r,). Weight and bias are two arrays with the same functions.
 
 Contract. dtype of the weight, but for the threshold: the quantile is linear between the two scores around position
 0.98 (n - 1) of the n elements, in f64, and compared in f64 (torch has it in f32: of f32 scores the same mask, unless
