@@ -73,8 +73,18 @@ def taps_of(model, batch, ops=REFERENCE):
     return recorder.values
 
 
+def check_sizes(function):
+    before = dead(tiny.dense("bert_classification").model, HEADS, NEURONS)
+    sizes_are_right(before, function(before))
+
+
 def test_sizes(both):
     _, before, after = both
+    check_sizes(remove_dead)
+    sizes_are_right(before, after)
+
+
+def sizes_are_right(before, after):
     heads, wide = before.config.heads, before.config.feed_forward
     left = [heads - len(HEADS.get(i, [])) for i in range(before.config.layers)]
     neurons = [wide - len(NEURONS.get(i, [])) // 4 * 4 for i in range(before.config.layers)]

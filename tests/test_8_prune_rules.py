@@ -166,7 +166,7 @@ def test_schedules_rise_from_the_first_to_the_last(schedule):
 
 # --- locks -----------------------------------------------------------------------------------------------------------
 
-CANCELLING = np.array([[1, 0, 3], [-1, 0, 0], [0, 0, 0], [0, 0, 0]])
+CANCELLING = np.array([[1, 0, 0], [-1, 0, 3], [0, 0, 0], [0, 0, 0]])
 
 
 def check_lock_mask(function):

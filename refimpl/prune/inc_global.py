@@ -11,8 +11,9 @@
 
 Contract. Ties are pruned, in each ranking. A full layer keeps its mask at all later events, which a caller must carry
 on (``Ranked``). Where ties of full layers leave less than nothing for the others they are kept whole, and where the
-limits leave more than there is they go as far as their limits: the original's kthvalue fails in both cases. Source: Intel Neural Compressor v2.5, pruner/patterns/nxm.py
-(get_masks_global) and base.py (adjust_ratio, with min_sparsity_ratio_per_op 0; update_residual_cnt).
+limits leave more than there is they go as far as their limits: the original's kthvalue fails in both cases. Source:
+Intel Neural Compressor v2.5, pruner/patterns/nxm.py (get_masks_global) and base.py (adjust_ratio, with
+min_sparsity_ratio_per_op 0; update_residual_cnt).
 """
 
 from collections.abc import Mapping
