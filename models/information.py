@@ -61,8 +61,14 @@ def density_of(model: Model) -> float:
 
 def headline(name: str, config: Config, density: float) -> str:
     """A packed model in one line, with markup."""
-    shape = f"{config.layers} layers, hidden {config.hidden}, {config.heads} heads, {config.head.replace('_', ' ')}"
-    return f"[bold]{escape(name)}[/]: {shape}; {density:.0%} of the 4x1 blocks"
+    return f"[bold]{escape(name)}[/]: {shape_line(config)}; {density:.0%} of the 4x1 blocks"
+
+
+def shape_line(config: Config) -> str:
+    """The sizes that tell models apart, and the head; of heads that differ between layers the fewest and the most."""
+    counts = [config.heads_of(i) for i in range(config.layers)]
+    heads = "-".join(map(str, sorted({min(counts), max(counts)})))
+    return f"{config.layers} layers, hidden {config.hidden}, {heads} heads, {config.head.replace('_', ' ')}"
 
 
 def size_line(lengths: Sequence[int], shape: Shape) -> str:

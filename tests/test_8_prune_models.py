@@ -22,11 +22,12 @@ from refimpl.models.engines import NAMES, installed, open_session
 from refimpl.models.export import export_onnx
 from refimpl.models.judge import judge
 from refimpl.models.layer_sizes import parse
-from refimpl.models.pruning import movement
+from refimpl.models.pruning import gradual, movement
 from refimpl.models.pruning.removal import remove_dead, with_layers
 from refimpl.models.runtime.record import record
 from refimpl.models.runtime.session import Session
 from refimpl.nn import LINEARS, REFERENCE, Recorder
+from refimpl.prune import block_scores, masked_weight_backward, topk_mask
 from refimpl.quant import QUANTIZED
 
 SAME_SHAPE = ("attention_output", "attention_norm", "output", "output_norm")
@@ -291,3 +292,55 @@ def test_from_scores_to_a_smaller_model():
     assert not any(finding.outside for finding in findings.values())
     with pytest.raises(ValueError, match=r"layer.0.q has the shape \(32, 32\); need multiples of the block 5x8"):
         movement.factors_of(model, movement.jpqd((5, 8)))
+
+
+# --- gradual pruning -------------------------------------------------------------------------------------------------
+
+
+def train(plan, steps):
+    """Weights that move at random, in training under the plan; what it yields: step, weights, masks."""
+    random = np.random.default_rng(0)
+    weights = {name: random.normal(size=(32, 24)).astype(np.float32) for name in "abc"}
+    weights["a"] /= 100
+    state = gradual.start(plan, weights)
+    for step in range(steps):
+        state = gradual.advance(plan, state, weights, step)
+        masks = gradual.masks_of(plan, state)
+        yield step, weights, masks
+        upstream = {name: random.normal(size=w.shape).astype(np.float32) for name, w in weights.items()}
+        state = gradual.observe(plan, state, weights, upstream)
+        moves = {name: masked_weight_backward(g, masks[name]) for name, g in upstream.items()}
+        weights = {name: w - np.float32(0.3) * moves[name] for name, w in weights.items()}
+
+
+def test_gradual_pruning_as_prune_ofa_does():
+    counts = []
+    for step, weights, masks in train(gradual.prune_ofa(2, 10, 4, 0.75), 14):
+        counts.append([int((~mask).sum()) for mask in masks.values()])
+        if step in (2, 6, 10):  # at an event, from the weights of this step
+            kept = 192 - counts[-1][0] // 4
+            last = {name: topk_mask(block_scores(w), kept / 192).repeat(4, 0) for name, w in weights.items()}
+        equal(masks["b"], last["b"] if step >= 2 else np.ones((32, 24), bool))
+    share = [0, 0, 0, 0, 0, 0] + [0.75 * (1 - 0.125)] * 4 + [0.75] * 4
+    assert counts == [[4 * int(s * 192)] * 3 for s in share]
+
+
+def test_a_pruned_block_comes_back_where_others_shrink():
+    plan = gradual.prune_ofa(0, 10, 1, 0.5)._replace(sparsity=lambda _: 0.5)
+    weights = {"a": np.float32([[2, 1]] * 4)}
+    state = gradual.advance(plan, gradual.start(plan, weights), weights, 0)
+    equal(state.ranked.masks["a"], np.array([[True, False]]))
+    state = gradual.advance(plan, state, {"a": np.float32([[0.5, 1]] * 4)}, 1)
+    equal(state.ranked.masks["a"], np.array([[False, True]]))
+
+
+def test_gradual_pruning_as_inc_does():
+    counts = [
+        sum(int((~mask).sum()) for mask in masks.values()) for _, _, masks in train(gradual.inc(2, 10, 4, 0.75), 14)
+    ]
+    assert counts == [0] * 6 + [4 * 288] * 4 + [4 * 432] * 4  # half, then three quarters of 576 blocks
+    *_, last = train(gradual.inc(2, 10, 4, 0.75), 14)
+    assert [int((~mask).sum()) > 700 for mask in last[2].values()] == [True, False, False]  # a is full: 752 of 768
+    one_shot = [masks["b"].mean() for _, _, masks in train(gradual.inc(3, 3, 1, 0.5), 6)]
+    assert one_shot[:3] == [1, 1, 1]
+    assert one_shot[3] == one_shot[5] < 1
