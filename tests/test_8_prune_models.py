@@ -7,14 +7,16 @@ The layer-wise rules are tested in test_8_structured.py.
 import json
 from dataclasses import replace
 
+import nncf_formulas as nncf
 import numpy as np
 import pytest
 import tiny
 from safetensors.numpy import load_file, save_file
-from test_1_arithmetic import equal
+from test_1_arithmetic import equal, rng
 
+from refimpl import bounds
 from refimpl.models import compress, config, packed_file
-from refimpl.models.bert import forward, map_linears
+from refimpl.models.bert import forward, linears, map_linears
 from refimpl.models.checkpoint import load_model
 from refimpl.models.compiled import compiled_ops
 from refimpl.models.compress import Dense
@@ -28,6 +30,8 @@ from refimpl.models.runtime.record import record
 from refimpl.models.runtime.session import Session
 from refimpl.nn import LINEARS, REFERENCE, Recorder
 from refimpl.prune import block_scores, masked_weight_backward, topk_mask
+from refimpl.prune.blocks import block_total
+from refimpl.prune.movement import movement_weight, regularization_backward
 from refimpl.quant import QUANTIZED
 
 SAME_SHAPE = ("attention_output", "attention_norm", "output", "output_norm")
@@ -171,8 +175,8 @@ def test_other_engines_run_layers_of_different_sizes(engine, tmp_path):
 
 
 def test_a_hugging_face_directory_with_pruned_heads(tmp_path):
-    """q, k and v with fewer rows, attention_output with fewer columns, as ``prune_heads`` and ``save_pretrained``
-    write them."""
+    """q, k and v with fewer rows, attention_output with fewer columns, as transformers 4 writes
+    them after ``prune_heads``."""
     folder = tiny.copy("bert_classification", tmp_path)
     tensors = load_file(folder / "model.safetensors")
     whole = load_model(folder)
@@ -344,3 +348,35 @@ def test_gradual_pruning_as_inc_does():
     one_shot = [masks["b"].mean() for _, _, masks in train(gradual.inc(3, 3, 1, 0.5), 6)]
     assert one_shot[:3] == [1, 1, 1]
     assert one_shot[3] == one_shot[5] < 1
+
+
+def test_movement_in_training():
+    """Gradients reach weights that live, and all scores; what has none is handed on; a loss is a mean over layers."""
+    model = tiny.dense("bert_classification").model
+    factors = movement.factors_of(model, movement.jpqd((4, 8)))
+    scores = {
+        name: rng(i).normal(size=array.shape).astype(np.float32)
+        for i, (name, array) in enumerate(movement.initial_scores(model, factors).items())
+    }
+    layers = linears(model)
+    weights = {name: getattr(layers[name.rpartition(".")[0]], name.rpartition(".")[2]) for name in factors}
+    weights["pooler.weight"] = np.ones((2, 2), np.float32)
+    seen, masks = movement.effective(weights, scores, factors, 0.0)
+    upstream = {name: np.ones_like(w) for name, w in weights.items()}
+    gradients, of_scores = movement.effective_backward(upstream, weights, masks, factors)
+    assert seen["pooler.weight"] is weights["pooler.weight"]
+    assert gradients["pooler.weight"] is upstream["pooler.weight"]
+    for name, block in factors.items():
+        equal(seen[name], movement_weight(weights[name], scores[name], block, 0.0)[0])
+        equal(gradients[name], masks[name].astype(np.float32))
+        equal(of_scores[name], block_total(weights[name], block))
+    applied = linears(movement.apply_masks(model, masks))
+    equal(applied["layer.1.output"].weight, seen["layer.1.output.weight"])
+    loss, slopes = movement.regularization_loss(scores, factors, 0.1)
+    want = [
+        nncf.loss(scores[f"{name}.weight"].tolist(), scores[f"{name}.bias"].tolist(), *factors[f"{name}.weight"], 0.1)
+        for name in layers
+    ]
+    assert abs(loss - np.mean(want)) <= bounds.gamma(len(want) + 2000, bounds.F64) * np.mean(want)
+    single = regularization_backward(scores["layer.0.q.weight"], factors["layer.0.q.weight"], 0.1 / len(layers))
+    equal(slopes["layer.0.q.weight"], single)

@@ -27,8 +27,8 @@ Arrays = Mapping[str, np.ndarray]
 class Plan(NamedTuple):
     """What a tool does.
 
-    collect: what is kept of earlier steps, w, dw -> what is kept; score: that, w -> scores; reduce: scores, block -> one
-    a block; rank: scores of blocks by layer, masks before, sparsity -> masks; sparsity and event: of the step.
+    collect: what is kept of earlier steps, w, dw -> what is kept; score: that, w -> scores; reduce: scores, block ->
+    one a block; rank: scores of blocks by layer, masks before, sparsity -> masks; sparsity and event: of the step.
     """
 
     collect: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]

@@ -14,7 +14,15 @@ import numpy as np
 from refimpl.models.bert import Model, linears, map_linears
 from refimpl.nn import LINEARS, Linear
 from refimpl.prune import masked_weight
-from refimpl.prune.movement import movement_mask, per_dim, zero_scores
+from refimpl.prune.movement import (
+    movement_mask,
+    movement_weight,
+    movement_weight_backward,
+    per_dim,
+    regularization,
+    regularization_backward,
+    zero_scores,
+)
 from refimpl.prune.movement_schedule import initial_threshold
 from refimpl.prune.resolution import Masks, resolve_layer
 
@@ -76,6 +84,44 @@ def by_layer(masks: Mapping[str, np.ndarray], layers: int) -> list[dict[str, Mas
         {name: Masks(*(masks[f"layer.{i}.{name}.{part}"] for part in Masks._fields)) for name in LINEARS}
         for i in range(layers)
     ]
+
+
+def effective(
+    parameters: Mapping[str, np.ndarray],
+    scores: Mapping[str, np.ndarray],
+    factors: Mapping[str, tuple[int, ...]],
+    threshold: float,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What the model runs on in training, and the masks. parameters: of the whole model, by name; those without scores
+    are handed on as they are."""
+    made, masks = dict(parameters), {}
+    for name, block in factors.items():
+        made[name], masks[name] = movement_weight(parameters[name], scores[name], block, threshold)
+    return made, masks
+
+
+def effective_backward(
+    gradients: Mapping[str, np.ndarray],
+    parameters: Mapping[str, np.ndarray],
+    masks: Mapping[str, np.ndarray],
+    factors: Mapping[str, tuple[int, ...]],
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Gradients of the parameters and of the scores, from those of what ``effective`` returned."""
+    made, of_scores = dict(gradients), {}
+    for name, block in factors.items():
+        made[name], of_scores[name] = movement_weight_backward(gradients[name], parameters[name], masks[name], block)
+    return made, of_scores
+
+
+def regularization_loss(
+    scores: Mapping[str, np.ndarray], factors: Mapping[str, tuple[int, ...]], factor: float
+) -> tuple[float, dict[str, np.ndarray]]:
+    """The mean over linear layers of what each one's weight and bias add, and its gradient."""
+    layers = len({name.rpartition(".")[0] for name in scores})
+    loss = sum(regularization(layer, factors[name], factor) for name, layer in scores.items()) / layers
+    return loss, {
+        name: regularization_backward(layer, factors[name], factor / layers) for name, layer in scores.items()
+    }
 
 
 def apply_masks(model: Model, masks: Mapping[str, np.ndarray]) -> Model:

@@ -7,7 +7,7 @@ many each layer has left. A layer whose heads, or neurons, are all dead keeps th
 of ``multiple``, with dead ones where need be: the engine and the layout 4x1 need 4.
 
 Such a model runs in the reference, on the 4x1 kernel, in the engine, as a packed file, as ONNX and from a Hugging Face
-directory. Hugging Face itself reads one whose heads alone are fewer (``pruned_heads``).
+directory. transformers 4 reads one whose heads alone are fewer (``pruned_heads``); its version 5 reads none.
 """
 
 from dataclasses import replace
