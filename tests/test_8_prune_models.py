@@ -4,6 +4,7 @@ other engines), equal integers, and Hugging Face's own reading of a model with p
 The layer-wise rules are tested in test_8_structured.py.
 """
 
+import io
 import json
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ import nncf_formulas as nncf
 import numpy as np
 import pytest
 import tiny
+from rich.console import Console
 from safetensors.numpy import load_file, save_file
 from test_1_arithmetic import equal, rng
 
@@ -22,6 +24,7 @@ from refimpl.models.compiled import compiled_ops
 from refimpl.models.compress import Dense
 from refimpl.models.engines import NAMES, installed, open_session
 from refimpl.models.export import export_onnx
+from refimpl.models.information import gather, shape_line, show
 from refimpl.models.judge import judge
 from refimpl.models.layer_sizes import parse
 from refimpl.models.pruning import gradual, movement
@@ -380,3 +383,15 @@ def test_movement_in_training():
     assert abs(loss - np.mean(want)) <= bounds.gamma(len(want) + 2000, bounds.F64) * np.mean(want)
     single = regularization_backward(scores["layer.0.q.weight"], factors["layer.0.q.weight"], 0.1 / len(layers))
     equal(slopes["layer.0.q.weight"], single)
+
+
+def test_information_names_the_sizes_of_each_layer():
+    small = remove_dead(dead(tiny.dense("bert_classification").model, HEADS, NEURONS))
+    console = Console(file=io.StringIO(), width=100)
+    facts = gather(Dense(small, tiny.dense("bert_classification").tokenizer), "small")
+    show(facts, console)
+    printed = " ".join(console.file.getvalue().split())
+    assert "layer heads │ 2, 3" in printed
+    assert "layer feed forward │ 60, 60" in printed
+    assert facts["config"]["layer_heads"] == [2, 3]
+    assert shape_line(small.config) == "2 layers, hidden 32, 2-3 heads, classification"
