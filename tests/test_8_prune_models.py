@@ -27,8 +27,9 @@ from refimpl.models.export import export_onnx
 from refimpl.models.information import gather, shape_line, show
 from refimpl.models.judge import judge
 from refimpl.models.layer_sizes import parse
-from refimpl.models.pruning import gradual, movement
+from refimpl.models.pruning import gradual, hybrid, movement
 from refimpl.models.pruning.removal import remove_dead, with_layers
+from refimpl.models.pruning.statistics import statistics
 from refimpl.models.runtime.record import record
 from refimpl.models.runtime.session import Session
 from refimpl.nn import LINEARS, REFERENCE, Recorder
@@ -353,6 +354,11 @@ def test_gradual_pruning_as_inc_does():
     assert one_shot[3] == one_shot[5] < 1
 
 
+def parameters_of(model):
+    """Weights and biases of the encoder's linear layers by name."""
+    return {f"{name}.{part}": getattr(p, part) for name, p in linears(model).items() for part in p._fields}
+
+
 def test_movement_in_training():
     """Gradients reach weights that live, and all scores; what has none is handed on; a loss is a mean over layers."""
     model = tiny.dense("bert_classification").model
@@ -361,8 +367,7 @@ def test_movement_in_training():
         name: rng(i).normal(size=array.shape).astype(np.float32)
         for i, (name, array) in enumerate(movement.initial_scores(model, factors).items())
     }
-    layers = linears(model)
-    weights = {name: getattr(layers[name.rpartition(".")[0]], name.rpartition(".")[2]) for name in factors}
+    layers, weights = linears(model), parameters_of(model)
     weights["pooler.weight"] = np.ones((2, 2), np.float32)
     seen, masks = movement.effective(weights, scores, factors, 0.0)
     upstream = {name: np.ones_like(w) for name, w in weights.items()}
@@ -395,3 +400,73 @@ def test_information_names_the_sizes_of_each_layer():
     assert "layer feed forward │ 60, 60" in printed
     assert facts["config"]["layer_heads"] == [2, 3]
     assert shape_line(small.config) == "2 layers, hidden 32, 2-3 heads, classification"
+
+
+# --- nn_pruning's hybrid ---------------------------------------------------------------------------------------------
+
+
+def test_hybrid():
+    """One block of q goes, one neuron, and head 2 in a run that fills what an earlier one kept."""
+    model = tiny.dense("bert_classification").model
+    block, weights = (4, 8), parameters_of(model)
+    scores = hybrid.initial_scores(model, block)
+    assert {name.partition(".")[2].partition(".")[2]: array.shape for name, array in scores.items()} == {
+        "q.weight": (8, 4), "k.weight": (8, 4), "v.weight": (8, 4), "attention_output.weight": (8, 4), "neurons": (64,),
+    }  # fmt: skip
+    scores["layer.1.q.weight"][2] = scores["layer.1.neurons"][7] = -3  # sigmoid 0.047
+    assert all(mask.all() for mask in hybrid.masks_of(scores, 0.04, block).values())
+    masks = hybrid.masks_of(scores, 0.1, block)
+    gone = {name: np.flatnonzero(~mask.ravel()).tolist() for name, mask in masks.items() if not mask.all()}
+    assert gone == {
+        "layer.1.q.weight": list(range(8 * 32, 12 * 32)), "layer.1.q.bias": [8, 9, 10, 11],
+        "layer.1.intermediate.weight": [7], "layer.1.intermediate.bias": [7], "layer.1.output.weight": [7],
+    }  # fmt: skip
+    seen = hybrid.effective(weights, masks)
+    assert not seen["layer.1.intermediate.weight"][7].any()
+    assert not seen["layer.1.output.weight"][:, 7].any()
+    equal(seen["layer.0.q.weight"], weights["layer.0.q.weight"])
+    upstream = {name: rng(i).normal(size=w.shape).astype(np.float32) for i, (name, w) in enumerate(weights.items())}
+    gradients, of_scores = hybrid.effective_backward(upstream, weights, masks, block)
+    assert set(of_scores) == set(scores)
+    both = [
+        (upstream[f"layer.1.{name}.weight"] * weights[f"layer.1.{name}.weight"]) for name in ("intermediate", "output")
+    ]
+    error = bounds.gamma(70) * (np.abs(both[0]).sum(1) + np.abs(both[1]).sum(0))
+    wide = [x.astype(np.float64) for x in both]
+    assert (np.abs(of_scores["layer.1.neurons"] - (wide[0].sum(1) + wide[1].sum(0))) <= error).all()
+    assert not gradients["layer.1.output.weight"][:, 7].any()
+    equal(gradients["layer.1.output.bias"], upstream["layer.1.output.bias"])
+    kept = {f"layer.{i}": np.array([False, False, True, False]) for i in range(2)}
+    scores["layer.1.q.weight"][:] = scores["layer.1.attention_output.weight"][:] = -9
+    scores["layer.1.q.weight"][0, 0] = scores["layer.1.attention_output.weight"][0, 0] = 0
+    filled = hybrid.masks_of(scores, 0.1, block, kept)
+    assert np.flatnonzero(filled["layer.1.q.weight"].all(1)).tolist() == list(range(16, 24))
+    assert np.flatnonzero(filled["layer.1.attention_output.weight"].all(0)).tolist() == list(range(16, 24))
+    assert filled["layer.1.q.weight"].sum() == 8 * 32 + 32
+
+
+def test_the_regularization_of_hybrid_counts_both_groups_alike():
+    scores = {
+        "layer.0.q.weight": np.zeros((2, 2)),
+        "layer.0.k.weight": np.full((1, 1), 100.0),
+        "layer.0.neurons": np.zeros(3),
+    }
+    loss, slopes = hybrid.regularization_loss(scores, 8.0)
+    assert loss == 4 * (0.5 + 1) / 2 + 4 * 0.5
+    equal(slopes["layer.0.q.weight"], np.full((2, 2), 2 * 0.25 / 4))
+    equal(slopes["layer.0.neurons"], np.full(3, 4 * (0.25 / 3)))
+
+
+def test_statistics():
+    masks = {
+        "a.weight": np.array([[True, False], [False, False]]),
+        "a.bias": np.array([True, False]),
+        "b.weight": np.ones((4, 4), bool),
+    }
+    found = statistics(masks, 40, -0.5, 0.1)
+    assert found.model_sparsity == 4 / 40
+    assert found.layers_sparsity == 3 / 20
+    assert found.layers == (("a", (2, 2), 0.75, 0.2), ("b", (4, 4), 0.0, 0.8))
+    assert found[3:] == (-0.5, 0.1)
+    with pytest.raises(ValueError, match="parameters is 21; need at least"):
+        statistics(masks, 21, 0.0, 0.0)
