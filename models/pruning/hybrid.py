@@ -45,7 +45,7 @@ def masks_of(
     scores: Arrays, threshold: float, block: tuple[int, int] = BLOCK, kept: Arrays | None = None
 ) -> dict[str, np.ndarray]:
     """bool masks of weights and biases. kept: "layer.0" -> bool (H,), the heads of a first run, for "hybrid filled"."""
-    masks = {}
+    masks: dict[str, np.ndarray] = {}
     for name, array in scores.items():
         layer, _, last = name.rpartition(".")
         live = sigmoid_threshold_mask(array, threshold)
@@ -72,7 +72,8 @@ def effective_backward(
     gradients: Arrays, parameters: Arrays, masks: Arrays, block: tuple[int, int] = BLOCK
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Gradients of the parameters and of the scores, from those of what ``effective`` returned."""
-    made, scores = dict(gradients), {}
+    made = dict(gradients)
+    scores: dict[str, np.ndarray] = {}
     for name, mask in masks.items():
         upstream, w = gradients[name], parameters[name]
         made[name] = masked_weight_backward(upstream, _whole(w, mask))
