@@ -17,16 +17,17 @@ import numpy as np
 
 from refimpl.kernels.layout import bsr4x1
 from refimpl.kernels.layout.bsr4x1 import Bsr4x1
-from refimpl.models.bert import Batch, Model, forward, linears, map_linears
+from refimpl.models.bert import Batch, Model, linears, map_linears
 from refimpl.models.checkpoint import load_model
+from refimpl.models.quantization.observing import observe as observe_model
 from refimpl.models.tokenizer import Tokenizer
-from refimpl.nn import REFERENCE, AttentionScales, Linear
-from refimpl.nn.taps import NO_TAP, SEPARATOR, Recorder, Tap
+from refimpl.nn import AttentionScales
+from refimpl.nn.taps import SEPARATOR
 from refimpl.prune import BLOCK_4X1, block_scores, expand, global_topk_masks, topk_mask
 from refimpl.quant import QuantizedLinear, QuantizedTable, absmax, compensation, quantize_weight, scale_of
-
-INPUT = "input"
-"""Tap name of what a linear layer is given, while calibrating."""
+from refimpl.quant.fake_linear import FakeQuantizedLinear, frozen
+from refimpl.quant.observers import Observer, of_values
+from refimpl.quant.smooth import SmoothedLinear
 
 
 @dataclass(frozen=True)
@@ -122,19 +123,6 @@ def _masked(dense: Dense, blocks: dict[str, np.ndarray]) -> Masked:
     return Masked(model, dense.tokenizer, masks)
 
 
-class _Observer(Recorder):
-    """Keeps what every linear layer is given, and what q, k and v return, over all passes, as lists."""
-
-    def __call__(self, name: str, value: Any) -> Any:
-        if name == INPUT or name in AttentionScales._fields:
-            self.values.setdefault(self.prefix + name, []).append(value)
-        return value
-
-
-def _observed_linear(x: np.ndarray, p: Linear, tap: Tap = NO_TAP) -> np.ndarray:
-    return REFERENCE.linear(tap(INPUT, x), p)
-
-
 def calibrate(
     masked: Masked, batches: Sequence[Batch], observe: Callable[[np.ndarray], np.ndarray] = absmax
 ) -> Calibrated:
@@ -143,25 +131,27 @@ def calibrate(
     ``observe`` maps all observed values, f32 (n,), to f32 (): ``absmax``, or ``partial(percentile, q=99.99)``.
     Padding would be observed too, so give one text a batch.
     """
-    if not batches:
-        raise ValueError("batches is empty; need at least one text to calibrate with")
-    recorder = _Observer()
-    ops = REFERENCE._replace(linear=_observed_linear)
-    for batch in batches:
-        forward(masked.model, batch, ops, recorder)
+    return calibrate_with(masked, batches, of_values(observe))
 
-    def observed(name: str) -> np.ndarray:
-        return observe(np.concatenate([x.ravel() for x in recorder.values[name]]))
 
-    ranges = {name: observed(name + SEPARATOR + INPUT) for name in masked.masks}
-    outputs = {name: observed(name) for name in masked.masks if name in recorder.values}
-    return Calibrated(masked.model, masked.tokenizer, ranges, outputs)
+def calibrate_with(masked: Masked, batches: Sequence[Batch], observer: Observer) -> Calibrated:
+    """``calibrate`` with an observer of ``refimpl.quant.observers``; one text a batch is also one sample a batch."""
+    coded = [name for name in masked.masks if name.rsplit(SEPARATOR, 1)[1] in AttentionScales._fields]
+    seen = observe_model(masked.model, batches, observer, coded)
+    return Calibrated(masked.model, masked.tokenizer, seen.inputs, seen.outputs)
 
 
 def quantize(calibrated: Calibrated) -> Quantized:
-    """INT8: the encoder's weights and the word table with one scale a row, the layers' inputs with one a tensor."""
+    """INT8: the encoder's weights and the word table with one scale a row, the layers' inputs with one a tensor.
 
-    def change(name: str, layer: Linear) -> QuantizedLinear:
+    A layer that was trained under fake quantization has the ranges that it learned, any other the observed ones.
+    """
+
+    def change(name: str, layer: Any) -> QuantizedLinear | SmoothedLinear:
+        if isinstance(layer, FakeQuantizedLinear):
+            return frozen(layer)
+        if isinstance(layer, SmoothedLinear):
+            return layer._replace(linear=change(name, layer.linear))
         codes, scale = quantize_weight(layer.weight)
         return QuantizedLinear(codes, scale, scale_of(calibrated.ranges[name]), layer.bias)
 
@@ -185,6 +175,8 @@ def pack(quantized: Quantized) -> Packed:
     """Bring the codes into the layout of the 4x1 kernel, exactly. Layers in f32 or BF16 stay as they are."""
 
     def change(name: str, layer: Any) -> Any:
+        if isinstance(layer, SmoothedLinear | FakeQuantizedLinear):
+            raise TypeError(f"{name} is {type(layer).__name__}, which the engine lacks; need QuantizedLinear or Linear")
         return pack_linear(layer) if isinstance(layer, QuantizedLinear) else layer
 
     return Packed(map_linears(quantized.model, change), quantized.tokenizer)

@@ -8,7 +8,16 @@ from mutants_kernels import pair_saturating, signs_swapped
 from refimpl import isa
 from refimpl.isa import bf16 as isa_bf16
 from refimpl.isa import f32 as isa_f32
-from refimpl.kernels.encoder import attention_f32, attention_u8s8, half_rows, layernorm, linear_32x32, linear_f32, rows
+from refimpl.kernels.encoder import (
+    attention_f32,
+    attention_u8s8,
+    embed,
+    half_rows,
+    layernorm,
+    linear_32x32,
+    linear_f32,
+    rows,
+)
 from refimpl.kernels.encoder.exponentials import exponentials
 from refimpl.kernels.encoder.forms import FLOATS, FORMS
 from refimpl.kernels.encoder.lanes import UP_TO, text_lanes
@@ -331,4 +340,29 @@ ATTENTION = [
     ),
 ]
 
-ENCODER = [*LINEAR, *ATTENTION]
+# --- first tokens ----------------------------------------------------------------------------------------------------
+
+
+def check_pick(version):
+    encoding.check_pick(version, 64, np.float32)
+
+
+def picks(wrong):
+    """The kernel with arguments changed: (x, first, places, lanes, d, out)."""
+    return lambda *given: PICK(*wrong(*given))
+
+
+PICK = embed.pick_first.emulated
+PICKING = [
+    Suite(
+        check_pick,
+        PICK,
+        {
+            "tokens in their own order": picks(lambda x, first, places, *rest: (x, first, np.sort(places), *rest)),
+            "texts begin with a panel": picks(lambda x, first, *rest: (x, first // 64 * 64, *rest)),
+            "one panel alone": picks(lambda x, first, *rest: (x, first[:32], *rest)),
+        },
+    )
+]
+
+ENCODER = [*LINEAR, *ATTENTION, *PICKING]

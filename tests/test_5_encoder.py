@@ -450,6 +450,26 @@ def test_embeddings_and_the_way_back(target, width):
     equal(back.reshape(5, d), np.where(sources[:, None] < 0, np.float32(0), want[sources]))
 
 
+def check_pick(version, width, dtype):
+    """From three panels, of texts that begin anywhere, to two half ones, the lanes of which that are left are zeros."""
+    d, picked, first = 5, 32, np.sort(rng(0).permutation(3 * width)[:37])
+    x = rng(1).integers(1, 255, (3 * width, d)).astype(dtype)
+    order = [lanes(w) if dtype == np.float32 else np.arange(w, dtype=np.uint64) for w in (width, picked)]
+    laid = x.reshape(3, width, d)[:, order[0]].swapaxes(1, 2)
+    out = np.full(2 * d * picked, 9, dtype)
+    version(laid.ravel(), first, *(np.argsort(part).astype(np.uint64) for part in order), np.uint64(d), out)
+    want = np.zeros((2 * picked, d), dtype)
+    want[: first.size] = x[first]
+    equal(out.reshape(2, d, picked), want.reshape(2, picked, d)[:, order[1]].swapaxes(1, 2))
+
+
+@on_targets
+@on_widths
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_the_first_token_of_each_text(target, width, dtype):
+    check_pick(execution(embed.pick_first, target), width, dtype)
+
+
 def test_every_part_has_a_twin():
     parts = {name for name in vars(wide_rows) if isinstance(vars(wide_rows)[name], type(wide_rows.width))}
     named = {name for name in parts if not name.startswith(("interleave", "pack_tokens", "pair_up"))}

@@ -75,6 +75,17 @@ def test_a_real_model_is_within_the_bounds(minilm):
         assert max(found.different for tap, found in findings.items() if tap.endswith((".q.codes", "te.codes"))) == 0
 
 
+def test_a_classifier_of_first_tokens_alone_has_the_same_bits():
+    """After the last attention; the texts do not begin with panels, and one is a single token."""
+    for packed in (compress.pack(quantized(NAME)), compress.pack(quantized_with_attention(NAME)), dense(NAME)):
+        whole, one = Session(packed), Session(packed)
+        whole.shape = lambda mask, whole=whole: Session.shape(whole, mask)._replace(picked=0)
+        many = np.tile(batch(NAME).ids, (20, 1))
+        mask = (np.arange(many.shape[1]) < (np.arange(len(many)) % many.shape[1] + 1)[:, None]).astype(np.int64)
+        assert one.shape(mask).picked
+        equal(one(many, mask), whole(many, mask))
+
+
 def test_integer_attention_is_within_the_bounds(minilm):
     """A model with attention scales runs its attention in integers; the output is near that of f32 attention."""
     _, packed, texts, pruned = minilm

@@ -18,7 +18,7 @@ from test_1_arithmetic import equal, rng
 
 from refimpl import bounds
 from refimpl.models import compress, config, packed_file
-from refimpl.models.bert import forward, linears, map_linears
+from refimpl.models.bert import Batch, forward, linears, map_linears
 from refimpl.models.checkpoint import load_model
 from refimpl.models.compiled import compiled_ops
 from refimpl.models.compress import Dense
@@ -28,6 +28,7 @@ from refimpl.models.information import gather, shape_line, show
 from refimpl.models.judge import judge
 from refimpl.models.layer_sizes import parse
 from refimpl.models.pruning import gradual, hybrid, movement
+from refimpl.models.pruning.names import names_in
 from refimpl.models.pruning.removal import remove_dead, with_layers
 from refimpl.models.pruning.statistics import statistics
 from refimpl.models.runtime.record import record
@@ -155,7 +156,9 @@ def test_the_engine_runs_layers_of_different_sizes(stage):
     if stage != "f32":
         made = getattr(compress, stage)(compress.calibrate(compress.prune(dense, 1.0), tiny.rows(name)))
         session = Session(compress.pack(made))
-    for batch in tiny.rows(name):
+    shortest = min(row.ids.shape[1] for row in tiny.rows(name))
+    together = Batch(*(part[:, :shortest] for part in tiny.batch(name)))
+    for batch in [*tiny.rows(name), together]:
         taps = record(session or Session(dense), *batch)
         findings = judge(made.model, batch, taps)
         assert {"layer.0.attention_norm", "layer.1.attention_norm", "output"} <= set(findings)
@@ -470,3 +473,11 @@ def test_statistics():
     assert found[3:] == (-0.5, 0.1)
     with pytest.raises(ValueError, match="parameters is 21; need at least"):
         statistics(masks, 21, 0.0, 0.0)
+
+
+def test_names_in_another_dictionary():
+    model = tiny.dense("bert_classification").model
+    others = {name.upper(): array for name, array in parameters_of(model).items()}
+    assert names_in(others, model) == {name: name.upper() for name in parameters_of(model)}
+    with pytest.raises(ValueError, match=r"parameters lacks the array layer.0.q.weight of the model"):
+        names_in({name: array.copy() for name, array in others.items()}, model)

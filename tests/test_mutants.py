@@ -6,15 +6,18 @@ from mutants_amx import AMX_AND_BF16
 from mutants_attention import INTEGER_ATTENTION
 from mutants_compare import COMPARE
 from mutants_compare_command import COMPARE_COMMAND
+from mutants_distillation import DISTILLATION
 from mutants_encoder import ENCODER
 from mutants_explain import EXPLAIN
 from mutants_f32 import F32_KERNELS
+from mutants_fake_quantization import FAKE_QUANTIZATION
 from mutants_instances import INSTANCES
 from mutants_kernels import KERNELS
 from mutants_oracle import ORACLE
 from mutants_profile import PROFILE
 from mutants_propagation import PROPAGATION
 from mutants_prune import PRUNE
+from mutants_quantization import QUANTIZATION
 from mutants_records import RECORDS
 from mutants_saturating import SATURATING_AND_BITMASK
 from mutants_saturation import SATURATION
@@ -41,6 +44,9 @@ SUITES = [
     *SATURATION,
     *COMPARE,
     *COMPARE_COMMAND,
+    *DISTILLATION,
+    *FAKE_QUANTIZATION,
+    *QUANTIZATION,
 ]
 
 MUTANTS = [

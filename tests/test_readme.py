@@ -32,7 +32,7 @@ def test_python_blocks(capsys):
     assert said[6:9] == ["(1, 384)"] * 3
 
 
-@pytest.mark.parametrize("section", ["verify", "compare", "peak", "graph", "profile"])
+@pytest.mark.parametrize("section", ["verify", "compare", "peak", "graph", "profile", "bench"])
 def test_measured_sections_are_filled(section):
     assert re.search(rf"<!-- {section} -->\n(.*?)<!-- /{section} -->", README, re.DOTALL)[1].strip()
 

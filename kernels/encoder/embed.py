@@ -1,9 +1,10 @@
-"""Tokens of a batch laid side by side, the sum of their three embeddings, and the way into panels and back.
+"""Tokens of a batch laid side by side, the sum of their three embeddings, the way into panels and back, and between.
 
     sources[r]      = n, the place of row r of the batch, or -1 where it is masked; n ascends within a text
     rows[n, m]      = (f32(codes[id n, m]) * scale[id n] + position[place n, m]) + token_type[type n, m]
                       an f32 table has itself for codes, and the scale 1
     panels[p, m, i] = rows[W p + lanes[i], m]
+    picked tokens   = the first of each text, one after the other, then zeros
 
 Contract. Each text begins at the first multiple of ``align`` after the text before it; places that no token takes have
 the ids 0. Bits of ``refimpl.quant.quantized_embedding`` and the additions, left to right, of ``models.bert.embed``; the
@@ -90,3 +91,19 @@ def to_rows(x, sources, places, d, out):
             at = n // w * d * w + places[n % w]
             for m in range(start, min(start + BLOCK, d)):
                 out[to + m] = x[at + m * w] if sources[row] >= 0 else np.float32(0)
+
+
+@kernel
+def pick_first(x, first, places, lanes, d, out):
+    """x: f32 or u8 (P d W,); first: s64 (texts,), tokens; places: u64 (W,), where in a row of a panel of x each token
+    is; lanes: u64 (V,), the same of out; d: u64; out: as x (Q d V,), with V Q >= texts."""
+    w, v = np.uint64(places.size), np.uint64(lanes.size)
+    for m in numba.prange(d):
+        row = np.uint64(m)
+        for panel in range(np.uint64(0), np.uint64(out.size) // (d * v)):
+            start = (panel * d + row) * v
+            for i in range(v):
+                out[start + i] = 0
+        for text in range(first.size):
+            n, to = np.uint64(first[text]), np.uint64(text)
+            out[(to // v * d + row) * v + lanes[to % v]] = x[(n // w * d + row) * w + places[n % w]]

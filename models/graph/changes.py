@@ -38,7 +38,7 @@ HOW = {
     CODES: "in the stores of products, attention and layer norms",
     ATTENTION: "scores, softmax and context of all heads",
     MASK: "no key that is padding is looked at",
-    LAYOUT: "into panels at the start, and back at the end",
+    LAYOUT: "into panels at the start, and back at the end; a classifier's first tokens out of the last layer",
 }
 """Role -> what becomes of it, in the order of the table."""
 
@@ -55,7 +55,7 @@ FAMILIES = {
     embed.__name__: EMBEDDING,
 }
 """Module of a kernel -> the role that its calls are counted for."""
-MOVING = (embed.to_panels, embed.to_rows)
+MOVING = (embed.to_panels, embed.to_rows, embed.pick_first)
 """Kernels that compute nothing."""
 TYPES = {
     "Reshape": LAYOUT,

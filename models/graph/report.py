@@ -46,7 +46,7 @@ class Report:
             "operators": {name: dict(counts) for name, counts in self.files.items()},
             "steps": [
                 {**_line(found), "absorbs": self.types(found["name"])}
-                for found in (line(step, self.plan.shape)._asdict() for step in self.plan.steps)
+                for found in (line(step)._asdict() for step in self.plan.steps)
             ],
             "head": self.types(HEAD),
             "changes": [change._asdict() for change in (*self.changes, *self.counts)],

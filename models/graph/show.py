@@ -48,7 +48,7 @@ def _side_by_side(report: Report, prefix: str, console: Console) -> None:
 
 def _step(step: Step, report: Report, prefix: str) -> Text:
     """The names of the layer's tensors without its own."""
-    found = line(step, report.plan.shape)
+    found = line(step)
     cell = Text()
     cell.append(found.name.removeprefix(prefix), "bold").append(f"  {found.kernel}\n", "cyan")
     cell.append(f"{found.fused}\n", "green")

@@ -111,7 +111,7 @@ def rows_of(parts: Mapping[str, float], ready: Ready) -> list[Row]:
     """Of the parts of a pass, those that are steps with what they do. parts: name -> seconds."""
     steps = {step.name: step for step in ready.plan.steps}
     return [
-        Row(name, str(line(steps[name], ready.plan.shape)), 1, seconds, work(steps[name], ready))
+        Row(name, str(line(steps[name])), 1, seconds, work(steps[name], ready))
         if name in steps
         else Row(name, "", 0, seconds, Work())
         for name, seconds in parts.items()

@@ -10,7 +10,13 @@ import numpy as np
 from refimpl.kernels.simd.threefold import KernelSource
 from refimpl.models.runtime.steps import Shape, Step, Tensor
 
-OF_ROWS = frozenset(("embedding_rows", "hidden"))
+HIDDEN = "hidden"
+"""What the head reads, or what it gives: rows, of all places of a batch or of each text's first token."""
+OUTPUTS = "outputs"
+"""The product of a head that is one product of all tokens."""
+FIRST = ".first"
+"""After the name of a tensor: what is picked of it."""
+OF_ROWS = frozenset(("embedding_rows", HIDDEN))
 """Tensors of rows of tokens; of the others that steps write, each is of panels."""
 
 
@@ -41,9 +47,9 @@ class Line(NamedTuple):
         return f"{self.name}  {self.kernel}({', '.join(self.reads)}) -> {written}: {self.fused}"
 
 
-def line(step: Step, shape: Shape) -> Line:
-    """Of a step of a plan with that shape."""
-    writes = tuple(_made(name, tensor, shape) for name, tensor in step.writes.items())
+def line(step: Step) -> Line:
+    """Of a step of a plan."""
+    writes = tuple(_made(name, tensor, step.shape) for name, tensor in step.writes.items())
     return Line(step.name, kernel_name(step.kernel), step.fused, step.reads, writes)
 
 
@@ -51,6 +57,11 @@ def kernel_name(source: KernelSource) -> str:
     """With the name of its module: "linear_4x1.to_sum_half"; where the two are the same, once."""
     module = source.emulated.__module__.rpartition(".")[2]
     return source.__name__ if source.__name__.startswith(module) else f"{module}.{source.__name__}"
+
+
+def rows_of(shape: Shape) -> int:
+    """Of ``HIDDEN``."""
+    return shape.texts if shape.picked else shape.rows
 
 
 def dtype_name(dtype: type | np.dtype) -> str:
@@ -61,7 +72,7 @@ def dtype_name(dtype: type | np.dtype) -> str:
 
 def _made(name: str, tensor: Tensor, shape: Shape) -> Made:
     if name in OF_ROWS:
-        rows = shape.rows if name == "hidden" else shape.panels * shape.width
+        rows = rows_of(shape) if name == HIDDEN else shape.panels * shape.width
         sizes: tuple[int, ...] = (rows, tensor.size // rows)
     else:
         sizes = (shape.panels, tensor.size // (shape.panels * shape.width), shape.width)

@@ -7,6 +7,7 @@ import numpy as np
 
 from refimpl.kernels.encoder import attention_f32, attention_u8s8, embed, layernorm
 from refimpl.kernels.simd.threefold import KernelSource
+from refimpl.models.runtime.lines import FIRST, HIDDEN, OUTPUTS, rows_of
 from refimpl.models.runtime.memory import plan_memory
 from refimpl.models.runtime.steps import Arrays, Plan, Shape, Step, Tensor, lives
 from refimpl.models.runtime.weights import LayerWeights, LinearWeights, NormWeights, Weights
@@ -55,6 +56,7 @@ def _filling(shape: Shape, inputs: dict[str, Tensor]) -> Step:
     made = (*TEXTS, *TOKENS, "sources")
     return Step(
         "tokens",
+        shape,
         embed.side_by_side,
         ROWS,
         {name: inputs[name] for name in made},
@@ -74,7 +76,11 @@ class _Builder:
         self.weights, self.shape = weights, shape
         config = weights.config
         self.d, self.head_size = config.hidden, config.head_size
-        self.tokens = shape.width * shape.panels
+
+    @property
+    def tokens(self) -> int:
+        """Lanes of all panels."""
+        return self.shape.width * self.shape.panels
 
     def version(self, source: KernelSource) -> KernelSource:
         """For the width of the panels."""
@@ -87,7 +93,11 @@ class _Builder:
         for i, layer in enumerate(self.weights.layers):
             yield from self.layer(f"layer.{i}.", layer, x)
             x = f"layer.{i}.output_norm"
-        yield self.unpacking(x)
+        d, outputs = self.d, self.weights.outputs
+        if outputs is not None:
+            yield self.linear(OUTPUTS, FLOATS, outputs, x)
+            x, (d, _) = OUTPUTS, outputs.shape
+        yield self.unpacking(x, d)
 
     def layer(self, prefix: str, p: LayerWeights, x: str) -> Iterable[Step]:
         """Between two layers lie codes where the second reads codes, and f32 where it reads f32."""
@@ -100,6 +110,11 @@ class _Builder:
         qkv = CODES if self.weights.integer_attention else FLOATS
         yield self.linear(prefix + "qkv", qkv, p.qkv, read(x, p.qkv))
         yield self.attention(context, prefix + "qkv", p)
+        if self.shape.picked and p is self.weights.layers[-1]:
+            dtype = np.float32 if p.attention_output.step is None else np.uint8
+            picks = self.pick({context: (dtype, p.attention_output.shape[1]), x: (np.float32, self.d)})
+            yield from picks
+            context, x = (step.name for step in picks)
         yield self.linear(prefix + "attention_sum", SUM, p.attention_output, context, x)
         yield self.norm(attended, prefix + "attention_sum", p.attention_norm)
         gelu = GELU_FLOATS if p.output.step is None else GELU_CODES
@@ -112,6 +127,7 @@ class _Builder:
         d = np.uint64(self.d)
         yield Step(
             "embedding_rows",
+            self.shape,
             embed.embed,
             TOKENS,
             {"embedding_rows": Tensor(np.float32, size)},
@@ -122,6 +138,7 @@ class _Builder:
         )  # fmt: skip
         yield Step(
             "embedding_sum",
+            self.shape,
             embed.to_panels,
             ("embedding_rows",),
             {"embedding_sum": Tensor(np.float32, size)},
@@ -142,7 +159,7 @@ class _Builder:
 
         kernel = layernorm.layernorm_codes if coded else layernorm.layernorm_f32
         fused = "layer norm + quantize" if coded else "layer norm"
-        return Step(name, self.version(kernel), (x,), made, arguments, fused=fused)
+        return Step(name, self.shape, self.version(kernel), (x,), made, arguments, fused=fused)
 
     def linear(self, name: str, store: Store, p: LinearWeights, x: str, residual: str = "") -> Step:
         m, k = p.shape
@@ -155,7 +172,7 @@ class _Builder:
             return (*p.arrays, *p.parameters, a[x], k, *(a[part] for part in scratch), a[name])
 
         kernel = self.version(getattr(p.form.stores, store.name))
-        return Step(name, kernel, reads, {name: tensor}, arguments, scratch, store.fused)
+        return Step(name, self.shape, kernel, reads, {name: tensor}, arguments, scratch, store.fused)
 
     def attention(self, name: str, qkv: str, p: LayerWeights) -> Step:
         shape, d, factors = self.shape, p.attention_output.shape[1], p.factors
@@ -187,6 +204,7 @@ class _Builder:
             kernel = attention_f32.attention_f32 if coded else attention_f32.attention_f32_to_f32
         return Step(
             name,
+            shape,
             self.version(kernel),
             (qkv, "first", "lengths"),
             {name: Tensor(np.uint8 if coded else np.float32, self.tokens * d)},
@@ -195,13 +213,42 @@ class _Builder:
             f"scores + softmax + context{' + quantize' if coded else ''}, all heads",
         )
 
-    def unpacking(self, x: str) -> Step:
-        places, d = np.argsort(ORDER[self.shape.width]).astype(np.uint64), np.uint64(self.d)
+    def pick(self, tensors: dict[str, tuple[type, int]]) -> list[Step]:
+        """Panels of all tokens, name -> dtype and numbers of a token, to panels of each text's first token, which all
+        later steps have."""
+        wide = self.shape
+        self.shape = wide._replace(width=wide.picked, panels=-(-wide.texts // wide.picked))
+
+        def step(x: str, dtype: type, d: int) -> Step:
+            made = x + FIRST
+            places, lanes = (places_in(dtype, width) for width in (wide.width, wide.picked))
+            return Step(
+                made,
+                self.shape,
+                embed.pick_first,
+                (x, "first"),
+                {made: Tensor(dtype, self.tokens * d)},
+                lambda a: (a[x], a["first"], places, lanes, np.uint64(d), a[made]),
+                fused="each text's first token, all that the head reads",
+            )
+
+        return [step(x, *kind) for x, kind in tensors.items()]
+
+    def unpacking(self, x: str, d: int) -> Step:
+        """d: numbers of a token. Of what was picked, text n's token is token n."""
+        places = places_in(np.float32, self.shape.width)
+        texts = np.arange(self.shape.texts)
         return Step(
-            "hidden",
+            HIDDEN,
+            self.shape,
             embed.to_rows,
-            (x, "sources"),
-            {"hidden": Tensor(np.float32, self.shape.rows * self.d)},
-            lambda a: (a[x], a["sources"], places, d, a["hidden"]),
+            (x,) if self.shape.picked else (x, "sources"),
+            {HIDDEN: Tensor(np.float32, rows_of(self.shape) * d)},
+            lambda a: (a[x], texts if self.shape.picked else a["sources"], places, np.uint64(d), a[HIDDEN]),
             fused="panels to tokens",
         )
+
+
+def places_in(dtype: type, width: int) -> np.ndarray:
+    """Where in a row of a panel each token is: u64 (W,)."""
+    return np.argsort(ORDER[width]).astype(np.uint64) if dtype == np.float32 else np.arange(width, dtype=np.uint64)

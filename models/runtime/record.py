@@ -1,12 +1,13 @@
 """What a session computes on its way, by tap name: for the judge, and for whoever looks for the first difference.
 
+All tokens go through all layers here; the head's taps, and the output, are those of the plan that a session runs.
 Of the taps of ``models.bert.forward`` those that the plan has: sums that are fused into a product are not there, nor,
 with INT8 attention, q, k and v in f32, of which only the codes exist ("layer.0.q_codes").
 """
 
 import numpy as np
 
-from refimpl.models.runtime.lines import OF_ROWS
+from refimpl.models.runtime.lines import FIRST, HIDDEN, OF_ROWS, OUTPUTS, rows_of
 from refimpl.models.runtime.session import Ready, Session, fill
 from refimpl.models.runtime.steps import Step
 from refimpl.models.runtime.weights import Weights
@@ -32,9 +33,10 @@ def record(session: Session, ids: np.ndarray, mask: np.ndarray, types: np.ndarra
 
     session.check(ids, mask, types)
     with session.lock:
-        ready = session.ready(session.shape(mask))
-        fill(ready, ids, mask, types)
-        session.run(ready, look)
+        for shape in dict.fromkeys((session.shape(mask)._replace(picked=0), session.shape(mask))):
+            ready = session.ready(shape)
+            fill(ready, ids, mask, types)
+            session.run(ready, None if shape.picked else look)
         head = Recorder()
         taps["output"] = session.head(ready, mask, head)
     return taps | head.values
@@ -44,8 +46,8 @@ def _tokens(ready: Ready, name: str) -> np.ndarray:
     """A tensor of panels as rows of tokens (R, channels); tensors of rows as they are."""
     array, shape = ready.arrays[name], ready.plan.shape
     if name in OF_ROWS:
-        rows = array.reshape(shape.panels * shape.width if name != "hidden" else shape.rows, -1)
-        return rows.copy() if name == "hidden" else _pick(rows, ready)
+        rows = array.reshape(rows_of(shape) if name == HIDDEN else shape.panels * shape.width, -1)
+        return rows.copy() if name == HIDDEN else _pick(rows, ready)
     panels = array.reshape(shape.panels, -1, shape.width)
     if array.dtype == np.float32:
         panels = panels[:, :, np.argsort(ORDER[shape.width])]
@@ -70,6 +72,8 @@ def _named(name: str, value: np.ndarray, session: Session) -> list[tuple[str, np
 
 def taps_of(name: str, weights: Weights) -> list[str]:
     """The names of the taps that a tensor holds."""
+    if name == OUTPUTS:
+        return ["output"]
     prefix, _, last = name.rpartition(".")
     if last == QKV:
         return [f"{prefix}.{part}{'_codes' * weights.integer_attention}" for part in "qkv"]
@@ -78,5 +82,5 @@ def taps_of(name: str, weights: Weights) -> list[str]:
         return [f"layer.{layer}.{part}.codes" for part in "qkv"] if layer < weights.config.layers else []
     if last == "codes" and prefix.endswith("attention_norm"):
         return [prefix.replace("attention_norm", "intermediate") + ".codes"]
-    fused = name in OF_ROWS or last in ("attention_sum", "output_sum")
+    fused = name in OF_ROWS or name.endswith(FIRST) or last in ("attention_sum", "output_sum")
     return [] if fused else [name]

@@ -5,13 +5,13 @@
     session.run_texts(["a film that works"])
 
 Padding is not computed: the tokens of all texts, those with a mask other than 0, are laid one after the other into
-panels, each text from a multiple of ALIGN on (or in panels of its own, where attention stores f32), and a token that
-is masked comes back as zeros. A text's bits do not depend on what else is in the batch, but for those of the head,
-whose products are NumPy's and round as the size of the batch has it. A batch of a new shape makes a new plan; the last
-PLANS are kept, in one arena, which grows to the largest that any of them needs and stays so. It is proportional to the
-tokens of a batch, and beyond that to the panels of the longest text: DistilBERT takes 13 KB a token. Texts have at most
-the model's positions, batches are as large as the caller makes them; what the memory that is left cannot hold is
-refused.
+panels, each text from a multiple of ALIGN on (or in panels of its own, where attention stores f32), and a token that is
+masked comes back as zeros. A text's bits do not depend on what else is in the batch, but for those of a head other than
+a question answering one: its products are NumPy's and round as the size of the batch has it. A batch of a new shape
+makes a new plan; the last PLANS are kept, in one arena, which grows to the largest that any of them needs and stays so.
+It is proportional to the tokens of a batch, and beyond that to the panels of the longest text: DistilBERT takes 13 KB a
+token. Texts have at most the model's positions, batches are as large as the caller makes them; what the memory that is
+left cannot hold is refused.
 """
 
 import os
@@ -33,6 +33,7 @@ from refimpl.models.compress import Dense, Packed
 from refimpl.models.runtime import plan as plans
 from refimpl.models.runtime.available import available
 from refimpl.models.runtime.compiling import compile_first
+from refimpl.models.runtime.lines import HIDDEN, rows_of
 from refimpl.models.runtime.steps import Arrays, Plan, Shape, Step, roots
 from refimpl.models.runtime.weights import Weights, prepare
 from refimpl.models.runtime.widths import HALF, WIDE, choose_width
@@ -116,7 +117,11 @@ class Session:
         return self(*self.tokenizer.encode(texts))
 
     def shape(self, mask: np.ndarray) -> Shape:
-        """Of the plan for a batch with this mask."""
+        """Of the plan for a batch with this mask.
+
+        A classifier reads each text's first token, so no other goes further than the last attention, unless that would
+        save nothing.
+        """
         counts = [int(np.count_nonzero(text)) for text in mask]
         align = ALIGN if self.weights.texts_share_panels else HALF
         first, total = lay_out(counts, align)
@@ -125,7 +130,12 @@ class Session:
             align = width
             first, total = lay_out(counts, align)
         most = max(-(-(at % width + count) // width) for at, count in zip(first, counts, strict=True))
-        return Shape(width, -(-total // width), len(counts), most, mask.size, self.threads, align)
+        shape = Shape(width, -(-total // width), len(counts), most, mask.size, self.threads, align)
+        if self.weights.config.head == "classification":
+            picked = choose_width(len(counts), self.widths)
+            if -(-len(counts) // picked) * picked < shape.panels * width:
+                return shape._replace(picked=picked)
+        return shape
 
     def check(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> None:
         """Raises what ``__call__`` raises for arrays that do not fit."""
@@ -183,9 +193,11 @@ class Session:
                     look(step, ready)
 
     def head(self, ready: Ready, mask: np.ndarray, tap: Tap = NO_TAP) -> np.ndarray:
-        """The output of the model's head, in NumPy, after a run."""
-        hidden = ready.arrays["hidden"].reshape(*mask.shape, -1)
-        return np.asarray(self.weights.head(hidden, mask, REFERENCE, tap))
+        """The output of the model's head after a run: in NumPy, if it is not in the plan."""
+        rows = ready.arrays[HIDDEN].reshape(len(mask), rows_of(ready.plan.shape) // len(mask), -1)
+        if self.weights.outputs is not None:
+            return rows.copy()
+        return np.asarray(self.weights.head(rows, mask, REFERENCE, tap))
 
 
 def lay_out(counts: Sequence[int], align: int) -> tuple[list[int], int]:

@@ -14,8 +14,9 @@ from refimpl.models.runtime.memory import Arena, Life
 
 
 class Shape(NamedTuple):
-    """width: tokens in a panel; panels; texts; most: panels that a text has tokens in; rows: of the result; threads;
-    align: texts begin at multiples of so many tokens."""
+    """width: tokens in a panel; panels; texts; most: panels that a text has tokens in; rows: of the batch; threads;
+    align: texts begin at multiples of so many tokens; picked: tokens in a panel once each text's first is all that is
+    still computed, after the last attention, or 0 where all tokens are wanted."""
 
     width: int
     panels: int
@@ -24,6 +25,7 @@ class Shape(NamedTuple):
     rows: int
     threads: int
     align: int
+    picked: int = 0
 
 
 class Tensor(NamedTuple):
@@ -45,11 +47,13 @@ Arrays = dict[str, np.ndarray]
 class Step(NamedTuple):
     """One kernel call.
 
-    name: of the result's tap or part. reads: tensors; writes: name -> tensor made; scratch: name -> tensor needed only
-    during the step. arguments: (arrays by name) -> the kernel's arguments. fused: what it does, in words.
+    name: of the result's tap or part. shape: of the panels that it writes. reads: tensors; writes: name -> tensor made;
+    scratch: name -> tensor needed only during the step. arguments: (arrays by name) -> the kernel's arguments. fused:
+    what it does, in words.
     """
 
     name: str
+    shape: Shape
     kernel: KernelSource
     reads: tuple[str, ...]
     writes: dict[str, Tensor]

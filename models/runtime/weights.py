@@ -15,7 +15,7 @@ from refimpl.kernels.layout.aligned import flat
 from refimpl.kernels.layout.bsr4x1 import ROWS, Bsr4x1
 from refimpl.models.compress import Dense, Packed, PackedLinear
 from refimpl.models.config import Config
-from refimpl.models.heads import Head
+from refimpl.models.heads import Head, QuestionAnswering
 from refimpl.models.runtime import choice
 from refimpl.models.runtime.choice import Decision
 from refimpl.nn import EncoderLayer, Linear, Norm
@@ -61,6 +61,7 @@ class LayerWeights(NamedTuple):
 
 class Weights(NamedTuple):
     """word, scale: s8 or f32 (V D,), f32 (V,); position: f32 (S D,); token_type: f32 (C D,), or (0,) for none;
+    outputs: of a head that is one product of all tokens, None for another, which is computed after the plan;
     decisions: the form of each INT8 weight, by the layer's name, and why.
 
     Of the model itself only what these do not hold: its configuration and its head.
@@ -74,6 +75,7 @@ class Weights(NamedTuple):
     token_type: np.ndarray
     norm: NormWeights
     layers: tuple[LayerWeights, ...]
+    outputs: LinearWeights | None
     integer_attention: bool
     decisions: dict[str, Decision]
 
@@ -131,6 +133,7 @@ def prepare(
         flat(np.zeros(0, np.float32) if types is None else types),
         NormWeights(model.embeddings.norm, steps[0]),
         layers,
+        _linear(model.head.outputs, FLOATS["f32"]) if isinstance(model.head, QuestionAnswering) else None,
         any(integer),
         decisions,
     )

@@ -57,7 +57,7 @@ def work(step: Step, ready: Ready) -> Work:
     module = step.kernel.emulated.__module__
     if module not in MACS:
         raise ValueError(f"{step.name} runs {module}, whose multiply-accumulates nobody has counted")
-    integer, floating = MACS[module](given, ready.plan.shape.width)
+    integer, floating = MACS[module](given, step.shape.width)
     looked_up = _rows if "ids" in given else _parameters
     activations = sum(ready.arrays[name].nbytes for name in (*step.reads, *step.writes))
     return Work(integer, floating, looked_up(given, ready), activations)

@@ -73,6 +73,17 @@ def attention_context(probs: np.ndarray, v: np.ndarray, tap: Tap = NO_TAP) -> np
     return probs @ v
 
 
+def attention_scores_backward(dscores: np.ndarray, q: np.ndarray, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """dscores: float (B, H, T, T) -> dq = dscores k / sqrt E and dk = dscoresᵀ q / sqrt E, (B, H, T, E)."""
+    scaled = dscores * q.dtype.type(1 / q.shape[-1] ** 0.5)
+    return scaled @ k, scaled.swapaxes(-1, -2) @ q
+
+
+def attention_context_backward(dcontext: np.ndarray, probs: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """dcontext: float (B, H, T, E) -> dprobs = dcontext vᵀ (B, H, T, T) and dv = probsᵀ dcontext (B, H, T, E)."""
+    return dcontext @ v.swapaxes(-1, -2), probs.swapaxes(-1, -2) @ dcontext
+
+
 def attention(x: Any, mask: Any, p: EncoderLayer, heads: int, ops: "Ops", tap: Tap = NO_TAP) -> Any:
     """The attention block without residual and norm: x (B, T, D), mask (B, T) -> (B, T, D).
 

@@ -26,3 +26,17 @@ def l2_normalize(x: np.ndarray) -> np.ndarray:
     check.dtype("x", x, *check.FLOATS)
     norm = np.sqrt((x * x).sum(-1, keepdims=True))
     return x / np.maximum(norm, x.dtype.type(1e-12))
+
+
+def mean_pool_backward(dy: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """dy: float (B, D) -> dx (B, T, D): each token's share."""
+    weights = (mask != 0).astype(dy.dtype)[..., None]
+    return dy[:, None] * (weights / np.maximum(weights.sum(1, keepdims=True), dy.dtype.type(1e-9)))
+
+
+def l2_normalize_backward(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """dy, x: float (B, D) -> dx = (dy - y (y . dy)) / norm; dy / 1e-12 for a row shorter than that."""
+    norm = np.sqrt((x * x).sum(-1, keepdims=True))
+    least = dy.dtype.type(1e-12)
+    y = np.where(norm > least, x / np.maximum(norm, least), 0)
+    return (dy - y * (y * dy).sum(-1, keepdims=True)) / np.maximum(norm, least)

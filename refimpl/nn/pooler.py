@@ -25,3 +25,10 @@ def pooler(x: Any, p: Linear, ops: "Ops", tap: Tap = NO_TAP) -> Any:
     """x (B, T, D) -> (B, D). Taps: pooler.linear and pooler (B, D)."""
     hidden = tap("pooler.linear", ops.linear(ops.first_token(x), p, tap.scope("pooler")))
     return tap("pooler", ops.tanh(hidden))
+
+
+def first_token_backward(dy: np.ndarray, tokens: int) -> np.ndarray:
+    """dy: float (B, D) -> dx (B, T, D), zero but for the first of ``tokens``."""
+    dx = np.zeros((len(dy), tokens, dy.shape[-1]), dy.dtype)
+    dx[:, 0] = dy
+    return dx

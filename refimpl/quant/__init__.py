@@ -1,4 +1,4 @@
-"""Symmetric INT8 quantization: codes, calibration, the quantized linear layer and attention, requantization."""
+"""Symmetric INT8 quantization: codes, calibration, fake quantization, the quantized linear layer and attention."""
 
 from refimpl.quant.attention import Codes
 from refimpl.quant.calibrate import absmax, percentile

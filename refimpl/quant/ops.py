@@ -15,11 +15,17 @@ from refimpl.nn.ops import REFERENCE
 from refimpl.nn.params import AttentionScales
 from refimpl.nn.taps import NO_TAP, Tap
 from refimpl.quant.attention import Codes, coded_context, coded_operands, coded_scores
+from refimpl.quant.fake_linear import FakeQuantizedLinear, fake_quantized_linear
 from refimpl.quant.linear import QuantizedLinear, QuantizedTable, quantized_embedding, quantized_linear
+from refimpl.quant.smooth import SmoothedLinear
 
 
 def any_linear(x: np.ndarray, p: Any, tap: Tap = NO_TAP) -> np.ndarray:
-    """The quantized layer for quantized parameters, BF16 for those, the plain one for the others (heads stay f32)."""
+    """The quantized layer for quantized parameters, BF16 and others for theirs, the plain one for f32 ones (heads)."""
+    if isinstance(p, SmoothedLinear):
+        return any_linear(x * p.inverse, p.linear, tap)
+    if isinstance(p, FakeQuantizedLinear):
+        return fake_quantized_linear(x, p)[0]
     if isinstance(p, Bf16Linear):
         return linear_bf16(x, p)
     return quantized_linear(x, p, tap) if isinstance(p, QuantizedLinear) else linear(x, p, tap)

@@ -22,11 +22,11 @@ Contract. f32 (M, K) -> codes s8 (M, K) and scale f32 (M,), one a row; all arith
 import numpy as np
 
 from refimpl import check
+from refimpl.quant.fake import initial_high, initial_high_nncf
+from refimpl.quant.nncf_ranges import symmetric_high
 from refimpl.quant.symmetric import SMALLEST_NORMAL
 
 F32 = np.float32
-FLOOR, SMALLEST = F32(0.01), F32(8e-5)
-SCALE_FLOOR = F32(0.1)
 
 
 def nncf_ptq_enable(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -38,8 +38,7 @@ def nncf_ptq_enable(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     >>> nncf_ptq_enable(np.array([[1, -1, 0.5]], np.float32))[0]
     array([[ 63, -63,  32]], dtype=int8)
     """
-    absmax = _absmax(w)
-    high = 2 * np.maximum(absmax, np.maximum(absmax.max(initial=0) * FLOOR, SMALLEST))[:, None]
+    high = 2 * symmetric_high(_absmax(w))[:, None]
     levels = np.rint((np.clip(w, -high, high) + high) / (2 * high) * F32(254))
     return (levels - 127).astype(np.int8), (2 * high[:, 0] / F32(254)).astype(F32)
 
@@ -51,7 +50,8 @@ def nncf_legacy_enable(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     array([[ 63, -63,  32],
            [ 32,   0,   0]], dtype=int8)
     """
-    scale = np.maximum(_absmax(w), SCALE_FLOOR)
+    _check(w)
+    scale = initial_high_nncf(w)
     return np.clip(np.rint(w * (F32(63) / scale[:, None])), -64, 63).astype(np.int8), scale / F32(63)
 
 
@@ -67,7 +67,11 @@ def ort_reduce_range(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _absmax(w: np.ndarray) -> np.ndarray:
+    _check(w)
+    return initial_high(w)
+
+
+def _check(w: np.ndarray) -> None:
     check.dtype("w", w, np.float32)
     check.shape("w", w, ("M", "K"))
     check.finite("w", w)
-    return np.abs(w).max(1, initial=0)

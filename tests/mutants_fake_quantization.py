@@ -1,0 +1,217 @@
+"""Plausible wrong fake quantizers and observers. See tests/mutants.py."""
+
+import numpy as np
+import test_3_calibration as calibration
+import test_4_fake_quantization as fakes
+from mutants import Suite
+
+from refimpl.quant import nncf_ranges, observers
+from refimpl.quant.calibrate import absmax
+from refimpl.quant.fake import (
+    FakeCache,
+    fake_quantize,
+    fake_quantize_backward,
+    fake_quantize_backward_of_step,
+)
+from refimpl.quant.fake_linear import fake_quantized_linear_backward
+
+# --- forward ---------------------------------------------------------------------------------------------------------
+
+
+def forward(rounded, zero=0):
+    """A forward whose rounding is another."""
+
+    def mutant(x, high, levels):
+        step = high / high.dtype.type(levels.highest)
+        y = (rounded(x, step, levels) + x.dtype.type(zero)) * step
+        return y, FakeCache(x, y, high, levels)
+
+    return mutant
+
+
+def clipped(x, levels):
+    return np.clip(x, levels.lowest, levels.highest)
+
+
+def reciprocal(x, step, levels):
+    return np.rint(clipped(x * (1 / step), levels))
+
+
+def half_away(x, step, levels):
+    v = clipped(x / step, levels)
+    return np.copysign(np.floor(np.abs(v) + x.dtype.type(0.5)), v)
+
+
+def narrow(x, step, levels):
+    return np.rint(np.clip(x / step, -levels.highest, levels.highest))
+
+
+# --- backward --------------------------------------------------------------------------------------------------------
+
+
+def gradients(mask=None, above=1.0, below=None, error=lambda x, y: y - x, widths=None):
+    """The backward with some part of it another."""
+
+    def mutant(dy, cache):
+        x, y, high, levels = cache
+        ratio = levels.lowest / levels.highest
+        wide = high.reshape(high.shape + (1,) * (x.ndim - high.ndim))
+        over, under = x > wide, x < wide * ratio
+        outside = (over | under) if mask is None else mask(x, wide, ratio)
+        width = wide * (1 - ratio if widths is None else widths)
+        slope = np.where(over, above, np.where(under, ratio if below is None else below, error(x, y) / width))
+        dhigh = (dy * slope).sum(tuple(range(high.ndim, x.ndim)))
+        return np.where(outside, 0, dy), np.asarray(dhigh)
+
+    return mutant
+
+
+BACKWARDS = {
+    "ends are outside": gradients(lambda x, high, ratio: (x >= high) | (x <= high * ratio)),
+    "lower end is outside": gradients(lambda x, high, ratio: (x > high) | (x <= high * ratio)),
+    "nothing is outside": gradients(lambda x, high, ratio: np.zeros(x.shape, bool)),
+    "levels taken for symmetric": gradients(lambda x, high, ratio: np.abs(x) > high),
+    "sign above": gradients(above=-1.0),
+    "sign below": gradients(below=1.0),
+    "nothing from outside": gradients(above=0.0, below=0.0),
+    "-1 below": gradients(below=-1.0),
+    "sign of the error": gradients(error=lambda x, y: x - y),
+}
+
+
+def of_tensor(dy, cache):
+    """One gradient for all rows."""
+    dx, dhigh = fake_quantize_backward(dy, cache)
+    return dx, np.full_like(dhigh, dhigh.sum())
+
+
+def mean(dy, cache):
+    dx, dhigh = fake_quantize_backward(dy, cache)
+    return dx, dhigh / (cache.x.size / max(dhigh.size, 1))
+
+
+def lsq(dy, cache):
+    """LSQ's scaling of the gradient."""
+    dx, dhigh = fake_quantize_backward_of_step(dy, cache)
+    return dx, dhigh / np.sqrt(cache.x.size * cache.levels.highest)
+
+
+# --- the layer -------------------------------------------------------------------------------------------------------
+
+
+def through_float_weight(dy, cache):
+    """dx from the weight before its quantization."""
+    got = fake_quantized_linear_backward(dy, cache, fake_quantize_backward_of_step)
+    dx, d_input_high = fake_quantize_backward_of_step(dy @ cache.weight.x, cache.input)
+    return got._replace(x=dx, input_high=d_input_high)
+
+
+def through_float_input(dy, cache):
+    got = fake_quantized_linear_backward(dy, cache, fake_quantize_backward_of_step)
+    d_weight = np.einsum("btm,btk->mk", dy, cache.input.x)
+    weight, high = fake_quantize_backward_of_step(d_weight, cache.weight)
+    return got._replace(weight=weight, weight_high=high)
+
+
+def weight_passes(dy, cache):
+    got = fake_quantized_linear_backward(dy, cache, fake_quantize_backward_of_step)
+    return got._replace(weight=np.einsum("btm,btk->mk", dy, cache.input.y))
+
+
+def true_layer(dy, cache):
+    return fake_quantized_linear_backward(dy, cache, fake_quantize_backward_of_step)
+
+
+# --- observers -------------------------------------------------------------------------------------------------------
+
+
+def mean_of_batches(state, x):
+    return observers.MeanMinMax(state.low + float(x.min()), state.high + float(x.max()), state.samples + 1)
+
+
+def mean_of_magnitudes(state):
+    """The larger mean without regard to the other."""
+    return np.abs(observers.means(state).high)
+
+
+def narrower(low, high):
+    """The end that makes the narrower range."""
+    zero = np.rint(-low * (nncf_ranges.STEPS / (high - low)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        other_low = np.where(zero < 255, zero / (zero - 255) * high, low)
+        other_high = np.where(zero > 0, (zero - 255) / zero * low, high)
+    move = high - other_low <= other_high - low
+    return np.where(move, other_low, low), np.where(move, high, other_high)
+
+
+def zero_left_out(low, high):
+    return nncf_ranges.tune_range(low, high) if low < 0 < high else (low, high)
+
+
+FAKE_QUANTIZATION = [
+    Suite(
+        fakes.check_activation,
+        fake_quantize,
+        {
+            "multiplied by the reciprocal": forward(reciprocal),
+            "ties away from zero": forward(half_away),
+            "-127 at the bottom": forward(narrow),
+            "-0": forward(lambda x, step, levels: np.rint(clipped(x / step, levels)), zero=-0.0),
+            "not clipped": forward(lambda x, step, levels: np.rint(x / step)),
+        },
+    ),
+    Suite(
+        fakes.check_backward,
+        fake_quantize_backward,
+        {
+            **BACKWARDS,
+            "derivative of the step": fake_quantize_backward_of_step,
+            "one range for all rows": of_tensor,
+            "mean": mean,
+        },
+    ),
+    Suite(
+        fakes.check_of_step,
+        fake_quantize_backward_of_step,
+        {"divided by the width": fake_quantize_backward, "LSQ's scaling": lsq, "sign below": gradients(below=1.0)},
+    ),
+    Suite(
+        fakes.check_layer,
+        true_layer,
+        {
+            "through the float weight": through_float_weight,
+            "through the float input": through_float_input,
+            "weight passes": weight_passes,
+            "the width": lambda dy, cache: fake_quantized_linear_backward(dy, cache),
+        },
+    ),
+    Suite(
+        calibration.check_mean_min_max,
+        observers.MEAN_MIN_MAX,
+        {
+            "mean over batches": observers.MEAN_MIN_MAX._replace(see=mean_of_batches),
+            "no low end": observers.MEAN_MIN_MAX._replace(range=mean_of_magnitudes),
+            "min-max": observers.MIN_MAX,
+        },
+    ),
+    Suite(
+        calibration.check_mse_optimal,
+        observers.mse_optimal,
+        {"absmax": absmax, "half": lambda x: absmax(x) / np.float32(2)},
+    ),
+    Suite(
+        calibration.check_asymmetric_range,
+        nncf_ranges.asymmetric_range,
+        {
+            "narrower": lambda low, high: (
+                narrower(np.minimum(low, np.float32(0)), np.maximum(high, np.float32(0)))
+                if high - low > 8e-4
+                else nncf_ranges.asymmetric_range(low, high)
+            ),
+            "0 left out": lambda low, high: (
+                zero_left_out(low, high) if high - low > 8e-4 else nncf_ranges.asymmetric_range(low, high)
+            ),
+            "not tuned": lambda low, high: (np.minimum(low, 0), np.maximum(high, 0)),
+        },
+    ),
+]
