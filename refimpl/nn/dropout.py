@@ -2,8 +2,8 @@
 
 Contract. A number is dropped with the probability p rounded to a multiple of 2**-16, and the others are divided by one
 minus that: then each has the mean that it had. The draws are 16 bits of the generator's bytes each, in the order of the
-elements. Source: Srivastava et al., JMLR 15 (2014), section 4, with the scale at training time; BERT uses p = 0.1 at five
-places (``PLACES``), as Hugging Face does.
+elements. Source: Srivastava et al., JMLR 15 (2014), section 4, with the scale at training time; BERT uses p = 0.1 at
+five places (``PLACES``), as Hugging Face does.
 """
 
 import numpy as np

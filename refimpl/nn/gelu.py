@@ -4,7 +4,7 @@
     gelu_tanh     x/2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x**3)))
     gelu_quick    x / (1 + exp(-alpha x)), alpha = 1.702
 
-The derivative of the first: Phi(x) + x phi(x), with Phi(x) = (1 + erf(x / sqrt 2)) / 2, phi(x) = exp(-x²/2) / sqrt(2 pi).
+The derivative of the first: Phi(x) + x phi(x), Phi(x) = (1 + erf(x / sqrt 2)) / 2, phi(x) = exp(-x²/2) / sqrt(2 pi).
 
 Contract. erf and the logistic function are SciPy's, in the dtype of x; x**3 is two products. Errors: the bounds of the
 same names. Source: Hendrycks, Gimpel, arXiv 1606.08415, section 2.

@@ -32,4 +32,5 @@ def linear_backward(dy: np.ndarray, x: np.ndarray, p: Linear) -> tuple[np.ndarra
     check.same_dtype("dy", dy, x)
     check.shape("dy", dy, (*x.shape[:-1], p.weight.shape[0]))
     rows = dy.reshape(-1, dy.shape[-1])
-    return dy @ p.weight, Linear(rows.T @ x.reshape(-1, x.shape[-1]), rows.sum(0))
+    dx = (rows @ p.weight).reshape(x.shape)
+    return dx, Linear(rows.T @ x.reshape(-1, x.shape[-1]), rows.sum(0))

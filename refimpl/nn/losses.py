@@ -46,7 +46,7 @@ def cross_entropy(x: np.ndarray, labels: np.ndarray) -> Loss:
     one = np.exp(logs)
     one[picked] -= 1
     gradient[kept] = one / x.dtype.type(kept.size)
-    return Loss(-logs[picked].mean()[...], gradient.reshape(x.shape))
+    return Loss((-logs[picked].mean())[...], gradient.reshape(x.shape))
 
 
 def question_answering(x: np.ndarray, mask: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Loss:

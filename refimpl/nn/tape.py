@@ -11,8 +11,8 @@ first. What is used more than once gets the sum; a parameter that is shared is o
 
 Dropout is a tap, since the five places where BERT has it are taps: ``Dropping``.
 
-A linear layer of another kind (masked, under fake quantization) is another type of parameters, and ``linears`` says what
-to compute with it. Source: reverse accumulation, Griewank, Walther, Evaluating Derivatives, section 3.2.
+A linear layer of another kind (masked, under fake quantization) is another type of parameters, and ``linears`` says
+what to compute with it. Source: reverse accumulation, Griewank, Walther, Evaluating Derivatives, section 3.2.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -85,13 +85,12 @@ class Tape:
         self.forwards, self.backwards = forwards, backwards
         plain = LinearKind(
             lambda x, p: (forwards.linear(x, p), (x, p)),
-            lambda dy, given: _of_linear(*backwards.linear(dy, *given), given[1]),
+            lambda dy, given: _of_linear(backwards.linear(dy, *given), given[1]),
         )
         self.linears = {Linear: plain, **(linears or {})}
         self.steps: list[tuple[Value, Callable[[np.ndarray], None]]] = []
         self.gradients: dict[int, np.ndarray] = {}
-        names = {name: getattr(self, name, None) for name in Ops._fields}
-        self.ops = Ops(**names)
+        self.ops = Ops(*(getattr(self, name) for name in Ops._fields))
 
     def backward(self, ends: Iterable[tuple[Value, np.ndarray]]) -> dict[int, np.ndarray]:
         """The gradient of sum over (value, gradient) of <value, gradient>: id of a parameter array -> gradient.
@@ -231,7 +230,8 @@ class Tape:
         return self.unary(x, self.backwards.dropout(x.data, keep, p), lambda dy: self.backwards.dropout(dy, keep, p))
 
 
-def _of_linear(dx: np.ndarray, d: Linear, p: Linear) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+def _of_linear(found: tuple[np.ndarray, Linear], p: Linear) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+    dx, d = found
     return dx, [(p.weight, d.weight), (p.bias, d.bias)]
 
 
