@@ -104,11 +104,7 @@ def prepare(
     """
     model = stage.model
     config, table = model.config, model.embeddings.word
-    if config.hidden % (ROWS * config.heads):
-        raise ValueError(f"a head has {config.head_size} numbers; need a multiple of {ROWS}")
-    for wide in (config.feed_forward_of(i) for i in range(config.layers)):
-        if wide % ROWS:
-            raise ValueError(f"the feed-forward block has {wide} numbers; need a multiple of {ROWS}")
+    _check_sizes(config)
     integer = [layer.attention_scales is not None for layer in model.layers]
     if any(integer) != all(integer):
         raise ValueError("only some layers have attention scales; need all or none")
@@ -137,6 +133,14 @@ def prepare(
         any(integer),
         decisions,
     )
+
+
+def _check_sizes(config: Config) -> None:
+    if config.head_size % ROWS:
+        raise ValueError(f"a head has {config.head_size} numbers; need a multiple of {ROWS}")
+    for wide in map(config.feed_forward_of, range(config.layers)):
+        if wide % ROWS:
+            raise ValueError(f"the feed-forward block has {wide} numbers; need a multiple of {ROWS}")
 
 
 def _form(p: Any, decision: Decision | None) -> Form:
