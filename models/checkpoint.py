@@ -217,15 +217,14 @@ def load_embeddings(tensors: Tensors, config: Config) -> Embeddings:
 def load_layer(tensors: Tensors, config: Config, index: int) -> EncoderLayer:
     """Encoder layer ``index``."""
     stem, *names = LAYER[config.model_type]
-    hidden, feed_forward = config.hidden, config.feed_forward
-    shapes = {"intermediate": (feed_forward, hidden), "output": (hidden, feed_forward)}
+    shapes = config.linear_shapes(index)
     values: dict[str, Any] = {}
     for field, name in zip(LayerNames._fields[1:], names, strict=True):
         full = f"{tensors.prefix}{stem}{index}.{name}"
         if field.endswith("_norm"):
-            values[field] = tensors.norm(full, hidden)
+            values[field] = tensors.norm(full, config.hidden)
         else:
-            values[field] = tensors.linear(full, *shapes.get(field, (hidden, hidden)))
+            values[field] = tensors.linear(full, *shapes[field])
     return EncoderLayer(**values)
 
 

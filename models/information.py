@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from refimpl.kernels.execution import fastest
 from refimpl.kernels.layout.bsr4x1 import ROWS, count_live
 from refimpl.models.bert import Model, linears
 from refimpl.models.compress import Dense, Packed, PackedLinear
-from refimpl.models.config import Config
+from refimpl.models.config import Config, to_json
 from refimpl.models.loading import EMBEDDED
 from refimpl.models.runtime.steps import Shape
 from refimpl.prune import BLOCK_4X1, live_blocks
@@ -61,8 +60,14 @@ def density_of(model: Model) -> float:
 
 def headline(name: str, config: Config, density: float) -> str:
     """A packed model in one line, with markup."""
-    shape = f"{config.layers} layers, hidden {config.hidden}, {config.heads} heads, {config.head.replace('_', ' ')}"
-    return f"[bold]{escape(name)}[/]: {shape}; {density:.0%} of the 4x1 blocks"
+    return f"[bold]{escape(name)}[/]: {shape_line(config)}; {density:.0%} of the 4x1 blocks"
+
+
+def shape_line(config: Config) -> str:
+    """The sizes that tell models apart, and the head; of heads that differ between layers the fewest and the most."""
+    counts = [config.heads_of(i) for i in range(config.layers)]
+    heads = "-".join(map(str, sorted({min(counts), max(counts)})))
+    return f"{config.layers} layers, hidden {config.hidden}, {heads} heads, {config.head.replace('_', ' ')}"
 
 
 def size_line(lengths: Sequence[int], shape: Shape) -> str:
@@ -84,7 +89,7 @@ def gather(loaded: Dense | Packed, name: str) -> dict[str, Any]:
     return {
         "model": name,
         "stage": type(loaded).__name__,
-        "config": asdict(model.config),
+        "config": to_json(model.config),
         "attention": "f32" if all(layer.attention_scales is None for layer in model.layers) else "INT8",
         "parameters": sum(array.size for array in {id(a): a for a in arrays(_parts(model))}.values())
         if isinstance(loaded, Dense)
@@ -108,7 +113,7 @@ def show(facts: dict[str, Any], console: Console) -> None:
     """Tables for a person."""
     shape = Table(title=escape(f"{facts['model']} ({facts['stage']})"), title_justify="left", show_header=False)
     for key, value in facts["config"].items():
-        text = ", ".join(value) if isinstance(value, list | tuple) else str(value)
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         shape.add_row(key.replace("_", " "), escape(text))
     shape.add_row("attention", facts["attention"])
     if facts["parameters"] is not None:

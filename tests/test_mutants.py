@@ -16,6 +16,7 @@ from mutants_kernels import KERNELS
 from mutants_oracle import ORACLE
 from mutants_profile import PROFILE
 from mutants_propagation import PROPAGATION
+from mutants_prune import PRUNE
 from mutants_quantization import QUANTIZATION
 from mutants_records import RECORDS
 from mutants_saturating import SATURATING_AND_BITMASK
@@ -32,6 +33,7 @@ SUITES = [
     *F32_KERNELS,
     *EXPLAIN,
     *STRUCTURED,
+    *PRUNE,
     *INTEGER_ATTENTION,
     *ENCODER,
     *PROPAGATION,

@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from refimpl.models import compress
 from refimpl.models.bench.variants import dequantized
 from refimpl.models.bert import Batch, linears
 from refimpl.models.compress import Packed
-from refimpl.models.config import Config
+from refimpl.models.config import Config, to_json
 from refimpl.models.graph.changes import PRODUCTS, Change, call_role, changes
 from refimpl.models.graph.operators import HEAD, Operator, absorbed, written
 from refimpl.models.information import density_of
@@ -39,7 +39,7 @@ class Report:
         arena = self.plan.arena
         return {
             "model": self.model,
-            "config": asdict(self.config),
+            "config": to_json(self.config),
             "density": self.density,
             "lengths": list(self.lengths),
             "shape": self.plan.shape._asdict(),

@@ -1,12 +1,12 @@
 """Everything that ``refimpl profile`` found, as plain data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from refimpl.kernels import cpu
 from refimpl.models.bench.measuring import Samples
-from refimpl.models.config import Config
+from refimpl.models.config import Config, to_json
 from refimpl.models.profiling.roofs import Roofs, Shares, shares
 from refimpl.models.runtime.lines import line
 from refimpl.models.runtime.session import Ready
@@ -60,7 +60,7 @@ class Report:
         """For ``json.dumps``; times in milliseconds, rates a second."""
         return {
             "model": self.model,
-            "config": asdict(self.config),
+            "config": to_json(self.config),
             "density": self.density,
             "cpu": cpu.name(),
             "threads": self.shape.threads,

@@ -66,8 +66,7 @@ def as_it_is(subject: Subject, layout: Layout) -> Treatment:
 
 def re_paired_for_nothing(subject: Subject, layout: Layout) -> Treatment:
     """Dense only: where the rows of the layer before can take the permutation; see ``refimpl.saturation.repairs``."""
-    config = subject.quantized.model.config
-    size = config.hidden // config.heads
+    size = subject.quantized.model.config.head_size
     treated = as_it_is(subject, layout)
     for name, t in treated.items():
         if name.endswith(".attention_output") and size % 2 == 0:
