@@ -17,6 +17,12 @@ ModelPath = Annotated[
     Path | None,
     typer.Argument(help="A Hugging Face directory or a packed file; if left out, the embedded MiniLM."),
 ]
+DirectoryPath = Annotated[
+    Path | None, typer.Argument(help="A Hugging Face directory; if left out, the embedded MiniLM.")
+]
+TextFile = Annotated[
+    Path | None, typer.Option("--file", "--text", help="A file of texts, one a line; if left out, our own.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of tables.")]
 Density = Annotated[float | None, typer.Option(help=f"Share of the 4x1 blocks to keep; {DENSITY} if left out.")]
 Attention = Annotated[

@@ -9,7 +9,7 @@ import typer
 from refimpl.models.bench.plan import BATCHES, LONG, SCENARIOS, TOKENS, Budget, make_plan
 from refimpl.models.loading import load_for_engine, name_of, pack, positions_of
 from refimpl.models.options import AsJson, Attention, Density, check_limit, check_seconds, check_threads
-from refimpl.models.terminal import console, print_json, progress_console, say
+from refimpl.models.terminal import console, print_json, say, steps_bar
 
 if TYPE_CHECKING:
     from refimpl.models.bench.plan import Plan
@@ -89,8 +89,6 @@ def bench(
 
 
 def _race(packed: "Packed", name: str, plan: "Plan", added: list[str]) -> "Report":
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
     from refimpl.models import compress
     from refimpl.models.bench.contestants import contestants
     from refimpl.models.bench.report import Report, not_installed
@@ -100,22 +98,14 @@ def _race(packed: "Packed", name: str, plan: "Plan", added: list[str]) -> "Repor
 
     for engine in not_installed():
         say("note:", f"{engine} is not installed and is left out: python -m pip install 'refimpl[engines]'", "yellow")
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    screen = progress_console()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Progress(*columns, *times, console=screen, transient=True, disable=not screen.is_terminal) as progress,
-    ):
-        task = progress.add_task("export", total=len(plan.cases()), completed=-1)
+    bar = steps_bar("export", len(plan.cases()), remaining=True)
+    with tempfile.TemporaryDirectory() as folder, bar as begin:
         variants = export_variants(compress.unpack(packed), Path(folder))
         results = run(
             plan,
             contestants(packed, variants, plan.budget.threads, added),
             variants,
-            lambda case: progress.update(
-                task, description=f"{case.tokens} tokens, batch {case.batch}".ljust(22), advance=1
-            ),
+            lambda case: begin(f"{case.tokens} tokens, batch {case.batch}"),
         )
         attention = variants[0].attention
         return Report(name, packed.model.config, density_of(packed.model), attention, plan, list(results))

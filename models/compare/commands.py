@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from refimpl.models.options import AsJson, Inputs, Optimize, Tensors, Threads, Timeout, TokenizerPath
-from refimpl.models.terminal import console, print_json, progress_console
+from refimpl.models.terminal import console, print_json, steps_bar
 
 if TYPE_CHECKING:
     from refimpl.models.compare.report import Report
@@ -35,7 +35,8 @@ Against = Annotated[
     typer.Option(help="The product of codes that is right: exact, pair_saturating, s8s8_shifted, acc16 or neon_wrap."),
 ]
 TextFile = Annotated[
-    Path | None, typer.Option("--text", help="A file of texts, one a line; if left out, our own, unless --inputs.")
+    Path | None,
+    typer.Option("--file", "--text", help="A file of texts, one a line; if left out, our own, unless --inputs."),
 ]
 Html = Annotated[Path | None, typer.Option("--html", help="Write a page with every tensor, too, in one file.")]
 
@@ -85,14 +86,9 @@ def compare(
 
 
 def _compared(model: Path | None, feed: "Feed", planned: "Plan", against: str) -> "Report":
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     from refimpl.models.compare.run import compare as run
     from refimpl.models.compare.subject import opened
 
-    screen = progress_console()
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    bar = Progress(*columns, TimeElapsedColumn(), console=screen, transient=True, disable=not screen.is_terminal)
-    with opened(model, feed) as subject, bar:
-        task = bar.add_task("our own run", total=len(planned) + 1)
-        return run(subject, planned, against, lambda step: bar.update(task, description=step, advance=1))
+    with opened(model, feed) as subject, steps_bar("our own run", len(planned) + 1) as begin:
+        begin("our own run")
+        return run(subject, planned, against, begin)

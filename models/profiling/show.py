@@ -14,7 +14,7 @@ STYLES = {"compute": "green", "memory": "yellow", "calls": "red", "instructions"
 
 def show(report: Report, every: bool, console: Console) -> None:
     """every: each step alone, not those of all layers in one row."""
-    console.print(headline(report.model, report.config, report.density))
+    console.print(headline(report.model, report.config, report.density, report.attention))
     console.print(f"{machine(report.shape.threads)}; {size_line(report.lengths, report.shape)}\n")
     console.print(times(report, every))
     console.print(_notes(report), style="dim")

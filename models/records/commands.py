@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from refimpl.models.options import AsJson, Inputs, Optimize, Tensors, Threads, Timeout, TokenizerPath
-from refimpl.models.terminal import console, print_json, progress_console
+from refimpl.models.terminal import console, plain_table, print_json, progress_console
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any ONNX file.")]
 EngineName = Annotated[
@@ -18,7 +17,7 @@ EngineName = Annotated[
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]
 Isa = Annotated[str, typer.Option("--isa", help="native, avx512 (without VNNI), avx2 or qemu-haswell.")]
-TextFile = Annotated[Path | None, typer.Option("--text", help="A file of texts, one a line, instead.")]
+TextFile = Annotated[Path | None, typer.Option("--file", "--text", help="A file of texts, one a line, instead.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 RecordFile = Annotated[Path, typer.Argument(metavar="FILE", help="What refimpl record wrote, on any machine.")]
 RecordedModel = Annotated[
@@ -83,7 +82,8 @@ def _facts(info: dict[str, Any], not_exposed: dict[str, str], stored: int, outpu
 
 
 def _show(facts: dict[str, Any]) -> None:
-    table = Table(title=escape(facts["file"]), title_justify="left", show_header=False)
+    table = plain_table(escape(facts["file"]))
+    table.show_header = False
     for key, value in facts.items():
         if key == "file":
             continue

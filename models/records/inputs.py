@@ -88,12 +88,12 @@ def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, made: onnx.ModelPro
 def given_inputs(
     made: onnx.ModelProto, inputs: Path | None, text: Path | None, tokenizer: Path | None
 ) -> dict[str, np.ndarray]:
-    """What the options --inputs, --text and --tokenizer give a graph. ValueError unless one of the first two is there.
+    """What the options --inputs, --file and --tokenizer give a graph. ValueError unless one of the first two is there.
 
     Without a tokenizer, the embedded model's.
     """
     if (inputs is None) == (text is None):
-        raise ValueError(f"{'no inputs' if inputs is None else 'two inputs'} were given; need --inputs or --text")
+        raise ValueError(f"{'no inputs' if inputs is None else 'two inputs'} were given; need --inputs or --file")
     if inputs is not None:
         return read_arrays(inputs)
     texts = read_texts(text)

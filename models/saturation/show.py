@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from refimpl.models.saturation.report import LayerRow, RemedyRow, Report
+from refimpl.models.terminal import plain_table
 
 NOTHING = ("none", "first-layer")
 """Remedies that change nothing."""
@@ -33,7 +33,7 @@ def _print(console: Console, table: Table, below: str) -> None:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = plain_table(title)
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left", no_wrap=True)
     return table
