@@ -17,7 +17,7 @@ from refimpl.models.compare import commands as compare_commands
 from refimpl.models.explain import commands as explain_commands
 from refimpl.models.graph import commands as graph_commands
 from refimpl.models.loading import load, load_dense, name_of
-from refimpl.models.options import AsJson, DirectoryPath, ModelPath, TextFile
+from refimpl.models.options import AsJson, DirectoryPath, Force, ModelPath, TextFile
 from refimpl.models.profiling import commands as profiling_commands
 from refimpl.models.records import commands as records_commands
 from refimpl.models.run import commands as run_commands
@@ -33,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-IntegerAttention = Annotated[bool, typer.Option("--int8-attention", help="Attention in INT8, not f32.")]
+IntegerAttention = Annotated[bool, typer.Option("--int8-attention", metavar="", help="Attention in INT8, not f32.")]
 Sparsity = Annotated[float, typer.Option(help="Share of the 4x1 blocks to prune, 0 to 1.")]
 
 
@@ -48,7 +48,9 @@ def main() -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _version(
+    version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version.")] = False,
+) -> None:
     if version:
         print(__version__)
         raise typer.Exit
@@ -108,7 +110,6 @@ app.command()(compare_commands.compare)
 
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 
 
 @app.command()

@@ -64,10 +64,10 @@ def attention_of(model: Model) -> str:
     return "f32" if all(layer.attention_scales is None for layer in model.layers) else "INT8"
 
 
-def headline(name: str, config: Config, density: float, attention: str) -> str:
+def headline(name: str, config: Config, density: float) -> str:
     """A packed model in one line, with markup."""
     shape = f"{config.layers} layers, hidden {config.hidden}, {config.heads} heads, {config.head.replace('_', ' ')}"
-    return f"[bold]{escape(name)}[/]: {shape}; {density:.0%} of the 4x1 blocks; attention in {attention}"
+    return f"[bold]{escape(name)}[/]: {shape}; {density:.0%} of the 4x1 blocks"
 
 
 def size_line(lengths: Sequence[int], shape: Shape) -> str:

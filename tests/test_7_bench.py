@@ -399,6 +399,7 @@ def test_everything_by_default_and_no_case_twice():
         (([], [1], []), "--tokens is 1; need 2 to 512"),
         (([], [16, 513], []), "--tokens is 513; need 2 to 512, the model's positions"),
         (([], [], [0]), "--batch is 0; need 1 to 4096"),
+        ((["latency"], [], [2]), "--batch is given, but latency has one text in a batch"),
         (([], [], [5000]), "--batch is 5000; need 1 to 4096"),
     ],
 )
@@ -752,6 +753,8 @@ def test_mistakes_of_paths(one_line, tmp_path):  # noqa: F811
     if importlib.util.find_spec("matplotlib") is not None:
         assert "is not a folder; create it first" in one_line("bench", "--plot", tmp_path / "nowhere" / "x.png")
         assert "need the name of a file that ends in .png" in one_line("bench", "--plot", tmp_path / "x.gif")
+        (tmp_path / "old.png").touch()
+        assert "exists; name another file, or --force" in one_line("bench", "--plot", tmp_path / "old.png")
 
 
 def test_the_density_of_a_packed_model(quantized):

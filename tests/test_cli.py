@@ -1,6 +1,7 @@
 """The command line: what it prints, how it exits, and one line for each mistake that a user can make."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -260,6 +261,10 @@ def test_info(refimpl, tmp_path, packed, stage):
     status, out, err = refimpl("info", model)
     assert (status, err) == (0, "")
     assert stage in out
+    words = dict(re.findall(r"^ (has|lacks) +(.*?) *\n(?! {20})", out, re.MULTILINE | re.DOTALL))
+    for word, wanted in (("has", True), ("lacks", False)):
+        features = [name for name, have in facts["cpu"]["features"].items() if have is wanted]
+        assert re.split(r",\s+", words.get(word, "")) == (features or [""])
     assert out.endswith(f"what the engine chooses for each layer: refimpl graph {model}\n")
 
 
@@ -549,6 +554,8 @@ def test_a_folder_as_text_file(one_line, tmp_path):
 def test_empty_text(one_line, tmp_path, text):
     model = tiny.copy("bert_classification", tmp_path)
     assert "texts[0] is empty or white space" in one_line("run", model, "--text", text)
+    embedding = tiny.copy("distilbert_bare", tmp_path)
+    assert "texts[0] is empty or white space" in one_line("run", embedding, "--text", text)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 10**6])

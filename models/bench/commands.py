@@ -8,7 +8,7 @@ import typer
 
 from refimpl.models.bench.plan import BATCHES, LONG, SCENARIOS, TOKENS, Budget, make_plan
 from refimpl.models.loading import load_for_engine, name_of, pack, positions_of
-from refimpl.models.options import AsJson, Attention, Density, check_limit, check_seconds, check_threads
+from refimpl.models.options import AsJson, Attention, Density, Force, check_limit, check_seconds, check_threads
 from refimpl.models.terminal import console, print_json, say, steps_bar
 
 if TYPE_CHECKING:
@@ -40,7 +40,11 @@ Batches = Annotated[
 Threads = Annotated[int, typer.Option(help="Threads of every engine.")]
 Engines = Annotated[
     list[str] | None,
-    typer.Option("--engine", metavar="MODULE:FUNCTION", help="Another engine: see refimpl.models.bench.contestants."),
+    typer.Option(
+        "--engine",
+        metavar="MODULE:FUNCTION",
+        help="Another engine: function(onnx_path, batch_size, tokens, threads) -> run(ids, mask); repeatable.",
+    ),
 ]
 Seconds = Annotated[float, typer.Option(help="Time to measure a case, all engines together.")]
 Limit = Annotated[float, typer.Option(help="Milliseconds that a batch may take in the production scenario.")]
@@ -59,6 +63,7 @@ def bench(
     seconds: Seconds = 1.0,
     limit: Limit = 10.0,
     plot: Plot = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Race our engine against every engine installed: latency, throughput, and throughput under a time limit."""
@@ -71,7 +76,7 @@ def bench(
     check_seconds(seconds)
     check_limit(limit)
     if plot is not None:
-        check_plot(plot)
+        check_plot(plot, force)
     for name in engine or []:
         load_function(name)
     loaded = load_for_engine(model, density, model is None, int8_attention)

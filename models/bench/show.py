@@ -24,8 +24,8 @@ TITLES = {
 
 def show(report: Report, console: Console) -> None:
     """Print everything."""
-    console.print(headline(report.model, report.config, report.density, report.attention))
-    console.print(machine(report.plan.budget.threads))
+    console.print(headline(report.model, report.config, report.density))
+    console.print(f"{report.attention} attention; {machine(report.plan.budget.threads)}")
     for scenario in report.plan.scenarios:
         console.print()
         console.print(_scenario(report, scenario))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from refimpl.models.options import AsJson, Inputs, Optimize, Tensors, Threads, Timeout, TokenizerPath
+from refimpl.models.options import AsJson, Force, Inputs, Optimize, Tensors, Threads, Timeout, TokenizerPath
 from refimpl.models.terminal import console, print_json, steps_bar
 
 if TYPE_CHECKING:
@@ -54,11 +54,13 @@ def compare(
     optimize: Optimize = True,
     timeout: Timeout = 300.0,
     html: Html = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Which engine is wrong, at which node, and why: every tensor of each, judged on that engine's own inputs.
 
-    Exit status: 0 if every engine ran on every ISA inside its bounds, 1 if one did not, 2 for an error.
+    Exit status: 0 if every engine ran on every ISA inside its bounds; 1 if one did not, be it that it cannot run; 2 for
+    an error in what was asked.
     """
     from refimpl.models.compare import page
     from refimpl.models.compare.run import plan
@@ -66,10 +68,10 @@ def compare(
     from refimpl.models.compare.subject import Feed
     from refimpl.models.engines import installed
     from refimpl.models.engines.isolated import Conditions
-    from refimpl.models.files import atomic, check_folder
+    from refimpl.models.files import atomic, check_output
 
     if html is not None:
-        check_folder(html)
+        check_output(html, force)
     conditions = Conditions(threads=threads, optimize=optimize, timeout=timeout)
     planned = plan(engine or installed(), isa or ["native"], conditions)
     report = _compared(model, Feed(inputs, text, tokenizer, tensors), planned, against)

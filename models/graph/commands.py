@@ -9,7 +9,7 @@ from refimpl.models.options import AsJson, Attention, Batch, Density, ModelPath,
 from refimpl.models.terminal import console, print_json, working
 
 Layer = Annotated[int, typer.Option(help="The encoder layer to show side by side, from 0.")]
-All = Annotated[bool, typer.Option("--all", help="Show every layer, and what is around them.")]
+All = Annotated[bool, typer.Option("--all", metavar="", help="Show every layer, and what is around them.")]
 
 
 def graph(

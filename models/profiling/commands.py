@@ -21,7 +21,7 @@ from refimpl.models.terminal import console, print_json, working
 
 Threads = Annotated[int, typer.Option(help="Threads of the engine.")]
 Seconds = Annotated[float, typer.Option(help="Time to measure.")]
-All = Annotated[bool, typer.Option("--all", help="Show every step, not those of all layers together.")]
+All = Annotated[bool, typer.Option("--all", metavar="", help="Show every step, not those of all layers together.")]
 
 
 def profile(

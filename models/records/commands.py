@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from refimpl.models.options import AsJson, Inputs, Optimize, Tensors, Threads, Timeout, TokenizerPath
+from refimpl.models.options import AsJson, Force, Inputs, Optimize, Tensors, Threads, Timeout, TokenizerPath
 from refimpl.models.terminal import console, plain_table, print_json, progress_console
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any ONNX file.")]
@@ -18,7 +18,6 @@ EngineName = Annotated[
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]
 Isa = Annotated[str, typer.Option("--isa", help="native, avx512 (without VNNI), avx2 or qemu-haswell.")]
 TextFile = Annotated[Path | None, typer.Option("--file", "--text", help="A file of texts, one a line, instead.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 RecordFile = Annotated[Path, typer.Argument(metavar="FILE", help="What refimpl record wrote, on any machine.")]
 RecordedModel = Annotated[
     Path | None,
@@ -43,7 +42,10 @@ def record(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run an ONNX file in an engine, on this CPU or one with fewer instructions, and keep what it returned."""
+    """Run an ONNX file in an engine, on this CPU or one with fewer instructions, and keep what it returned.
+
+    Exit status: 0 if the record was written, 2 if not, be it that the engine cannot run.
+    """
     from refimpl.models.engines import onnx_file
     from refimpl.models.engines.isolated import Conditions, run_isolated
     from refimpl.models.files import check_output
@@ -97,6 +99,7 @@ def _show(facts: dict[str, Any]) -> None:
 
 def replay(file: RecordFile, model: RecordedModel = None, as_json: AsJson = False) -> None:
     """Judge a record, every value of it, by what the CPU that it was made on computes. Exit status 1: it is outside."""
+    from refimpl.models.engines import onnx_file
     from refimpl.models.oracle.load import load
     from refimpl.models.records.file import load_record
     from refimpl.models.records.replay import model_of
@@ -104,7 +107,9 @@ def replay(file: RecordFile, model: RecordedModel = None, as_json: AsJson = Fals
     from refimpl.models.records.show import show, to_json
 
     made = load_record(file)
-    graph = load(model_of(made, file, model))
+    path = model_of(made, file, model)
+    onnx_file.check_inputs(onnx_file.load(path), made.inputs)
+    graph = load(path)
     with progress_console().status("judge") as status:
         found = judge(made, graph, lambda product: status.update(f"judged by the product {product}"))
     if as_json:

@@ -52,8 +52,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         with safe_open(path, "numpy") as file:
             is_record = HEADER in (file.metadata() or {})
         return load_record(path).inputs if is_record else load_file(path)
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is neither a .npz nor a safetensors file: {error}") from None
+    except (SafetensorError, OSError, KeyError, TypeError):
+        raise ValueError(f"{path} is neither a .npz nor a safetensors file, or a damaged one") from None
 
 
 def _from_npz(path: Path) -> dict[str, np.ndarray]:

@@ -96,19 +96,14 @@ def prepare(
     ".intermediate", ".output"); what is not named gets the form that is fastest here for so many tokens. say: told, as
     in ``compiling.compile_first``, while the kernels to be timed are compiled.
 
-    Raises ValueError for a model that the kernels cannot run: 4 does not divide the numbers of a head or of the
-    feed-forward block, a layer's q, k and v differ in precision or in the scale of their input, or only some layers
-    have attention scales; and for a form or a layer that does not exist.
+    Raises TypeError for what is no model, such as the path of one; ValueError for a model that the kernels cannot
+    run: 4 does not divide the numbers of a head or of the feed-forward block, a layer's q, k and v differ in
+    precision or in the scale of their input, or only some layers have attention scales; and for a form or a layer
+    that does not exist.
     """
+    _check(stage)
     model = stage.model
     config, table = model.config, model.embeddings.word
-    if config.hidden % (ROWS * config.heads):
-        raise ValueError(f"a head has {config.hidden / config.heads:g} numbers; need a multiple of {ROWS}")
-    if config.feed_forward % ROWS:
-        raise ValueError(f"the feed-forward block has {config.feed_forward} numbers; need a multiple of {ROWS}")
-    integer = [layer.attention_scales is not None for layer in model.layers]
-    if any(integer) != all(integer):
-        raise ValueError("only some layers have attention scales; need all or none")
     products = {name: p for i, layer in enumerate(model.layers) for name, p in _products(layer, f"layer.{i}").items()}
     packed = {name: p.weight for name, p in products.items() if isinstance(p, PackedLinear)}
     decisions = choice.decide(packed, form, tokens, say)
@@ -130,9 +125,25 @@ def prepare(
         flat(np.zeros(0, np.float32) if types is None else types),
         NormWeights(model.embeddings.norm, steps[0]),
         layers,
-        any(integer),
+        any(layer.attention_scales is not None for layer in model.layers),
         decisions,
     )
+
+
+def _check(stage: Any) -> None:
+    """Raise what ``prepare`` raises, but for what single layers are."""
+    if not isinstance(stage, Dense | Packed):
+        raise TypeError(
+            f"the model is {type(stage).__name__}; need what compress.load reads from a Hugging Face directory, or "
+            "packed_file.load from a packed file"
+        )
+    config = stage.model.config
+    if config.hidden % (ROWS * config.heads):
+        raise ValueError(f"a head has {config.hidden / config.heads:g} numbers; need a multiple of {ROWS}")
+    if config.feed_forward % ROWS:
+        raise ValueError(f"the feed-forward block has {config.feed_forward} numbers; need a multiple of {ROWS}")
+    if len({layer.attention_scales is None for layer in stage.model.layers}) > 1:
+        raise ValueError("only some layers have attention scales; need all or none")
 
 
 def _form(p: Any, decision: Decision | None) -> Form:

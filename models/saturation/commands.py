@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from refimpl.models.options import AsJson, ModelPath, TextFile
+from refimpl.models.options import AsJson, Force, ModelPath, TextFile
 from refimpl.models.terminal import console, print_json, read_texts, steps_bar
 
 Sparsity = Annotated[float | None, typer.Option(help="Share of the 4x1 blocks to prune first; none if left out.")]
@@ -19,9 +19,11 @@ Fix = Annotated[
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="For --fix: FILE.onnx is dense, any other a packed file.")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 Time = Annotated[
-    bool, typer.Option("--time", help="Measure what the remedies cost, on our own saturating kernels: about a minute.")
+    bool,
+    typer.Option(
+        "--time", metavar="", help="Measure what the remedies cost, on our own saturating kernels: about a minute."
+    ),
 ]
 
 
