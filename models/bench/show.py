@@ -36,6 +36,12 @@ def show(report: Report, console: Console) -> None:
     )
     console.print()
     console.print(_contestants(report.results))
+    console.print(
+        "fastest setting: of the engine's own. decisions: labels, answers or words that are the reference's; tied: "
+        "others, between which the reference's own scores leave too little to tell. distance: of the outputs from the "
+        "reference, relative; an engine beyond what is allowed, or that decides otherwise, is not timed.",
+        style="dim",
+    )
     for note in dict.fromkeys(f"{r.name} {r.precision}: {note}" for r in report.results for note in r.notes):
         console.print(note, style="dim" if report.passed else "red", markup=False)
 

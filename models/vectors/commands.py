@@ -79,3 +79,4 @@ def _list(families: "list[Family]", as_json: bool) -> None:
             kills = f"{len(case['kills'])} of {len(kernel['faults'])}"
             table.add_row(case["case"], dims, kills, case["about"])
         screen.print(table)
+    screen.print("\nkills: wrong versions of the kernel that the case rejects, of those that were tried.", style="dim")
