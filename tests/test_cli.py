@@ -1,5 +1,6 @@
 """The command line: what it prints, how it exits, and one line for each mistake that a user can make."""
 
+import io
 import json
 import re
 import shutil
@@ -13,13 +14,14 @@ import numpy as np
 import onnx
 import pytest
 import tiny
+from rich.console import Console
 from test_5_kernels import need_threads
 
 from refimpl.integer.gemm import gemm_u8s8s32
 from refimpl.kernels import cpu
 from refimpl.kernels.execution import compiles
 from refimpl.kernels.layout import bsr4x1
-from refimpl.models import cli, compress, packed_file, runner
+from refimpl.models import cli, compress, packed_file, runner, terminal
 from refimpl.models.compress import Dense
 from refimpl.models.embedded import embedded_model
 from refimpl.models.engines import installed
@@ -610,6 +612,17 @@ def test_a_packed_file_with_a_flipped_byte(one_line, packed, command):
     data[len(data) // 2] ^= 4
     packed.write_bytes(data)
     assert "damaged: its contents do not match its checksum" in one_line(command[0], packed, *command[1:])
+
+
+def test_a_bar_counts_the_steps_that_have_ended(monkeypatch):
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(terminal, "progress_console", lambda: screen)
+    with terminal.steps_bar("start", 2) as begin:
+        for name in ("one", "two"):
+            begin(name)
+    shown = re.findall(r"(start|one|two) .*?(\d/2)", screen.file.getvalue())
+    assert shown[0] == ("start", "0/2")
+    assert shown[-1] == ("two", "1/2")
 
 
 def test_text_and_names_that_look_like_markup(refimpl, tmp_path):
