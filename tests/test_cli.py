@@ -22,6 +22,7 @@ from refimpl.kernels import cpu
 from refimpl.kernels.execution import compiles
 from refimpl.kernels.layout import bsr4x1
 from refimpl.models import cli, compress, packed_file, runner, terminal
+from refimpl.models.bench import measuring
 from refimpl.models.compress import Dense
 from refimpl.models.embedded import embedded_model
 from refimpl.models.engines import installed
@@ -42,6 +43,8 @@ F32 = "f32, native kernels, one thread" if ENGINE_IN_F32 else "f32, NumPy"
 @pytest.fixture
 def refimpl(monkeypatch, capsys):
     """refimpl("run", ...) -> exit status, standard output, standard error."""
+
+    monkeypatch.setattr(measuring, "TURN", 1e-3)
 
     def call(*arguments) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["refimpl", *map(str, arguments)])
