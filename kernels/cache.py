@@ -11,15 +11,21 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 import time
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import llvmlite
 import numba
 
 from refimpl.kernels import cpu
+
+config: Any = numba.config  # numba fills this module at run time, unseen by type checkers
+_keeping = threading.Lock()
 
 UNUSED = 30 * 24 * 3600.0
 """Seconds after which a folder is removed."""
@@ -48,6 +54,19 @@ def directory() -> Path | None:
         warnings.warn(f"compiled kernels are not kept: {error}; set REFIMPL_CACHE_DIR", stacklevel=2)
         return None
     return path
+
+
+def keep(version: Callable[..., Any]) -> Callable[..., Any]:
+    """The same jitted function; what is compiled of it is kept in ``directory``."""
+    folder = directory()
+    if folder is not None and not config.DISABLE_JIT:
+        with _keeping:  # numba takes the folder from a variable
+            before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
+            try:
+                version.enable_caching()  # type: ignore[attr-defined]
+            finally:
+                config.CACHE_DIR = before
+    return version
 
 
 def _remove_unused(base: Path) -> None:
