@@ -84,17 +84,18 @@ def embed(ready: Runner, texts: Sequence[str], among: Sequence[str], say: Say = 
     for text in texts:
         if place.keys() <= {text}:
             raise ValueError(f"among has no sentence but {text!r:.80}; need another one")
-    every = list(dict.fromkeys([*among, *texts]))
+    every = list(dict.fromkeys([*texts, *among]))  # texts first: an error then names one of those
     vectors = np.array(in_batches(ready, ready.tokenizer.rows(every), lambda i, row: row.output.copy(), say))
     number = {text: i for i, text in enumerate(every)}
-    results = []
+    others = vectors[[number[text] for text in place]]
+    names, results = list(place), []
     for start in range(0, len(texts), BLOCK):
         block = vectors[[number[text] for text in texts[start : start + BLOCK]]]
-        for text, vector, cosines in zip(texts[start:], block, block @ vectors[: len(place)].T, strict=False):
+        for text, vector, cosines in zip(texts[start:], block, block @ others.T, strict=False):
             if text in place:
                 cosines[place[text]] = -np.inf
             best = int(cosines.argmax())
-            nearest = {"nearest": every[best], "cosine": float(cosines[best])}
+            nearest = {"nearest": names[best], "cosine": float(cosines[best])}
             results.append({"text": text, **nearest, "embedding": vector.tolist()})
     return results
 

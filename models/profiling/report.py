@@ -37,6 +37,7 @@ class Report:
     model: str
     config: Config
     density: float
+    attention: str
     lengths: Sequence[int]
     shape: Shape
     rows: Sequence[Row]
@@ -62,6 +63,7 @@ class Report:
             "model": self.model,
             "config": to_json(self.config),
             "density": self.density,
+            "attention": self.attention,
             "cpu": cpu.name(),
             "threads": self.shape.threads,
             "lengths": list(self.lengths),

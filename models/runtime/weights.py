@@ -98,16 +98,14 @@ def prepare(
     ".intermediate", ".output"); what is not named gets the form that is fastest here for so many tokens. say: told, as
     in ``compiling.compile_first``, while the kernels to be timed are compiled.
 
-    Raises ValueError for a model that the kernels cannot run: 4 does not divide the numbers of a head or of the
-    feed-forward block, a layer's q, k and v differ in precision or in the scale of their input, or only some layers
-    have attention scales; and for a form or a layer that does not exist.
+    Raises TypeError for what is no model, such as the path of one; ValueError for a model that the kernels cannot
+    run: 4 does not divide the numbers of a head or of the feed-forward block, a layer's q, k and v differ in
+    precision or in the scale of their input, or only some layers have attention scales; and for a form or a layer
+    that does not exist.
     """
+    _check(stage)
     model = stage.model
     config, table = model.config, model.embeddings.word
-    _check_sizes(config)
-    integer = [layer.attention_scales is not None for layer in model.layers]
-    if any(integer) != all(integer):
-        raise ValueError("only some layers have attention scales; need all or none")
     products = {name: p for i, layer in enumerate(model.layers) for name, p in _products(layer, f"layer.{i}").items()}
     packed = {name: p.weight for name, p in products.items() if isinstance(p, PackedLinear)}
     decisions = choice.decide(packed, form, tokens, say)
@@ -130,17 +128,26 @@ def prepare(
         NormWeights(model.embeddings.norm, steps[0]),
         layers,
         _linear(model.head.outputs, FLOATS["f32"]) if isinstance(model.head, QuestionAnswering) else None,
-        any(integer),
+        any(layer.attention_scales is not None for layer in model.layers),
         decisions,
     )
 
 
-def _check_sizes(config: Config) -> None:
+def _check(stage: Any) -> None:
+    """Raise what ``prepare`` raises, but for what single layers are."""
+    if not isinstance(stage, Dense | Packed):
+        raise TypeError(
+            f"the model is {type(stage).__name__}; need what compress.load reads from a Hugging Face directory, or "
+            "packed_file.load from a packed file"
+        )
+    config = stage.model.config
     if config.head_size % ROWS:
         raise ValueError(f"a head has {config.head_size} numbers; need a multiple of {ROWS}")
     for wide in map(config.feed_forward_of, range(config.layers)):
         if wide % ROWS:
             raise ValueError(f"the feed-forward block has {wide} numbers; need a multiple of {ROWS}")
+    if len({layer.attention_scales is None for layer in stage.model.layers}) > 1:
+        raise ValueError("only some layers have attention scales; need all or none")
 
 
 def _form(p: Any, decision: Decision | None) -> Form:

@@ -150,8 +150,13 @@ MENU = (
 )
 
 
-NOT_IN_A_FILE = ("u7", "split-4x1")
-"""Remedies that no file can hold."""
+NOT_WRITTEN = {
+    "none": "export or compress writes the file",
+    "first-layer": "export or compress writes the file: BERT has no convolution",
+    "u7": "there is no file: codes of both formats have 8 bits",
+    "split-4x1": "there is no file: neither format holds a weight as two products",
+}
+"""Remedy -> why ``--fix`` does not write it."""
 
 
 def offered(layout: Layout) -> dict[str, Remedy]:
