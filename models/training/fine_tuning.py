@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from refimpl import __version__, check
+from refimpl.kernels.training.adamw import in_place
 from refimpl.kernels.training.table import training
 from refimpl.models import sealed
 from refimpl.models.checkpoint import FILE
@@ -141,7 +142,10 @@ def _state(parameters: Parameters, run: Run, kept: Path | None) -> State:
 def _settings(plan: Plan, each: int) -> Settings:
     """each: batches of an epoch."""
     total = updates(each, plan.epochs, plan.accumulate)
-    schedule, optimizer = linear(total, round(plan.warmup * total)), Optimizer(AdamW(decay=plan.weight_decay))
+    schedule, optimizer = (
+        linear(total, round(plan.warmup * total)),
+        Optimizer(AdamW(decay=plan.weight_decay), rule=in_place(plan.threads)),
+    )
     return Settings(plan.epochs, plan.learning_rate, schedule, optimizer, plan.seed, plan.accumulate)
 
 
