@@ -41,7 +41,7 @@ def forward(model: Model, batch: Batch, ops: Ops = REFERENCE, tap: Tap = NO_TAP)
     """The head's output. Taps: embedding_sum, embeddings (B, T, D), layer.0.q, ..., output."""
     x = embed(model.embeddings, batch, ops, tap)
     for i, layer in enumerate(model.layers):
-        x = encoder_layer(x, batch.mask, layer, model.config.heads, ops, tap.scope(f"layer.{i}"))
+        x = encoder_layer(x, batch.mask, layer, model.config.heads_of(i), ops, tap.scope(f"layer.{i}"))
     return tap("output", model.head(x, batch.mask, ops, tap))
 
 

@@ -108,6 +108,14 @@ def load_model(directory: Path) -> Model:
     return model
 
 
+def load_pooler(directory: Path) -> Linear | None:
+    """BERT's pooler in a Hugging Face directory, None if there is none. Raises as ``load_model``."""
+    config = read_config(directory)
+    tensors = Tensors(find_files(Path(directory), config), config)
+    name = tensors.prefix + "pooler.dense"
+    return tensors.linear(name, config.hidden, config.hidden) if name + ".weight" in tensors else None
+
+
 def find_files(directory: Path, config: Config) -> list[Path]:
     """The safetensors files of a directory: one, or the shards that an index names."""
     if (directory / FILE).exists():
@@ -209,15 +217,14 @@ def load_embeddings(tensors: Tensors, config: Config) -> Embeddings:
 def load_layer(tensors: Tensors, config: Config, index: int) -> EncoderLayer:
     """Encoder layer ``index``."""
     stem, *names = LAYER[config.model_type]
-    hidden, feed_forward = config.hidden, config.feed_forward
-    shapes = {"intermediate": (feed_forward, hidden), "output": (hidden, feed_forward)}
+    shapes = config.linear_shapes(index)
     values: dict[str, Any] = {}
     for field, name in zip(LayerNames._fields[1:], names, strict=True):
         full = f"{tensors.prefix}{stem}{index}.{name}"
         if field.endswith("_norm"):
-            values[field] = tensors.norm(full, hidden)
+            values[field] = tensors.norm(full, config.hidden)
         else:
-            values[field] = tensors.linear(full, *shapes.get(field, (hidden, hidden)))
+            values[field] = tensors.linear(full, *shapes[field])
     return EncoderLayer(**values)
 
 

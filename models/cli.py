@@ -17,12 +17,13 @@ from refimpl.models.compare import commands as compare_commands
 from refimpl.models.explain import commands as explain_commands
 from refimpl.models.graph import commands as graph_commands
 from refimpl.models.loading import load, load_dense, name_of
-from refimpl.models.options import AsJson, ModelPath
+from refimpl.models.options import AsJson, DirectoryPath, Force, ModelPath, TextFile
 from refimpl.models.profiling import commands as profiling_commands
 from refimpl.models.records import commands as records_commands
 from refimpl.models.run import commands as run_commands
 from refimpl.models.saturation import commands as saturation_commands
-from refimpl.models.terminal import console, print_json, progress_console, read_texts, say, show_warnings
+from refimpl.models.terminal import console, print_json, read_texts, say, show_warnings, steps_bar, working
+from refimpl.models.training import commands as training_commands
 from refimpl.models.tune import commands as tune_commands
 from refimpl.models.vectors import commands as vectors_commands
 
@@ -33,8 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-IntegerAttention = Annotated[bool, typer.Option("--int8-attention", help="Attention in INT8, not f32.")]
-TextFile = Annotated[Path | None, typer.Option("--text", help="A file of texts, one a line; if left out, our own.")]
+IntegerAttention = Annotated[bool, typer.Option("--int8-attention", metavar="", help="Attention in INT8, not f32.")]
 Sparsity = Annotated[float, typer.Option(help="Share of the 4x1 blocks to prune, 0 to 1.")]
 
 
@@ -49,7 +49,9 @@ def main() -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _version(
+    version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version.")] = False,
+) -> None:
     if version:
         print(__version__)
         raise typer.Exit
@@ -57,15 +59,13 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 @app.command()
 def verify(
-    model: ModelPath = None,
+    model: DirectoryPath = None,
     text: TextFile = None,
     sparsity: Sparsity = 0.8,
     int8_attention: IntegerAttention = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a model in f32 and compressed, every way there is, and judge it against ONNX Runtime and OpenVINO."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     from refimpl import check
     from refimpl.models import compress as stages
     from refimpl.models.verify.show import show
@@ -74,14 +74,9 @@ def verify(
 
     check.fraction("sparsity", sparsity)
     texts, dense = read_texts(text), load_dense(model)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with Progress(*columns, TimeElapsedColumn(), console=progress_console(), transient=True) as progress:
-        task = progress.add_task("load", total=count_steps(), completed=-1)
-        report = run_steps(
-            dense, texts, name_of(model), sparsity,
-            lambda step: progress.update(task, description=f"{step:32}", advance=1),
-            stages.quantize_with_attention if int8_attention else stages.quantize,
-        )  # fmt: skip
+    quantizer = stages.quantize_with_attention if int8_attention else stages.quantize
+    with steps_bar("load", count_steps()) as begin:
+        report = run_steps(dense, texts, name_of(model), sparsity, begin, quantizer)
     if as_json:
         print_json(report.to_json())
     else:
@@ -109,6 +104,7 @@ app.command()(records_commands.record)
 app.command()(records_commands.replay)
 app.command()(vectors_commands.vectors)
 app.command()(tune_commands.tune)
+app.command()(training_commands.train)
 app.command()(graph_commands.graph)
 app.command()(profiling_commands.profile)
 app.command()(saturation_commands.saturation)
@@ -116,13 +112,12 @@ app.command()(compare_commands.compare)
 
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 
 
 @app.command()
 def compress(
     output: Output,
-    model: ModelPath = None,
+    model: DirectoryPath = None,
     text: TextFile = None,
     sparsity: Sparsity = 0.8,
     int8_attention: IntegerAttention = False,
@@ -137,7 +132,8 @@ def compress(
     check.fraction("sparsity", sparsity)
     check_output(output, force)
     quantizer = stages.quantize_with_attention if int8_attention else stages.quantize
-    packed = stages.compress(load_dense(model), read_texts(text), 1 - sparsity, quantizer=quantizer)
+    with working("prune, calibrate, quantize, pack"):
+        packed = stages.compress(load_dense(model), read_texts(text), 1 - sparsity, quantizer=quantizer)
     packed_file.save(packed, output)
     console().print(f"{escape(str(output))}: {_megabytes(output)}, {sparsity:.0%} of the 4x1 blocks pruned")
 

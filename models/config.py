@@ -10,6 +10,10 @@
 | positions | P | max_position_embeddings | max_position_embeddings |
 | token_types | S | type_vocab_size | (0) |
 | eps | | layer_norm_eps | (1e-12) |
+| layer_heads | | pruned_heads: {layer: [head, ...]} | the same |
+| layer_feed_forward | | layer_feed_forward: [F, ...], our own key | the same |
+
+Layers of a pruned model may have fewer heads or neurons each; E = D / H is that of the whole model.
 
 A file is untrusted: every value is checked, and sizes have upper limits, so that none can claim absurd memory.
 """
@@ -20,6 +24,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from refimpl.models import layer_sizes
+from refimpl.models.layer_sizes import PER_LAYER
 
 HEADS = ("classification", "question_answering", "masked_lm", "sentence_embedding")
 
@@ -74,7 +81,11 @@ _SHOW.maxstring = 80
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes, names of the classes (empty but for classification) and which of ``HEADS`` is on top."""
+    """Sizes, names of the classes (empty but for classification) and which of ``HEADS`` is on top.
+
+    layer_heads, layer_feed_forward: what is left of ``heads`` and ``feed_forward`` in each layer of a model that
+    pruning made smaller; empty where all layers have all.
+    """
 
     model_type: str
     head: str
@@ -87,6 +98,30 @@ class Config:
     token_types: int
     eps: float
     labels: tuple[str, ...] = ()
+    layer_heads: tuple[int, ...] = ()
+    layer_feed_forward: tuple[int, ...] = ()
+
+    @property
+    def head_size(self) -> int:
+        """E: the numbers of a head, the same in every layer."""
+        return self.hidden // self.heads
+
+    def heads_of(self, layer: int) -> int:
+        """The heads of one layer."""
+        return self.layer_heads[layer] if self.layer_heads else self.heads
+
+    def feed_forward_of(self, layer: int) -> int:
+        """The feed-forward neurons of one layer."""
+        return self.layer_feed_forward[layer] if self.layer_feed_forward else self.feed_forward
+
+    def linear_shapes(self, layer: int) -> dict[str, tuple[int, int]]:
+        """The shape (M, K) of each linear layer of one encoder layer."""
+        hidden, wide, context = self.hidden, self.feed_forward_of(layer), self.heads_of(layer) * self.head_size
+        return dict.fromkeys(("q", "k", "v"), (context, hidden)) | {
+            "attention_output": (hidden, context),
+            "intermediate": (wide, hidden),
+            "output": (hidden, wide),
+        }
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -134,23 +169,23 @@ def parse_config(values: Mapping[str, Any], where: str) -> Config:
     head = _head(values.get("architectures"), where)
     labels = _labels(values, where) if head == "classification" else ()
     sizes = {name: values[key] for name, key in keys.items()} | FIXED[model_type]
+    sizes |= layer_sizes.parse(values, sizes["layers"], sizes["heads"], where)
     return _checked(Config(model_type, head, labels=labels, **sizes), keys, where)
 
 
 def to_json(config: Config) -> dict[str, Any]:
     """A plain dictionary that ``json.dumps`` takes and ``from_json`` reads back."""
-    return asdict(config) | {"labels": list(config.labels)}
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+    return {name: value for name, value in values.items() if value or name not in PER_LAYER}
 
 
 def from_json(values: Any, where: str) -> Config:
     """The inverse of ``to_json``, checked as strictly as a Hugging Face file. Raises ValueError."""
-    names = [field.name for field in fields(Config)]
-    if not isinstance(values, dict) or sorted(values) != sorted(names):
+    names = [field.name for field in fields(Config) if field.name not in PER_LAYER]
+    if not isinstance(values, dict) or sorted(values.keys() - set(PER_LAYER)) != sorted(names):
         raise ValueError(f"{where}: the configuration has {_SHOW.repr(values)}; need the keys {', '.join(names)}")
-    labels = values["labels"]
-    if not isinstance(labels, list):
-        raise ValueError(f"{where}: labels is {_SHOW.repr(labels)}; need a list")
-    return _checked(Config(**values | {"labels": tuple(labels)}), {}, where)
+    lists = {name: layer_sizes.as_tuple(name, values[name], where) for name in ("labels", *PER_LAYER) if name in values}
+    return _checked(Config(**values | lists), {}, where)
 
 
 def _need(values: Mapping[str, Any], key: str, need: Any, where: str) -> None:
@@ -212,6 +247,8 @@ def _checked(config: Config, keys: Mapping[str, str], where: str) -> Config:
     if config.hidden % config.heads:
         hidden, heads = keys.get("hidden", "hidden"), keys.get("heads", "heads")
         raise ValueError(f"{where}: {hidden} is {config.hidden}; need a multiple of {heads}, {config.heads}")
+    layer_sizes.check("layer_heads", config.layer_heads, config.layers, config.heads, where)
+    layer_sizes.check("layer_feed_forward", config.layer_feed_forward, config.layers, config.feed_forward, where)
     if parameters(config) > MAX_PARAMETERS:
         raise ValueError(f"{where}: the sizes make {parameters(config)} parameters; need at most {MAX_PARAMETERS}")
     return config
@@ -231,6 +268,9 @@ def _check_kind(config: Config, where: str) -> None:
 
 
 def parameters(config: Config) -> int:
-    """How many numbers the embeddings and the encoder's weight matrices hold: (V + P + S) D + L (4 D² + 2 D F)."""
+    """How many numbers the embeddings and the encoder's weight matrices hold: (V + P + S) D + L (4 D² + 2 D F).
+
+    Of a pruned model: as if all layers had all heads and neurons.
+    """
     tables = (config.vocabulary + config.positions + config.token_types) * config.hidden
     return tables + config.layers * config.hidden * (4 * config.hidden + 2 * config.feed_forward)

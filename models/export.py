@@ -52,7 +52,7 @@ class GraphOps:
     def __init__(self, model: Model):
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
-        self.head_size = model.config.hidden // model.config.heads
+        self.head_size = model.config.head_size
         self.known: dict[tuple[Any, ...], str] = {}
 
     def node(self, op: str, *inputs: str, **attributes: Any) -> str:

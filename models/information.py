@@ -2,13 +2,11 @@
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from refimpl.kernels import cpu
 from refimpl.kernels.encoder import linear_4x1
@@ -16,9 +14,10 @@ from refimpl.kernels.execution import fastest
 from refimpl.kernels.layout.bsr4x1 import ROWS, count_live
 from refimpl.models.bert import Model, linears
 from refimpl.models.compress import Dense, Packed, PackedLinear
-from refimpl.models.config import Config
+from refimpl.models.config import Config, to_json
 from refimpl.models.loading import EMBEDDED
 from refimpl.models.runtime.steps import Shape
+from refimpl.models.terminal import plain_table
 from refimpl.prune import BLOCK_4X1, live_blocks
 
 
@@ -59,10 +58,21 @@ def density_of(model: Model) -> float:
     return 1 - pruned / sum(blocks)
 
 
+def attention_of(model: Model) -> str:
+    """The precision of its attention: INT8 or f32."""
+    return "f32" if all(layer.attention_scales is None for layer in model.layers) else "INT8"
+
+
 def headline(name: str, config: Config, density: float) -> str:
     """A packed model in one line, with markup."""
-    shape = f"{config.layers} layers, hidden {config.hidden}, {config.heads} heads, {config.head.replace('_', ' ')}"
-    return f"[bold]{escape(name)}[/]: {shape}; {density:.0%} of the 4x1 blocks"
+    return f"[bold]{escape(name)}[/]: {shape_line(config)}; {density:.0%} of the 4x1 blocks"
+
+
+def shape_line(config: Config) -> str:
+    """The sizes that tell models apart, and the head; of heads that differ between layers the fewest and the most."""
+    counts = [config.heads_of(i) for i in range(config.layers)]
+    heads = "-".join(map(str, sorted({min(counts), max(counts)})))
+    return f"{config.layers} layers, hidden {config.hidden}, {heads} heads, {config.head.replace('_', ' ')}"
 
 
 def size_line(lengths: Sequence[int], shape: Shape) -> str:
@@ -84,8 +94,8 @@ def gather(loaded: Dense | Packed, name: str) -> dict[str, Any]:
     return {
         "model": name,
         "stage": type(loaded).__name__,
-        "config": asdict(model.config),
-        "attention": "f32" if all(layer.attention_scales is None for layer in model.layers) else "INT8",
+        "config": to_json(model.config),
+        "attention": attention_of(model),
         "parameters": sum(array.size for array in {id(a): a for a in arrays(_parts(model))}.values())
         if isinstance(loaded, Dense)
         else None,
@@ -106,15 +116,16 @@ def _parts(model: Model) -> tuple[Any, ...]:
 
 def show(facts: dict[str, Any], console: Console) -> None:
     """Tables for a person."""
-    shape = Table(title=escape(f"{facts['model']} ({facts['stage']})"), title_justify="left", show_header=False)
+    shape = plain_table(escape(f"{facts['model']} ({facts['stage']})"))
+    shape.show_header = False
     for key, value in facts["config"].items():
-        text = ", ".join(value) if isinstance(value, list | tuple) else str(value)
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         shape.add_row(key.replace("_", " "), escape(text))
     shape.add_row("attention", facts["attention"])
     if facts["parameters"] is not None:
         shape.add_row("parameters", f"{facts['parameters']:,}")
     console.print(shape)
-    weights = Table(title="sparsity in 4x1 blocks, and bytes", title_justify="left")
+    weights = plain_table("sparsity in 4x1 blocks, and bytes")
     names = list(dict.fromkeys(layer.split(".")[2] for layer in facts["sparsity"]))
     for column in ("part", *(name.replace("_", " ") for name in names), "MB"):
         weights.add_column(column, justify="left" if column == "part" else "right")
@@ -124,8 +135,13 @@ def show(facts: dict[str, Any], console: Console) -> None:
         weights.add_row(part, *("" if c is None else f"{c:.1%}" for c in cells), f"{size / 1e6:.2f}")
     weights.add_row("all", *("" for _ in names), f"{sum(facts['bytes'].values()) / 1e6:.2f}")
     console.print(weights)
-    marks = "  ".join(f"[{'green' if have else 'dim'}]{name}[/]" for name, have in facts["cpu"]["features"].items())
-    console.print(f"CPU: {facts['cpu']['name']}  {marks}")
-    console.print(f"kernels that run packed models here: {facts['kernels']}")
+    features = facts["cpu"]["features"]
+    computer = plain_table("this CPU")
+    computer.show_header = False
+    computer.add_row("name", facts["cpu"]["name"])
+    for word, wanted in (("has", True), ("lacks", False)):
+        computer.add_row(word, ", ".join(name for name, have in features.items() if have is wanted))
+    computer.add_row("kernels for packed models", facts["kernels"])
+    console.print(computer)
     command = shlex.join(["refimpl", "graph", *([] if facts["model"] == EMBEDDED else [facts["model"]])])
     console.print(f"what the engine chooses for each layer: {command}", markup=False, soft_wrap=True)

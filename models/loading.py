@@ -28,9 +28,11 @@ def load(path: Path | None) -> "Dense | Packed":
 
 
 def load_dense(path: Path | None) -> "Dense":
-    """A directory, or the embedded model. Raises ValueError for a packed file."""
+    """A directory, or the embedded model. Raises FileNotFoundError, ValueError for a packed file."""
     from refimpl.models.compress import Dense
 
+    if path is not None and not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; need a Hugging Face directory")
     loaded = load(path)
     if not isinstance(loaded, Dense):
         raise ValueError(f"{path} is packed already; need a Hugging Face directory")

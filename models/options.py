@@ -17,20 +17,32 @@ ModelPath = Annotated[
     Path | None,
     typer.Argument(help="A Hugging Face directory or a packed file; if left out, the embedded MiniLM."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of tables.")]
+DirectoryPath = Annotated[
+    Path | None, typer.Argument(help="A Hugging Face directory; if left out, the embedded MiniLM.")
+]
+TextFile = Annotated[
+    Path | None, typer.Option("--file", "--text", help="A file of texts, one a line; if left out, our own.")
+]
+AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON for a program instead of tables.")]
 Density = Annotated[float | None, typer.Option(help=f"Share of the 4x1 blocks to keep; {DENSITY} if left out.")]
 Attention = Annotated[
     bool | None,
     typer.Option(
-        "--int8-attention/--f32-attention", help="What to compress attention to; INT8 if left out.", show_default=False
+        "--int8-attention/--f32-attention",
+        metavar="",
+        help="What to compress attention to; INT8 if left out.",
+        show_default=False,
     ),
 ]
-Synthetic = Annotated[bool, typer.Option("--synthetic", help="Random weights in DistilBERT's shape, not a model.")]
+Synthetic = Annotated[
+    bool, typer.Option("--synthetic", metavar="", help="Random weights in DistilBERT's shape, not a model.")
+]
 Tokens = Annotated[
     list[int] | None, typer.Option(help=f"Length of the texts; {TOKENS} if left out; repeat it for several lengths.")
 ]
 Batch = Annotated[int, typer.Option(help="Texts of each length in the batch.")]
 
+Force = Annotated[bool, typer.Option("--force", metavar="", help="Replace the file if it exists.")]
 Inputs = Annotated[
     Path | None, typer.Option("--inputs", metavar="FILE", help="Arrays by name: .npz, or a record's own inputs.")
 ]
@@ -48,7 +60,7 @@ Tensors = Annotated[
 ]
 Threads = Annotated[int, typer.Option(help="Threads of the engine.")]
 Optimize = Annotated[
-    bool, typer.Option("--optimize/--no-optimize", help="Let the engine fuse; or every node as written.")
+    bool, typer.Option("--optimize/--no-optimize", metavar="", help="Let the engine fuse; or every node as written.")
 ]
 Timeout = Annotated[float, typer.Option(help="Seconds that the engine may take.")]
 

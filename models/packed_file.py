@@ -177,22 +177,20 @@ def _layers(reader: _Reader, config: Config) -> tuple[EncoderLayer, ...]:
     integer = any(".attention_scales." in name for name in reader.tensors)
     layers = []
     for i in range(config.layers):
-        layer, name = _layer(reader, config, f"layer.{i}"), f"layer.{i}.attention_scales"
+        layer, name = _layer(reader, config, i), f"layer.{i}.attention_scales"
         scales = AttentionScales(*(reader.scale(f"{name}.{part}") for part in "qkv")) if integer else None
         layers.append(layer._replace(attention_scales=scales))
     return tuple(layers)
 
 
-def _layer(reader: _Reader, config: Config, prefix: str) -> EncoderLayer:
-    hidden, wide = config.hidden, config.feed_forward
-    square: dict[str, Any] = {
-        name: reader.any_linear(f"{prefix}.{name}", hidden, hidden) for name in ("q", "k", "v", "attention_output")
+def _layer(reader: _Reader, config: Config, index: int) -> EncoderLayer:
+    prefix = f"layer.{index}"
+    linears: dict[str, Any] = {
+        name: reader.any_linear(f"{prefix}.{name}", *shape) for name, shape in config.linear_shapes(index).items()
     }
     return EncoderLayer(
-        **square,
+        **linears,
         attention_norm=reader.norm(f"{prefix}.attention_norm", config),
-        intermediate=reader.any_linear(f"{prefix}.intermediate", wide, hidden),
-        output=reader.any_linear(f"{prefix}.output", hidden, wide),
         output_norm=reader.norm(f"{prefix}.output_norm", config),
     )
 

@@ -67,7 +67,9 @@ def read(path: Path, kind: Kind, also: Iterable[str] = ()) -> tuple[dict[str, An
             metadata = handle.metadata() or {}
             names = handle.keys() if wanted <= metadata.keys() else []
             tensors = {name: handle.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except SafetensorError:
+        raise ValueError(f"{path} is not a safetensors file, or a damaged one; need {kind.need}") from None
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not a safetensors file: {error}; need {kind.need}") from None
     if not wanted <= metadata.keys():
         raise ValueError(f"{path} is a safetensors file, but no {kind.name}; {kind.instead} instead")

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refimpl.models.data.spans import best_spans
 from refimpl.models.runner import Runner
 from refimpl.nn.softmax import softmax
 
 MASK = "[MASK]"
-LONGEST_ANSWER = 30  # tokens, as in the official SQuAD scripts of BERT
 BATCH_TOKENS = 2048
 """Of a batch, padding included; a longer text is a batch of its own."""
 BATCH_LOGITS = 2**24
@@ -84,17 +84,18 @@ def embed(ready: Runner, texts: Sequence[str], among: Sequence[str], say: Say = 
     for text in texts:
         if place.keys() <= {text}:
             raise ValueError(f"among has no sentence but {text!r:.80}; need another one")
-    every = list(dict.fromkeys([*among, *texts]))
+    every = list(dict.fromkeys([*texts, *among]))  # texts first: an error then names one of those
     vectors = np.array(in_batches(ready, ready.tokenizer.rows(every), lambda i, row: row.output.copy(), say))
     number = {text: i for i, text in enumerate(every)}
-    results = []
+    others = vectors[[number[text] for text in place]]
+    names, results = list(place), []
     for start in range(0, len(texts), BLOCK):
         block = vectors[[number[text] for text in texts[start : start + BLOCK]]]
-        for text, vector, cosines in zip(texts[start:], block, block @ vectors[: len(place)].T, strict=False):
+        for text, vector, cosines in zip(texts[start:], block, block @ others.T, strict=False):
             if text in place:
                 cosines[place[text]] = -np.inf
             best = int(cosines.argmax())
-            nearest = {"nearest": every[best], "cosine": float(cosines[best])}
+            nearest = {"nearest": names[best], "cosine": float(cosines[best])}
             results.append({"text": text, **nearest, "embedding": vector.tolist()})
     return results
 
@@ -103,14 +104,9 @@ def answer(ready: Runner, questions: Sequence[str], context: str, say: Say = _si
     """The span of ``context`` with the largest start + end logit: end not before start, at most 30 tokens."""
 
     def finish(i: int, row: Row) -> dict[str, Any]:
-        tokens = np.arange(row.ids.size)
-        start, end = row.output[tokens].astype(np.float64).T
-        length = tokens[None, :] - tokens[:, None]
-        legal = row.second[:, None] & row.second[None, :] & (length >= 0) & (length < LONGEST_ANSWER)
-        scores = np.where(legal, start[:, None] + end[None, :], -np.inf)
-        first, last = np.unravel_index(int(scores.argmax()), scores.shape)
-        begin, stop = int(row.spans[first, 0]), int(row.spans[last, 1])
-        found = {"answer": context[begin:stop], "start": begin, "score": float(scores[first, last])}
+        (best,) = best_spans(row.output[: row.ids.size], row.second)
+        begin, stop = int(row.spans[best.first, 0]), int(row.spans[best.last, 1])
+        found = {"answer": context[begin:stop], "start": begin, "score": best.score}
         return {"question": questions[i], **found}
 
     return in_batches(ready, ready.tokenizer.rows([(question, context) for question in questions]), finish, say)

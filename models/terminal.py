@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,27 @@ def print_json(value: Any) -> None:
 def progress_console() -> Console:
     """Stderr, for what shows progress: the same for all, which knows of what is shown already."""
     return Console(stderr=True)
+
+
+@contextmanager
+def steps_bar(title: str, steps: int, remaining: bool = False) -> Iterator[Callable[[str], None]]:
+    """A bar on stderr of work in so many steps; none where stderr is no terminal. It is told the name of each step as
+    that begins, and counts those that have ended. remaining: with a guess of the time that is left."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    screen = progress_console()
+    left = (TextColumn("left"), TimeRemainingColumn()) if remaining else ()
+    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), *left)
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task, ended = bar.add_task(title, total=steps), count()
+        yield lambda name: bar.update(task, description=name, completed=next(ended))
 
 
 @contextmanager

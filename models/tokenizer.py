@@ -44,13 +44,14 @@ class Tokenizer:
 
     def __init__(self, text: str, config: Config, where: str):
         self.text = text
-        self.positions = config.positions
+        self.positions, self.vocabulary = config.positions, config.vocabulary
         self._whole = _parse(text, where)
         self._whole.no_truncation()
         self.pad = _pad_id(self._whole, where)
         self._whole.no_padding()
         with _library(f"{where} cannot encode a text"):
             probes = self._whole.encode_batch(["a", ("a", "a")])
+        self.ends = probes[0].ids[0], probes[0].ids[-1]
         used = [id_ for row in probes for id_ in row.ids]
         largest = max([self.pad, *used, *self._whole.get_vocab(with_added_tokens=True).values()])
         if largest >= config.vocabulary:
@@ -108,6 +109,12 @@ class Tokenizer:
         """One of the library's encodings a text, none longer than the model's positions. Raises as ``encode``."""
         _check_texts(texts)
         return self._fit(list(texts))
+
+    def pieces(self, texts: Sequence[str]) -> list[Any]:
+        """One of the library's encodings a text, however long, without special tokens. Raises as ``encode``."""
+        _check_texts(texts)
+        with _library("the tokenizer cannot encode the texts"):
+            return self._whole.encode_batch(list(texts), add_special_tokens=False)
 
     def batch(self, rows: Sequence[Any]) -> tuple[Batch, Origin]:
         """A batch of what ``rows`` gave, padded to the longest."""

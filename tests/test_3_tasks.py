@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from refimpl.models import tasks
 from refimpl.models.bert import Batch
 from refimpl.models.config import Config, read_config
+from refimpl.models.data.spans import LONGEST_ANSWER
 from refimpl.models.runner import Runner
 from refimpl.models.tokenizer import Tokenizer
 
@@ -109,7 +110,7 @@ def best_by_hand(logits: np.ndarray) -> float:
     """The largest start + end over all legal spans, one by one."""
     _, places = spans()
     start, end = logits.astype(np.float64).T
-    return max(start[i] + end[j] for i in places for j in places if 0 <= j - i < tasks.LONGEST_ANSWER)
+    return max(start[i] + end[j] for i in places for j in places if 0 <= j - i < LONGEST_ANSWER)
 
 
 TOKENS = TOKENIZER.encode([(QUESTION, CONTEXT)]).ids.shape[1]
@@ -127,7 +128,7 @@ def test_an_answer_is_the_best_legal_span_of_the_context(logits):
     last = [i for i, (_, stop) in enumerate(ends) if stop == found["start"] + len(found["answer"])]
     assert first
     assert last
-    assert 0 <= last[0] - first[0] < tasks.LONGEST_ANSWER
+    assert 0 <= last[0] - first[0] < LONGEST_ANSWER
 
 
 def peaks(**places: int) -> np.ndarray:

@@ -95,7 +95,8 @@ def sizes(most, *others):
     return list(zip(range(1, most + 1), *(column.tolist() for column in columns), strict=True))
 
 
-PRODUCTS = [(1, 1, 1), (0, 3, 2), (64, 64, 64), (6, 64, 4), (12, 32, 32), *sizes(129, 130, 131)]
+LARGE = [(129, 130, 131), (128, 128, 128), (70, 193, 67)]
+PRODUCTS = [(1, 1, 1), (0, 3, 2), (64, 64, 64), (6, 64, 4), (12, 32, 32), *LARGE, *sizes(66, 67, 68)]
 ROWS = [(0, 3), (4, 64), *((n, d) for d, n in sizes(130, 4))]
 HEADS = [(2, 2, 16, 16), (0, 1, 4, 4), *((b, h, t, e) for t, e, h, b in sizes(35, 34, 3, 2))]
 

@@ -10,11 +10,15 @@ from test_2_registers import JITTED, NEEDS_JIT, execution
 from test_5_kernels import need_threads
 
 from refimpl import bounds
+from refimpl.kernels.training import adamw
 from refimpl.kernels.training import gelu_backward as gelu
 from refimpl.kernels.training import layernorm_backward as norm
 from refimpl.kernels.training import softmax_backward as soft
-from refimpl.kernels.training.table import Rows, linear, training
+from refimpl.kernels.training.blas import linear
+from refimpl.kernels.training.table import Rows, training
 from refimpl.nn import REFERENCE, Linear, Norm
+from refimpl.nn.adamw import AdamW
+from refimpl.nn.adamw import adamw as reference_adamw
 from refimpl.nn.gelu import gelu_backward
 from refimpl.nn.layernorm import layernorm_backward
 from refimpl.nn.softmax import softmax, softmax_backward
@@ -112,5 +116,32 @@ def test_the_table_is_the_reference_with_other_rows():
     x, p = normal(0, 2, 9, 40), Linear(normal(1, 7, 40), normal(2, 7))
     within(linear(x, p), REFERENCE.linear(*wide(x), Linear(*wide(*p))), bounds.linear(*wide(x), *wide(*p)))
     changed = {name for name in forwards._fields if getattr(forwards, name) is not getattr(REFERENCE, name)}
-    assert changed == {"linear", "softmax", "gelu", "layernorm"}
+    assert changed == {
+        "add",
+        "linear",
+        "softmax",
+        "gelu",
+        "layernorm",
+        "attention_scores",
+        "attention_context",
+    }
     assert backwards.softmax.__name__ == "softmax_backward"
+
+
+@NEEDS_JIT
+def test_adamw_in_place_has_the_bits_of_adamw():
+    """Over several updates of arrays of more than one block."""
+    need_threads(2)
+    settings = AdamW(0.9, 0.99, 1e-7, 0.1)
+    for threads in (1, 2):
+        w, m, v = normal(0, 3, 5000), np.zeros((3, 5000), np.float32), np.zeros((3, 5000), np.float32)
+        want, update = (w.copy(), m.copy(), v.copy()), adamw.in_place(threads)
+        for t in (1, 2, 3):
+            g = normal(t, 3, 5000)
+            want = reference_adamw(want[0], g, want[1:], t, 0.01 / t, settings)
+            given = update(w, g, (m, v), t, 0.01 / t, settings)
+            assert given[0] is w
+            for got, known in zip((w, m, v), want, strict=True):
+                equal(got, known)
+    with pytest.raises(ValueError, match="w, m or v is not contiguous"):
+        update(w.T, w.T, (m.T, v.T), 1, 0.1, settings)

@@ -559,7 +559,10 @@ def test_mistakes(one_line, tmp_path):  # noqa: F811
         assert "there is no kernel 'gem_u8s8s32'; nearest is gemm_u8s8s32; there are bsgemm_" in error
         assert all(name in error for name in WATCHED)
     assert "shape is 4x4; need M,N,K" in one_line("explain", "gemm_u8s8s32", "--shape", "4x4")
+    assert "gemm_u8s8s32_loops is plain loops" in one_line("explain", "gemm_u8s8s32_loops")
     assert "is not a folder" in one_line("explain", "gemm_u8s8s32", "--html", tmp_path / "no" / "x.html")
+    (tmp_path / "old.html").touch()
+    assert "--force to replace it" in one_line("explain", "gemm_u8s8s32", "--html", tmp_path / "old.html")
 
 
 def test_asm_of_what_is_only_emulated(one_line):  # noqa: F811

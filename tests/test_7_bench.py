@@ -399,6 +399,7 @@ def test_everything_by_default_and_no_case_twice():
         (([], [1], []), "--tokens is 1; need 2 to 512"),
         (([], [16, 513], []), "--tokens is 513; need 2 to 512, the model's positions"),
         (([], [], [0]), "--batch is 0; need 1 to 4096"),
+        ((["latency"], [], [2]), "--batch is given, but latency has one text in a batch"),
         (([], [], [5000]), "--batch is 5000; need 1 to 4096"),
     ],
 )
@@ -613,7 +614,8 @@ def bench_json(refimpl, *arguments):  # noqa: F811
 @NEEDS_JIT
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_scenario_end_to_end(refimpl, packed, scenario):  # noqa: F811
-    status, report = bench_json(refimpl, packed, "--scenario", scenario, "--tokens", 8, "--tokens", 20, "--batch", 2)
+    more = () if scenario == LATENCY else ("--batch", 2)
+    status, report = bench_json(refimpl, packed, "--scenario", scenario, "--tokens", 8, "--tokens", 20, *more)
     assert status == 0
     assert report["passed"] is True
     assert list(report["scenarios"]) == [scenario]
@@ -712,7 +714,8 @@ def test_a_plot(refimpl, packed, tmp_path, scenario):  # noqa: F811
     if importlib.util.find_spec("matplotlib") is None:
         pytest.skip("matplotlib is not installed")
     path = tmp_path / "figure.png"
-    status, _, _ = refimpl("bench", packed, "--scenario", scenario, "--tokens", 8, "--batch", 1, *QUICK, "--plot", path)
+    more = () if scenario == LATENCY else ("--batch", 1)
+    status, _, _ = refimpl("bench", packed, "--scenario", scenario, "--tokens", 8, *more, *QUICK, "--plot", path)
     assert status == 0
     assert path.read_bytes().startswith(b"\x89PNG\r\n")
 
@@ -752,6 +755,8 @@ def test_mistakes_of_paths(one_line, tmp_path):  # noqa: F811
     if importlib.util.find_spec("matplotlib") is not None:
         assert "is not a folder; create it first" in one_line("bench", "--plot", tmp_path / "nowhere" / "x.png")
         assert "need the name of a file that ends in .png" in one_line("bench", "--plot", tmp_path / "x.gif")
+        (tmp_path / "old.png").touch()
+        assert "exists; name another file, or --force" in one_line("bench", "--plot", tmp_path / "old.png")
 
 
 def test_the_density_of_a_packed_model(quantized):

@@ -13,6 +13,7 @@ import tiny
 from onnx import TensorProto, helper, numpy_helper
 from scipy.special import erf
 
+from refimpl.models.compare import causes
 from refimpl.models.compare.causes import find_cause, first_wrong
 from refimpl.models.export import INPUTS, to_onnx
 from refimpl.models.oracle.execute import apply, call_of
@@ -543,6 +544,14 @@ def check_unknown(find):
 
 def test_an_unknown_fault_is_called_unknown():
     check_unknown(find_cause)
+
+
+def test_a_code_inside_its_bound_needs_no_cause(monkeypatch):
+    monkeypatch.setattr(causes, "HYPOTHESES", [])
+    monkeypatch.setattr(causes, "fits", lambda *_: [])
+    finding, found = cause_in("ties", run("ties", {"codes": by_reciprocal}))
+    assert (finding.finding.outside, found.hypothesis) == (0, "")
+    assert "inside the bound of its roundings, so that no cause is needed; " in found.sentence
 
 
 def check_partial(find):

@@ -285,6 +285,7 @@ def test_mistakes(one_line, tmp_path):  # noqa: F811
         ((MODEL, *given, "--text", INPUTS), "--inputs and texts were given; need one of the two"),
         ((MODEL, *given, "--tensors", "q*"), "--tensors q* matches no tensor of the file"),
         ((MODEL, *given, "--html", tmp_path / "no" / "a.html"), "is not a folder; create it first"),
+        ((MODEL, *given, "--html", tmp_path / "cut.onnx"), "exists; name another file, or --force"),
     ]:
         assert message in one_line("compare", *arguments)
 

@@ -201,7 +201,10 @@ def test_tables_within_100_columns(refimpl, packed, more):  # noqa: F811
 
 
 def test_a_directory_is_compressed_first(refimpl, tmp_path):  # noqa: F811
-    status, out, _ = refimpl("graph", tiny.copy("distilbert_bare", tmp_path), "--density", 0.5, "--json")
+    model = tiny.copy("distilbert_bare", tmp_path)
+    for more, attention in (((), "INT8"), (("--f32-attention",), "f32")):
+        assert f"\n{attention} attention; 1 text of " in refimpl("graph", model, *more)[1]
+    status, out, _ = refimpl("graph", model, "--density", 0.5, "--json")
     assert status == 0
     assert json.loads(out)["density"] == pytest.approx(0.5, abs=0.02)
 
@@ -210,6 +213,7 @@ def test_a_directory_is_compressed_first(refimpl, tmp_path):  # noqa: F811
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--f32-attention"], "is packed already, with its attention"),
         (["--tokens", 1], "--tokens is 1; need 2 to 16, the model's positions"),
         (["--tokens", 8, "--tokens", 17], "--tokens is 17; need 2 to 16"),
         (["--batch", 0], "--batch is 0; need 1 to 4096"),

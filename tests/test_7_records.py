@@ -17,7 +17,7 @@ from test_cli import one_line, refimpl  # noqa: F401
 from refimpl.integer.gemm import gemm_u8s8s32, gemm_u8s8s32_pair_saturating
 from refimpl.models import sealed
 from refimpl.models.embedded import embedded_model
-from refimpl.models.engines import version
+from refimpl.models.engines import feeds, onnx_file, version
 from refimpl.models.engines.isolated import Conditions, run_isolated
 from refimpl.models.export import export_onnx
 from refimpl.models.records.file import load_record, save_record
@@ -329,12 +329,33 @@ def test_the_command_reads_texts(refimpl, tmp_path):  # noqa: F811
     assert record.info["layers"]["MatMulIntegerToFloat"] == 12
 
 
+SAYS_WHY = "command sh -c 'echo no such key >&2; exit 3' {outputs}"
+
+
+@pytest.mark.parametrize("stage", ["f32", "INT8"])
+def test_ids_that_no_table_has_are_refused_before_an_engine_runs(tmp_path, stage):
+    """OpenVINO reads what lies beyond the table, and says nothing."""
+    dense = tiny.dense("bert_classification")
+    model = dense.model if stage == "f32" else tiny.quantized("bert_classification").model
+    export_onnx(model, tmp_path / "m.onnx")
+    made = onnx_file.load(tmp_path / "m.onnx")
+    inputs = feeds(dense.tokenizer.encode(["the cat"]), list(onnx_file.signature(made).inputs))
+    onnx_file.check_inputs(made, inputs)
+    for name, rows in (("input_ids", dense.model.config.vocabulary), ("token_type_ids", 2)):
+        for wrong in (rows, -rows - 1):
+            bad = {**inputs, name: np.full_like(inputs[name], wrong)}
+            with pytest.raises(
+                ValueError, match=f"the input {name} has the element {wrong}; need {-rows} to {rows - 1}"
+            ):
+                onnx_file.check_inputs(made, bad)
+
+
 def test_the_commands_mistakes(one_line, tmp_path):  # noqa: F811
     model, given_, out = MODEL, ("--inputs", RECORDS[0]), ("-o", tmp_path / "r")
     toy = ("--engine", "m:f")
     (tmp_path / "texts").write_text("a\n")
     for arguments, message in [
-        ((model, *toy, *out), "no inputs were given; need --inputs or --text"),
+        ((model, *toy, *out), "no inputs were given; need --inputs or --file"),
         ((model, *toy, *out, *given_, "--text", tmp_path / "texts"), "two inputs were given"),
         ((model, *toy, *out, *given_, "--tensors", "zzz"), "--tensors zzz matches no tensor of the file"),
         ((model, *toy, *given_, "-o", tmp_path), "is a folder; need the name of a file"),
@@ -342,7 +363,8 @@ def test_the_commands_mistakes(one_line, tmp_path):  # noqa: F811
         ((model, "--engine", "x", *out, *given_), "the engine is 'x'; need onnxruntime, openvino"),
         ((model, *toy, *out, *given_, "--isa", "sse"), "the isa is 'sse'; need one of"),
         ((model, "--engine", "command false {outputs}", *out, *given_), "false ended with exit status 1"),
-        ((RECORDS[0], *toy, *out, *given_), "is not an ONNX file"),
+        ((model, "--engine", SAYS_WHY, *out, *given_), "exit status 3; the last that it printed: no such key"),
+        ((RECORDS[0], *toy, *out, *given_), "is not an ONNX file, or a damaged one\n"),
     ]:
         assert message in one_line("record", *arguments)
     assert not (tmp_path / "r").exists()

@@ -309,7 +309,11 @@ def test_json(files, capsys):
         (["--fix", "split"], "--fix NAME and -o FILE go together; need both or neither"),
         (["-o", "new"], "--fix NAME and -o FILE go together"),
         (["--layout", "2x2"], "--layout is 2x2; need dense or 4x1"),
-        (["--fix", "u7", "-o", "new"], "--fix is u7; need one of none, .* for a file in the 4x1 layout"),
+        (
+            ["--fix", "u7", "-o", "new"],
+            "--fix is u7, for which there is no file: .*; need one of nncf.* in the 4x1 layout",
+        ),
+        (["--fix", "none", "-o", "new"], "--fix is none, for which export or compress writes the file; need one of"),
         (["--fix", "re-pairing-free", "-o", "new"], "--fix is re-pairing-free; need one of"),
         (["--fix", "split", "-o", "new.onnx", "--layout", "4x1"], "new.onnx would be dense; --layout is 4x1"),
         (["--fix", "split", "-o", "small"], "small exists; name another file, or --force"),

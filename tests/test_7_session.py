@@ -227,8 +227,10 @@ def test_a_session_outlives_mistakes():
     for threads in (0, most_threads() + 1):
         with pytest.raises(ValueError, match=f"threads is {threads}; need 1 to {most_threads()}"):
             Session(session.weights, threads=threads)
-    with pytest.raises(ValueError, match="the session has no tokenizer"):
+    with pytest.raises(ValueError, match=r"the session has no tokenizer; need Session\(weights, tokenizer\)"):
         Session(session.weights).run_texts(["a"])
+    with pytest.raises(TypeError, match=r"the model is str; need what compress\.load reads"):
+        Session("small.safetensors")
     equal(session(*whole), before)
 
 

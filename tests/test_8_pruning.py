@@ -152,7 +152,7 @@ def test_prune_to_4x1_at_a_bert_shape():
         (lambda: block_scores(np.zeros(4)), ValueError, r"w has shape \(4,\); need \(M, K\)"),
         (lambda: block_scores(np.zeros((6, 4))), ValueError, r"w has shape \(6, 4\); need multiples of the block 4x1"),
         (lambda: live_blocks(np.zeros((4, 6)), (1, 4)), ValueError, "need multiples of the block 1x4"),
-        (lambda: expand(np.zeros((1, 1))), TypeError, "mask has dtype float64; need bool"),
+        (lambda: expand(np.zeros((1, 1), int)), TypeError, "mask has dtype int64; need bool"),
         (lambda: topk_mask(np.zeros(2, int), 0.5), TypeError, "scores has dtype int64; need float32 or float64"),
         (lambda: topk_mask(np.array([np.inf]), 0.5), ValueError, r"scores is inf at \[0\]; need finite numbers"),
         (lambda: topk_mask(np.zeros(2), 1.5), ValueError, "density is 1.5; need 0 to 1"),

@@ -1,6 +1,8 @@
 """The command line: what it prints, how it exits, and one line for each mistake that a user can make."""
 
+import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,13 +14,15 @@ import numpy as np
 import onnx
 import pytest
 import tiny
+from rich.console import Console
 from test_5_kernels import need_threads
 
 from refimpl.integer.gemm import gemm_u8s8s32
 from refimpl.kernels import cpu
 from refimpl.kernels.execution import compiles
 from refimpl.kernels.layout import bsr4x1
-from refimpl.models import cli, compress, packed_file, runner
+from refimpl.models import cli, compress, packed_file, runner, terminal
+from refimpl.models.bench import measuring
 from refimpl.models.compress import Dense
 from refimpl.models.embedded import embedded_model
 from refimpl.models.engines import installed
@@ -39,6 +43,8 @@ F32 = "f32, native kernels, one thread" if ENGINE_IN_F32 else "f32, NumPy"
 @pytest.fixture
 def refimpl(monkeypatch, capsys):
     """refimpl("run", ...) -> exit status, standard output, standard error."""
+
+    monkeypatch.setattr(measuring, "TURN", 1e-3)
 
     def call(*arguments) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["refimpl", *map(str, arguments)])
@@ -260,6 +266,10 @@ def test_info(refimpl, tmp_path, packed, stage):
     status, out, err = refimpl("info", model)
     assert (status, err) == (0, "")
     assert stage in out
+    words = dict(re.findall(r"^ (has|lacks) +(.*?) *\n(?! {20})", out, re.MULTILINE | re.DOTALL))
+    for word, wanted in (("has", True), ("lacks", False)):
+        features = [name for name, have in facts["cpu"]["features"].items() if have is wanted]
+        assert re.split(r",\s+", words.get(word, "")) == (features or [""])
     assert out.endswith(f"what the engine chooses for each layer: refimpl graph {model}\n")
 
 
@@ -549,6 +559,8 @@ def test_a_folder_as_text_file(one_line, tmp_path):
 def test_empty_text(one_line, tmp_path, text):
     model = tiny.copy("bert_classification", tmp_path)
     assert "texts[0] is empty or white space" in one_line("run", model, "--text", text)
+    embedding = tiny.copy("distilbert_bare", tmp_path)
+    assert "texts[0] is empty or white space" in one_line("run", embedding, "--text", text)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 10**6])
@@ -603,6 +615,17 @@ def test_a_packed_file_with_a_flipped_byte(one_line, packed, command):
     data[len(data) // 2] ^= 4
     packed.write_bytes(data)
     assert "damaged: its contents do not match its checksum" in one_line(command[0], packed, *command[1:])
+
+
+def test_a_bar_counts_the_steps_that_have_ended(monkeypatch):
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(terminal, "progress_console", lambda: screen)
+    with terminal.steps_bar("start", 2) as begin:
+        for name in ("one", "two"):
+            begin(name)
+    shown = re.findall(r"(start|one|two) .*?(\d/2)", screen.file.getvalue())
+    assert shown[0] == ("start", "0/2")
+    assert shown[-1] == ("two", "1/2")
 
 
 def test_text_and_names_that_look_like_markup(refimpl, tmp_path):

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
@@ -239,6 +240,21 @@ def test_cache_directory_is_where_the_environment_says(fresh_cache, monkeypatch,
     monkeypatch.delenv("REFIMPL_CACHE_DIR")
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
     assert directory().parent == tmp_path / "home" / ".cache" / "refimpl"
+
+
+def test_a_new_cache_directory_takes_the_place_of_those_long_unused(fresh_cache, tmp_path):
+    kept = tmp_path / "kept"
+    for name in ("0123456789abcdef", "fedcba9876543210", "somebody-else-s1"):
+        (kept / name).mkdir(parents=True)
+    for name in ("fedcba9876543210", "somebody-else-s1"):
+        os.utime(kept / name, (time.time() - cache.UNUSED - 60,) * 2)
+    first = directory()
+    assert {path.name for path in kept.iterdir()} == {first.name, "0123456789abcdef", "somebody-else-s1"}
+    os.utime(first, (0, 0))
+    assert directory() == first  # used today
+    (fresh_cache / "a.py").write_text("x = 2\n")
+    directory()
+    assert first.is_dir()
 
 
 def test_cache_that_cannot_be_made(fresh_cache, monkeypatch, tmp_path):

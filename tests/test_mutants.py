@@ -16,12 +16,14 @@ from mutants_kernels import KERNELS
 from mutants_oracle import ORACLE
 from mutants_profile import PROFILE
 from mutants_propagation import PROPAGATION
+from mutants_prune import PRUNE
 from mutants_quantization import QUANTIZATION
 from mutants_records import RECORDS
 from mutants_saturating import SATURATING_AND_BITMASK
 from mutants_saturation import SATURATION
 from mutants_start import START
 from mutants_structured import STRUCTURED
+from mutants_training import TRAINING
 
 SUITES = [
     *REFIMPL,
@@ -31,6 +33,7 @@ SUITES = [
     *F32_KERNELS,
     *EXPLAIN,
     *STRUCTURED,
+    *PRUNE,
     *INTEGER_ATTENTION,
     *ENCODER,
     *PROPAGATION,
@@ -42,6 +45,7 @@ SUITES = [
     *SATURATION,
     *COMPARE,
     *COMPARE_COMMAND,
+    *TRAINING,
     *DISTILLATION,
     *FAKE_QUANTIZATION,
     *QUANTIZATION,

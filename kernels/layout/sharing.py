@@ -12,8 +12,13 @@ saved, so the search wants quads with many rows first:
 This is the greedy heuristic for covering a bipartite graph with bicliques. Rows are bit sets of u64 words.
 """
 
+from collections.abc import Callable
+from functools import cache
+
 import numba
 import numpy as np
+
+from refimpl.kernels.cache import keep
 
 MOST_ROWS = 12
 GROUP = 4
@@ -39,7 +44,7 @@ def find_shared(live: np.ndarray) -> tuple[list[np.ndarray], np.ndarray, np.ndar
     most = int(live.sum()) // GROUP + 1
     members = np.zeros((most, MOST_ROWS), np.int32)
     sizes, columns = np.zeros(most, np.int32), np.zeros((most, GROUP), np.int32)
-    found = _search(words, members, sizes, columns)
+    found = _kept()(words, members, sizes, columns)
     left = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")[:, :k].astype(bool)
     rows = [np.sort(members[i, : sizes[i]]) for i in range(found)]
     return rows, columns[:found], left
@@ -113,3 +118,9 @@ def _search(words, members, sizes, columns):
                 found += quads
                 size = _grow(words, seed, common, rows)
     return found
+
+
+@cache
+def _kept() -> Callable[..., int]:
+    """``_search``, on disk once it is compiled: that takes seconds."""
+    return keep(_search)

@@ -114,14 +114,7 @@ class KernelSource(Part):
         with _making:
             fresh = name not in self.versions
             version = super()._jit(name, target, options)
-            folder = cache.directory()
-            if fresh and folder is not None and not config.DISABLE_JIT:
-                before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
-                try:
-                    version.enable_caching()  # type: ignore[attr-defined]
-                finally:
-                    config.CACHE_DIR = before
-            return version
+            return cache.keep(version) if fresh else version
 
     def runs_natively(self) -> bool:
         """Whether this CPU has every instruction of the native version."""

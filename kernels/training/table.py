@@ -101,7 +101,7 @@ class Rows:
 class Products(Rows):
     """Those of matrices, of linear layers and in attention."""
 
-    def linear(self, x: np.ndarray, p: Linear) -> np.ndarray:
+    def linear(self, x: np.ndarray, p: Linear, tap: Tap = NO_TAP) -> np.ndarray:
         return linear.linear(self.run, x, p)
 
     def linear_backward(self, dy: np.ndarray, x: np.ndarray, p: Linear) -> tuple[np.ndarray, Linear]:

@@ -8,8 +8,8 @@ import typer
 
 from refimpl.models.bench.plan import BATCHES, LONG, SCENARIOS, TOKENS, Budget, make_plan
 from refimpl.models.loading import load_for_engine, name_of, pack, positions_of
-from refimpl.models.options import AsJson, Attention, Density, check_limit, check_seconds, check_threads
-from refimpl.models.terminal import console, print_json, progress_console, say
+from refimpl.models.options import AsJson, Attention, Density, Force, check_limit, check_seconds, check_threads
+from refimpl.models.terminal import console, print_json, say, steps_bar
 
 if TYPE_CHECKING:
     from refimpl.models.bench.plan import Plan
@@ -40,7 +40,11 @@ Batches = Annotated[
 Threads = Annotated[int, typer.Option(help="Threads of every engine.")]
 Engines = Annotated[
     list[str] | None,
-    typer.Option("--engine", metavar="MODULE:FUNCTION", help="Another engine: see refimpl.models.bench.contestants."),
+    typer.Option(
+        "--engine",
+        metavar="MODULE:FUNCTION",
+        help="Another engine: function(onnx_path, batch_size, tokens, threads) -> run(ids, mask); repeatable.",
+    ),
 ]
 Seconds = Annotated[float, typer.Option(help="Time to measure a case, all engines together.")]
 Limit = Annotated[float, typer.Option(help="Milliseconds that a batch may take in the production scenario.")]
@@ -59,6 +63,7 @@ def bench(
     seconds: Seconds = 1.0,
     limit: Limit = 10.0,
     plot: Plot = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Race our engine against every engine installed: latency, throughput, and throughput under a time limit."""
@@ -71,7 +76,7 @@ def bench(
     check_seconds(seconds)
     check_limit(limit)
     if plot is not None:
-        check_plot(plot)
+        check_plot(plot, force)
     for name in engine or []:
         load_function(name)
     loaded = load_for_engine(model, density, model is None, int8_attention)
@@ -89,8 +94,6 @@ def bench(
 
 
 def _race(packed: "Packed", name: str, plan: "Plan", added: list[str]) -> "Report":
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
     from refimpl.models import compress
     from refimpl.models.bench.contestants import contestants
     from refimpl.models.bench.report import Report, not_installed
@@ -100,22 +103,14 @@ def _race(packed: "Packed", name: str, plan: "Plan", added: list[str]) -> "Repor
 
     for engine in not_installed():
         say("note:", f"{engine} is not installed and is left out: python -m pip install 'refimpl[engines]'", "yellow")
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    screen = progress_console()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Progress(*columns, *times, console=screen, transient=True, disable=not screen.is_terminal) as progress,
-    ):
-        task = progress.add_task("export", total=len(plan.cases()), completed=-1)
+    bar = steps_bar("export", len(plan.cases()), remaining=True)
+    with tempfile.TemporaryDirectory() as folder, bar as begin:
         variants = export_variants(compress.unpack(packed), Path(folder))
         results = run(
             plan,
             contestants(packed, variants, plan.budget.threads, added),
             variants,
-            lambda case: progress.update(
-                task, description=f"{case.tokens} tokens, batch {case.batch}".ljust(22), advance=1
-            ),
+            lambda case: begin(f"{case.tokens} tokens, batch {case.batch}"),
         )
         attention = variants[0].attention
         return Report(name, packed.model.config, density_of(packed.model), attention, plan, list(results))

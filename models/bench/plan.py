@@ -78,6 +78,8 @@ def make_plan(
     for scenario in scenarios:
         if scenario not in SCENARIOS:
             raise ValueError(f"--scenario is {scenario!r:.80}; need {', '.join(SCENARIOS)}")
+    if batches and set(scenarios) == {LATENCY}:
+        raise ValueError(f"--batch is given, but {LATENCY} has one text in a batch; leave it out")
     check_tokens(tokens, positions)
     check_batches(batches)
     lengths = {}

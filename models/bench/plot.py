@@ -15,7 +15,7 @@ from refimpl.models.bench.contestants import OURS
 from refimpl.models.bench.plan import LATENCY, PRODUCTION, THROUGHPUT
 from refimpl.models.bench.standings import Key
 from refimpl.models.bench.variants import BF16, F32, INT8
-from refimpl.models.files import atomic, check_folder
+from refimpl.models.files import atomic, check_output
 
 BASELINE = (engines.NAMES["onnxruntime"], INT8)
 ORDER = (PRODUCTION, THROUGHPUT, LATENCY)
@@ -29,13 +29,13 @@ MOST_LABELLED = 40
 """Bars: the numbers on more would run into each other."""
 
 
-def check_plot(path: Path) -> None:
+def check_plot(path: Path, force: bool) -> None:
     """Raise ValueError or FileNotFoundError unless a plot can be drawn and written: worth knowing before the work."""
     if find_spec("matplotlib") is None:
         raise ValueError("--plot needs matplotlib: python -m pip install 'refimpl[plot]'")
-    if path.suffix != ".png" or path.is_dir():
+    if path.suffix != ".png":
         raise ValueError(f"--plot is {path}; need the name of a file that ends in .png")
-    check_folder(path)
+    check_output(path, force)
 
 
 def relative(rows: list[dict[str, Any]]) -> tuple[Key, dict[int, dict[Key, float]]]:

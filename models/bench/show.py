@@ -25,7 +25,7 @@ TITLES = {
 def show(report: Report, console: Console) -> None:
     """Print everything."""
     console.print(headline(report.model, report.config, report.density))
-    console.print(f"Attention in {report.attention}. {machine(report.plan.budget.threads)}")
+    console.print(f"{report.attention} attention; {machine(report.plan.budget.threads)}")
     for scenario in report.plan.scenarios:
         console.print()
         console.print(_scenario(report, scenario))
@@ -36,6 +36,12 @@ def show(report: Report, console: Console) -> None:
     )
     console.print()
     console.print(_contestants(report.results))
+    console.print(
+        "fastest setting: of the engine's own. decisions: labels, answers or words that are the reference's; tied: "
+        "others, between which the reference's own scores leave too little to tell. distance: of the outputs from the "
+        "reference, relative; an engine beyond what is allowed, or that decides otherwise, is not timed.",
+        style="dim",
+    )
     for note in dict.fromkeys(f"{r.name} {r.precision}: {note}" for r in report.results for note in r.notes):
         console.print(note, style="dim" if report.passed else "red", markup=False)
 

@@ -15,6 +15,7 @@ from refimpl.models.bench.synthetic import random_batch
 from refimpl.models.bert import Batch, Model, forward, map_linears
 from refimpl.models.compress import Quantized
 from refimpl.models.export import export_onnx
+from refimpl.models.information import attention_of
 from refimpl.nn import REFERENCE, Linear, Ops
 from refimpl.quant import QUANTIZED, QuantizedLinear, dequantize_weight
 
@@ -39,7 +40,7 @@ class Variant(NamedTuple):
     @property
     def attention(self) -> str:
         """Its precision: INT8 or f32."""
-        return INT8 if any(layer.attention_scales is not None for layer in self.model.layers) else F32
+        return attention_of(self.model)
 
 
 def export_variants(quantized: Quantized, folder: Path) -> list[Variant]:

@@ -193,7 +193,9 @@ def _unknown(chain: Chain, before: np.ndarray, finding: NodeFinding) -> Cause:
     values = [f"engine has {words.number(chain.theirs[at])}", f"right is {words.number(_value(chain.right)[at])}"]
     where = words.concentrated(before)
     counts = f"{int(before.sum())} of {before.size} elements{where}"
-    sentence = f"{finding.node} {words.index(at)}: {', '.join(filter(None, [text, *values]))}; no known cause; {counts}"
+    inside = finding.finding is not None and not finding.finding.outside
+    why = "inside the bound of its roundings, so that no cause is needed" if inside else "no known cause"
+    sentence = f"{finding.node} {words.index(at)}: {', '.join(filter(None, [text, *values]))}; {why}; {counts}"
     return Cause("", sentence, at, 0, int(before.sum()))
 
 

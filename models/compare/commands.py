@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from refimpl.models.options import AsJson, Inputs, Optimize, Tensors, Threads, Timeout, TokenizerPath
-from refimpl.models.terminal import console, print_json, progress_console
+from refimpl.models.options import AsJson, Force, Inputs, Optimize, Tensors, Threads, Timeout, TokenizerPath
+from refimpl.models.terminal import console, print_json, steps_bar
 
 if TYPE_CHECKING:
     from refimpl.models.compare.report import Report
@@ -35,7 +35,8 @@ Against = Annotated[
     typer.Option(help="The product of codes that is right: exact, pair_saturating, s8s8_shifted, acc16 or neon_wrap."),
 ]
 TextFile = Annotated[
-    Path | None, typer.Option("--text", help="A file of texts, one a line; if left out, our own, unless --inputs.")
+    Path | None,
+    typer.Option("--file", "--text", help="A file of texts, one a line; if left out, our own, unless --inputs."),
 ]
 Html = Annotated[Path | None, typer.Option("--html", help="Write a page with every tensor, too, in one file.")]
 
@@ -53,11 +54,13 @@ def compare(
     optimize: Optimize = True,
     timeout: Timeout = 300.0,
     html: Html = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Which engine is wrong, at which node, and why: every tensor of each, judged on that engine's own inputs.
 
-    Exit status: 0 if every engine ran on every ISA inside its bounds, 1 if one did not, 2 for an error.
+    Exit status: 0 if every engine ran on every ISA inside its bounds; 1 if one did not, be it that it cannot run; 2 for
+    an error in what was asked.
     """
     from refimpl.models.compare import page
     from refimpl.models.compare.run import plan
@@ -65,10 +68,10 @@ def compare(
     from refimpl.models.compare.subject import Feed
     from refimpl.models.engines import installed
     from refimpl.models.engines.isolated import Conditions
-    from refimpl.models.files import atomic, check_folder
+    from refimpl.models.files import atomic, check_output
 
     if html is not None:
-        check_folder(html)
+        check_output(html, force)
     conditions = Conditions(threads=threads, optimize=optimize, timeout=timeout)
     planned = plan(engine or installed(), isa or ["native"], conditions)
     report = _compared(model, Feed(inputs, text, tokenizer, tensors), planned, against)
@@ -85,14 +88,9 @@ def compare(
 
 
 def _compared(model: Path | None, feed: "Feed", planned: "Plan", against: str) -> "Report":
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     from refimpl.models.compare.run import compare as run
     from refimpl.models.compare.subject import opened
 
-    screen = progress_console()
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    bar = Progress(*columns, TimeElapsedColumn(), console=screen, transient=True, disable=not screen.is_terminal)
-    with opened(model, feed) as subject, bar:
-        task = bar.add_task("our own run", total=len(planned) + 1)
-        return run(subject, planned, against, lambda step: bar.update(task, description=step, advance=1))
+    with opened(model, feed) as subject, steps_bar("our own run", len(planned) + 1) as begin:
+        begin("our own run")
+        return run(subject, planned, against, begin)

@@ -26,6 +26,16 @@ def number(x: Any) -> str:
     return f"{item:.9g}" if isinstance(item, float) else str(item)
 
 
+def quotient(x: float) -> str:
+    """As ``number``, or with as many more digits as it takes to tell on which side of a tie it is.
+
+    >>> quotient(127.4999996185), quotient(127.5)
+    ('127.4999996', '127.5')
+    """
+    tie = x % 1 == 0.5
+    return next(text for text in (f"{x:.{digits}g}" for digits in range(9, 18)) if (float(text) % 1 == 0.5) == tie)
+
+
 def element(x: np.ndarray, at: Sequence[int]) -> Any:
     """x at an index of what it is broadcast to."""
     at = tuple(at)[len(at) - x.ndim :]
@@ -58,7 +68,7 @@ def _quotient(use: Use, at: tuple[int, ...]) -> str:
         return f"of {number(x[at])}"
     zero = use.zero().reshape(-1)
     step = float(scale.reshape(-1)[0])
-    return f"{number(x[at])} / {number(step)} + {zero[0]:.0f} = {number(float(x[at] / step + zero[0]))}"
+    return f"{number(x[at])} / {number(step)} + {zero[0]:.0f} = {quotient(float(x[at] / step + zero[0]))}"
 
 
 def row_and_column(use: Use, at: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -151,11 +151,14 @@ def _run(engine: str, start: isas.Launch, folder: Path, timeout: float) -> None:
             reader.join(10)
     if status == 0:
         return
-    error = folder / worker.ERROR
-    if status == 1 and error.exists():
-        raise RuntimeError(f"{engine}: {error.read_text('utf-8')}")
     last = (printed.decode("utf-8", "replace").strip().splitlines() or ["nothing"])[-1][: worker.LONGEST]
-    raise RuntimeError(f"{engine} died: {_words(status)}; the last that it printed: {last}")
+    error = folder / worker.ERROR
+    if status != 1 or not error.exists():
+        raise RuntimeError(f"{engine} died: {_words(status)}; the last that it printed: {last}")
+    said = f"{engine}: {error.read_text('utf-8')}"
+    raise RuntimeError(
+        said if others.parse(engine).kind != others.COMMAND else f"{said}; the last that it printed: {last}"
+    )
 
 
 def _keep_the_end(stream: IO[bytes], printed: bytearray) -> None:

@@ -15,6 +15,9 @@ from onnx import external_data_helper, helper
 
 from refimpl.models.engines import node_outputs
 
+SAME_ELEMENTS = ("Cast", "DequantizeLinear", "Identity")
+"""Operators whose result has the shape of what they read, and stands for the same numbers."""
+
 
 class Signature(NamedTuple):
     """inputs: name -> dtype and shape, None where a length is free; outputs: of the graph; tensors: the nodes' outputs,
@@ -31,8 +34,8 @@ def load(path: Path) -> onnx.ModelProto:
         raise FileNotFoundError(f"{path} is no file; need an ONNX file")
     try:
         made = onnx.load(path, load_external_data=False)
-    except (DecodeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not an ONNX file: {error}") from None
+    except (DecodeError, ValueError, RecursionError):
+        raise ValueError(f"{path} is not an ONNX file, or a damaged one") from None
     if not made.graph.node:
         raise ValueError(f"{path} has no nodes; need an ONNX file")
     return made
@@ -58,7 +61,9 @@ def signature(made: onnx.ModelProto) -> Signature:
 
 
 def check_inputs(made: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> None:
-    """Raise TypeError or ValueError unless ``inputs`` are those of the graph: names, dtypes, shapes."""
+    """Raise TypeError or ValueError unless ``inputs`` are those of the graph: names, dtypes, shapes, and rows that the
+    tables have where an input chooses rows of one. Not every engine looks at those: some read what lies beyond.
+    """
     expected = signature(made)
     if inputs.keys() != expected.inputs.keys():
         raise ValueError(f"the inputs are {_words(inputs)}; need {_words(expected.inputs)}")
@@ -71,6 +76,29 @@ def check_inputs(made: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> None:
         ):
             need = ", ".join("any" if d is None else str(d) for d in dims)
             raise ValueError(f"the input {name} has shape {array.shape}; need ({need})")
+    for name, (table, rows) in _rows_chosen_by(made, inputs.keys()).items():
+        outside = inputs[name][(inputs[name] < -rows) | (inputs[name] >= rows)]
+        if outside.size:
+            raise ValueError(f"the input {name} has the element {outside[0]}; need {-rows} to {rows - 1}: {table}")
+
+
+def _rows_chosen_by(made: onnx.ModelProto, names: Iterable[str]) -> dict[str, tuple[str, int]]:
+    """Input -> the smallest constant that it chooses from, and how long that is."""
+    lengths = {tensor.name: tuple(tensor.dims) for tensor in made.graph.initializer}
+    origin = {name: name for name in names}
+    found: dict[str, tuple[str, int]] = {}
+    for node in made.graph.node:
+        (read, places), result = (*node.input, "", "")[:2], next(iter(node.output), "")
+        if node.op_type in SAME_ELEMENTS and read in lengths:
+            lengths[result] = lengths[read]
+        elif node.op_type in SAME_ELEMENTS and read in origin:
+            origin[result] = origin[read]
+        elif node.op_type == "Gather" and read in lengths and places in origin:
+            axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+            if -len(lengths[read]) <= axis < len(lengths[read]):
+                table, name = (read, lengths[read][axis]), origin[places]
+                found[name] = min(found.get(name, table), table, key=lambda each: each[1])
+    return found
 
 
 def check_tensors(made: onnx.ModelProto, tensors: Sequence[str]) -> None:

@@ -26,7 +26,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from refimpl.models.engines import NAMES
-from refimpl.models.engines.library import load_product, run_products
 from refimpl.models.sealed import contiguous
 
 Values = dict[str, np.ndarray]
@@ -66,6 +65,8 @@ def load(engine: Engine) -> Function:
     if engine.kind == "function":
         return load_function(engine.name)
     if engine.kind == "library":
+        from refimpl.models.engines.library import load_product, run_products  # our own operators: no other needs them
+
         path, _, symbol = engine.name.rpartition(":")
         product = load_product(path, symbol)
         return lambda onnx_path, inputs, tensors: run_products(product, onnx_path, inputs, tensors)

@@ -5,11 +5,11 @@ from typing import Annotated
 import typer
 
 from refimpl.models.loading import load_for_engine, name_of, pack, positions_of
-from refimpl.models.options import AsJson, Batch, Density, ModelPath, Synthetic, Tokens, lengths_of
+from refimpl.models.options import AsJson, Attention, Batch, Density, ModelPath, Synthetic, Tokens, lengths_of
 from refimpl.models.terminal import console, print_json, working
 
 Layer = Annotated[int, typer.Option(help="The encoder layer to show side by side, from 0.")]
-All = Annotated[bool, typer.Option("--all", help="Show every layer, and what is around them.")]
+All = Annotated[bool, typer.Option("--all", metavar="", help="Show every layer, and what is around them.")]
 
 
 def graph(
@@ -18,6 +18,7 @@ def graph(
     tokens: Tokens = None,
     batch: Batch = 1,
     density: Density = None,
+    int8_attention: Attention = None,
     layer: Layer = 0,
     all_layers: All = False,
     as_json: AsJson = False,
@@ -29,10 +30,10 @@ def graph(
     from refimpl.models.graph.report import look
     from refimpl.models.graph.show import show
 
-    loaded = load_for_engine(model, density, synthetic)
+    loaded = load_for_engine(model, density, synthetic, int8_attention)
     lengths = lengths_of(tokens, batch, positions_of(loaded))
     with working("compress"):
-        packed = pack(loaded, density)
+        packed = pack(loaded, density, int8_attention)
     config = packed.model.config
     if not 0 <= layer < config.layers:
         raise ValueError(f"--layer is {layer}; need 0 to {config.layers - 1}, the model's layers")

@@ -2,17 +2,17 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from refimpl.models import compress
 from refimpl.models.bench.variants import dequantized
 from refimpl.models.bert import Batch, linears
 from refimpl.models.compress import Packed
-from refimpl.models.config import Config
+from refimpl.models.config import Config, to_json
 from refimpl.models.graph.changes import PRODUCTS, Change, call_role, changes
 from refimpl.models.graph.operators import HEAD, Operator, absorbed, written
-from refimpl.models.information import density_of
+from refimpl.models.information import attention_of, density_of
 from refimpl.models.runtime.lines import line
 from refimpl.models.runtime.session import Session, fill
 from refimpl.models.runtime.steps import Plan
@@ -27,6 +27,7 @@ class Report:
     model: str
     config: Config
     density: float
+    attention: str
     lengths: Sequence[int]
     plan: Plan
     files: Mapping[str, Counter[str]]
@@ -39,8 +40,9 @@ class Report:
         arena = self.plan.arena
         return {
             "model": self.model,
-            "config": asdict(self.config),
+            "config": to_json(self.config),
             "density": self.density,
+            "attention": self.attention,
             "lengths": list(self.lengths),
             "shape": self.plan.shape._asdict(),
             "operators": {name: dict(counts) for name, counts in self.files.items()},
@@ -77,6 +79,7 @@ def look(packed: Packed, name: str, texts: Batch) -> Report:
         name,
         packed.model.config,
         density_of(packed.model),
+        attention_of(packed.model),
         texts.mask.sum(1).tolist(),
         plan,
         {"f32": _count(written(dequantized(quantized)).operators), "INT8": _count(file.operators)},

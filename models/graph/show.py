@@ -18,7 +18,7 @@ LEFT = 34
 def show(report: Report, layer: int | None, console: Console) -> None:
     """Print everything; side by side one layer, or all steps if there is none."""
     console.print(headline(report.model, report.config, report.density))
-    console.print(f"{size_line(report.lengths, report.plan.shape)}\n")
+    console.print(f"{report.attention} attention; {size_line(report.lengths, report.plan.shape)}\n")
     show_totals(report, console)
     _side_by_side(report, "" if layer is None else f"layer.{layer}.", console)
     show_changes(report, console)

@@ -7,6 +7,7 @@ import typer
 from refimpl.models.loading import load_for_engine, name_of, pack, positions_of
 from refimpl.models.options import (
     AsJson,
+    Attention,
     Batch,
     Density,
     ModelPath,
@@ -20,7 +21,7 @@ from refimpl.models.terminal import console, print_json, working
 
 Threads = Annotated[int, typer.Option(help="Threads of the engine.")]
 Seconds = Annotated[float, typer.Option(help="Time to measure.")]
-All = Annotated[bool, typer.Option("--all", help="Show every step, not those of all layers together.")]
+All = Annotated[bool, typer.Option("--all", metavar="", help="Show every step, not those of all layers together.")]
 
 
 def profile(
@@ -29,6 +30,7 @@ def profile(
     tokens: Tokens = None,
     batch: Batch = 1,
     density: Density = None,
+    int8_attention: Attention = None,
     threads: Threads = 1,
     seconds: Seconds = 2.0,
     all_steps: All = False,
@@ -43,10 +45,10 @@ def profile(
 
     check_threads(threads)
     check_seconds(seconds)
-    loaded = load_for_engine(model, density, synthetic)
+    loaded = load_for_engine(model, density, synthetic, int8_attention)
     lengths = lengths_of(tokens, batch, positions_of(loaded))
     with working("compress and measure"):
-        packed = pack(loaded, density)
+        packed = pack(loaded, density, int8_attention)
         texts = random_texts(np.random.default_rng(0), packed.model.config, lengths)
         report = measure(packed, name_of(model, synthetic), texts, threads, seconds)
     if as_json:

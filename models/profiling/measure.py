@@ -5,7 +5,7 @@ from collections.abc import Callable
 from refimpl.models.bench.measuring import in_turns
 from refimpl.models.bert import Batch
 from refimpl.models.compress import Packed
-from refimpl.models.information import density_of
+from refimpl.models.information import attention_of, density_of
 from refimpl.models.profiling.passes import Passes, look_seconds, parts
 from refimpl.models.profiling.report import Report, rows_of
 from refimpl.models.profiling.yardsticks import yardsticks
@@ -37,6 +37,7 @@ def profile(packed: Packed, name: str, texts: Batch, threads: int, seconds: floa
         name,
         packed.model.config,
         density_of(packed.model),
+        attention_of(packed.model),
         texts.mask.sum(1).tolist(),
         ready.plan.shape,
         rows_of(spent, ready),

@@ -1,12 +1,12 @@
 """Everything that ``refimpl profile`` found, as plain data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from refimpl.kernels import cpu
 from refimpl.models.bench.measuring import Samples
-from refimpl.models.config import Config
+from refimpl.models.config import Config, to_json
 from refimpl.models.profiling.roofs import Roofs, Shares, shares
 from refimpl.models.runtime.lines import line
 from refimpl.models.runtime.session import Ready
@@ -37,6 +37,7 @@ class Report:
     model: str
     config: Config
     density: float
+    attention: str
     lengths: Sequence[int]
     shape: Shape
     rows: Sequence[Row]
@@ -60,8 +61,9 @@ class Report:
         """For ``json.dumps``; times in milliseconds, rates a second."""
         return {
             "model": self.model,
-            "config": asdict(self.config),
+            "config": to_json(self.config),
             "density": self.density,
+            "attention": self.attention,
             "cpu": cpu.name(),
             "threads": self.shape.threads,
             "lengths": list(self.lengths),

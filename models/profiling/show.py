@@ -15,7 +15,8 @@ STYLES = {"compute": "green", "memory": "yellow", "calls": "red", "instructions"
 def show(report: Report, every: bool, console: Console) -> None:
     """every: each step alone, not those of all layers in one row."""
     console.print(headline(report.model, report.config, report.density))
-    console.print(f"{machine(report.shape.threads)}; {size_line(report.lengths, report.shape)}\n")
+    where = f"{report.attention} attention; {machine(report.shape.threads)}"
+    console.print(f"{where}; {size_line(report.lengths, report.shape)}\n")
     console.print(times(report, every))
     console.print(_notes(report), style="dim")
 
@@ -71,7 +72,9 @@ def _notes(report: Report) -> str:
         f"{_roofs(report.roofs)}\n"
         "Bound by: products at the peak, bytes at the limit or calls from Python, whichever takes the largest share of "
         f"the time, if it is {HALF:.0%} or more; otherwise by other instructions: interleaving, exponentials, GELU, "
-        "norms, stores. These have no peak here: they do not use VNNI."
+        "norms, stores. These have no peak here: they do not use VNNI. A step is called after the tensor that it "
+        "writes, as in refimpl graph, which shows the operators that it stands for. Of peak: VNNI's for products of "
+        "codes, f32's for those marked f32; where a row has both, the time that both would take at their own peaks."
     )
 
 

@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from refimpl.models.options import AsJson, Inputs, Optimize, Tensors, Threads, Timeout, TokenizerPath
-from refimpl.models.terminal import console, print_json, progress_console
+from refimpl.models.options import AsJson, Force, Inputs, Optimize, Tensors, Threads, Timeout, TokenizerPath
+from refimpl.models.terminal import console, plain_table, print_json, progress_console
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any ONNX file.")]
 EngineName = Annotated[
@@ -18,8 +17,7 @@ EngineName = Annotated[
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]
 Isa = Annotated[str, typer.Option("--isa", help="native, avx512 (without VNNI), avx2 or qemu-haswell.")]
-TextFile = Annotated[Path | None, typer.Option("--text", help="A file of texts, one a line, instead.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
+TextFile = Annotated[Path | None, typer.Option("--file", "--text", help="A file of texts, one a line, instead.")]
 RecordFile = Annotated[Path, typer.Argument(metavar="FILE", help="What refimpl record wrote, on any machine.")]
 RecordedModel = Annotated[
     Path | None,
@@ -44,7 +42,10 @@ def record(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run an ONNX file in an engine, on this CPU or one with fewer instructions, and keep what it returned."""
+    """Run an ONNX file in an engine, on this CPU or one with fewer instructions, and keep what it returned.
+
+    Exit status: 0 if the record was written, 2 if not, be it that the engine cannot run.
+    """
     from refimpl.models.engines import onnx_file
     from refimpl.models.engines.isolated import Conditions, run_isolated
     from refimpl.models.files import check_output
@@ -83,7 +84,8 @@ def _facts(info: dict[str, Any], not_exposed: dict[str, str], stored: int, outpu
 
 
 def _show(facts: dict[str, Any]) -> None:
-    table = Table(title=escape(facts["file"]), title_justify="left", show_header=False)
+    table = plain_table(escape(facts["file"]))
+    table.show_header = False
     for key, value in facts.items():
         if key == "file":
             continue
@@ -97,6 +99,7 @@ def _show(facts: dict[str, Any]) -> None:
 
 def replay(file: RecordFile, model: RecordedModel = None, as_json: AsJson = False) -> None:
     """Judge a record, every value of it, by what the CPU that it was made on computes. Exit status 1: it is outside."""
+    from refimpl.models.engines import onnx_file
     from refimpl.models.oracle.load import load
     from refimpl.models.records.file import load_record
     from refimpl.models.records.replay import model_of
@@ -104,7 +107,9 @@ def replay(file: RecordFile, model: RecordedModel = None, as_json: AsJson = Fals
     from refimpl.models.records.show import show, to_json
 
     made = load_record(file)
-    graph = load(model_of(made, file, model))
+    path = model_of(made, file, model)
+    onnx_file.check_inputs(onnx_file.load(path), made.inputs)
+    graph = load(path)
     with progress_console().status("judge") as status:
         found = judge(made, graph, lambda product: status.update(f"judged by the product {product}"))
     if as_json:

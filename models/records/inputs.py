@@ -52,8 +52,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         with safe_open(path, "numpy") as file:
             is_record = HEADER in (file.metadata() or {})
         return load_record(path).inputs if is_record else load_file(path)
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is neither a .npz nor a safetensors file: {error}") from None
+    except (SafetensorError, OSError, KeyError, TypeError):
+        raise ValueError(f"{path} is neither a .npz nor a safetensors file, or a damaged one") from None
 
 
 def _from_npz(path: Path) -> dict[str, np.ndarray]:
@@ -88,12 +88,12 @@ def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, made: onnx.ModelPro
 def given_inputs(
     made: onnx.ModelProto, inputs: Path | None, text: Path | None, tokenizer: Path | None
 ) -> dict[str, np.ndarray]:
-    """What the options --inputs, --text and --tokenizer give a graph. ValueError unless one of the first two is there.
+    """What the options --inputs, --file and --tokenizer give a graph. ValueError unless one of the first two is there.
 
     Without a tokenizer, the embedded model's.
     """
     if (inputs is None) == (text is None):
-        raise ValueError(f"{'no inputs' if inputs is None else 'two inputs'} were given; need --inputs or --text")
+        raise ValueError(f"{'no inputs' if inputs is None else 'two inputs'} were given; need --inputs or --file")
     if inputs is not None:
         return read_arrays(inputs)
     texts = read_texts(text)

@@ -5,21 +5,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from refimpl.models.options import AsJson, ModelPath
 from refimpl.models.terminal import console, late_bar, print_json, read_texts, sentence
 
 if TYPE_CHECKING:
     from refimpl.models.runner import Runner
     from refimpl.models.tasks import Say
 
-ModelPath = Annotated[
-    Path | None,
-    typer.Argument(help="A Hugging Face directory or a packed file; if left out, the embedded MiniLM."),
-]
 Texts = Annotated[list[str] | None, typer.Option("--text", help="A text; may be given more than once.")]
 TextFile = Annotated[Path | None, typer.Option("--file", help="A file of texts, one a line.")]
 Context = Annotated[str | None, typer.Option(help="Where to look for the answer to a question.")]
 Threads = Annotated[int, typer.Option(help="How many threads compute.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of tables.")]
 
 
 def run(

@@ -75,7 +75,7 @@ class _Builder:
     def __init__(self, weights: Weights, shape: Shape):
         self.weights, self.shape = weights, shape
         config = weights.config
-        self.d, self.f, self.heads = config.hidden, config.feed_forward, config.heads
+        self.d, self.head_size = config.hidden, config.head_size
 
     @property
     def tokens(self) -> int:
@@ -112,7 +112,7 @@ class _Builder:
         yield self.attention(context, prefix + "qkv", p)
         if self.shape.picked and p is self.weights.layers[-1]:
             dtype = np.float32 if p.attention_output.step is None else np.uint8
-            picks = self.pick({context: dtype, x: np.float32})
+            picks = self.pick({context: (dtype, p.attention_output.shape[1]), x: (np.float32, self.d)})
             yield from picks
             context, x = (step.name for step in picks)
         yield self.linear(prefix + "attention_sum", SUM, p.attention_output, context, x)
@@ -175,10 +175,10 @@ class _Builder:
         return Step(name, self.shape, kernel, reads, {name: tensor}, arguments, scratch, store.fused)
 
     def attention(self, name: str, qkv: str, p: LayerWeights) -> Step:
-        shape, d, factors = self.shape, self.d, p.factors
+        shape, d, factors = self.shape, p.attention_output.shape[1], p.factors
         coded = p.attention_output.step is not None
         integer = self.weights.integer_attention
-        e, most, workers = d // self.heads, shape.most * shape.width, shape.threads
+        e, most, workers = self.head_size, shape.most * shape.width, shape.threads
         scratch = {
             "scores": Tensor(np.float32, workers * most * shape.width),
             "bytes": Tensor(np.uint8, workers * (e + 2 * most if integer else 1) * shape.width),
@@ -192,7 +192,7 @@ class _Builder:
 
         def arguments(a: Arrays) -> tuple[Any, ...]:
             scores, bytes_ = a[f"{name}.scores"], a[f"{name}.bytes"]
-            given = (a["first"], a["lengths"], self.heads, d, factors, most)
+            given = (a["first"], a["lengths"], d // e, d, factors, most)
             if not integer:
                 return (a[qkv], *given, scores, bytes_, workers, a[name])
             parts = bytes_, a[f"{name}.small"], a[f"{name}.sums"], scores
@@ -213,12 +213,13 @@ class _Builder:
             f"scores + softmax + context{' + quantize' if coded else ''}, all heads",
         )
 
-    def pick(self, tensors: dict[str, type]) -> list[Step]:
-        """Panels of all tokens, name -> dtype, to panels of each text's first token, which all later steps have."""
-        wide, d = self.shape, np.uint64(self.d)
+    def pick(self, tensors: dict[str, tuple[type, int]]) -> list[Step]:
+        """Panels of all tokens, name -> dtype and numbers of a token, to panels of each text's first token, which all
+        later steps have."""
+        wide = self.shape
         self.shape = wide._replace(width=wide.picked, panels=-(-wide.texts // wide.picked))
 
-        def step(x: str, dtype: type) -> Step:
+        def step(x: str, dtype: type, d: int) -> Step:
             made = x + FIRST
             places, lanes = (places_in(dtype, width) for width in (wide.width, wide.picked))
             return Step(
@@ -226,12 +227,12 @@ class _Builder:
                 self.shape,
                 embed.pick_first,
                 (x, "first"),
-                {made: Tensor(dtype, self.tokens * self.d)},
-                lambda a: (a[x], a["first"], places, lanes, d, a[made]),
+                {made: Tensor(dtype, self.tokens * d)},
+                lambda a: (a[x], a["first"], places, lanes, np.uint64(d), a[made]),
                 fused="each text's first token, all that the head reads",
             )
 
-        return [step(x, dtype) for x, dtype in tensors.items()]
+        return [step(x, *kind) for x, kind in tensors.items()]
 
     def unpacking(self, x: str, d: int) -> Step:
         """d: numbers of a token. Of what was picked, text n's token is token n."""

@@ -66,7 +66,7 @@ def _named(name: str, value: np.ndarray, session: Session) -> list[tuple[str, np
         return [(tap, value) for tap in taps]
     parts = np.split(value, 3, -1)
     if weights.integer_attention:
-        parts = [split_heads(part, weights.config.heads) for part in parts]
+        parts = [split_heads(part, part.shape[-1] // weights.config.head_size) for part in parts]
     return list(zip(taps, parts, strict=True))
 
 

@@ -113,7 +113,7 @@ class Session:
     def run_texts(self, texts: Sequence[Any]) -> np.ndarray:
         """Texts, or pairs of texts, in one batch. Raises ValueError for a session without a tokenizer."""
         if self.tokenizer is None:
-            raise ValueError("the session has no tokenizer; make it from a model, not from weights")
+            raise ValueError("the session has no tokenizer; need Session(weights, tokenizer), or Session(model)")
         return self(*self.tokenizer.encode(texts))
 
     def shape(self, mask: np.ndarray) -> Shape:

@@ -98,24 +98,19 @@ def prepare(
     ".intermediate", ".output"); what is not named gets the form that is fastest here for so many tokens. say: told, as
     in ``compiling.compile_first``, while the kernels to be timed are compiled.
 
-    Raises ValueError for a model that the kernels cannot run: 4 does not divide the numbers of a head or of the
-    feed-forward block, a layer's q, k and v differ in precision or in the scale of their input, or only some layers
-    have attention scales; and for a form or a layer that does not exist.
+    Raises TypeError for what is no model, such as the path of one; ValueError for a model that the kernels cannot
+    run: 4 does not divide the numbers of a head or of the feed-forward block, a layer's q, k and v differ in
+    precision or in the scale of their input, or only some layers have attention scales; and for a form or a layer
+    that does not exist.
     """
+    _check(stage)
     model = stage.model
     config, table = model.config, model.embeddings.word
-    if config.hidden % (ROWS * config.heads):
-        raise ValueError(f"a head has {config.hidden / config.heads:g} numbers; need a multiple of {ROWS}")
-    if config.feed_forward % ROWS:
-        raise ValueError(f"the feed-forward block has {config.feed_forward} numbers; need a multiple of {ROWS}")
-    integer = [layer.attention_scales is not None for layer in model.layers]
-    if any(integer) != all(integer):
-        raise ValueError("only some layers have attention scales; need all or none")
     products = {name: p for i, layer in enumerate(model.layers) for name, p in _products(layer, f"layer.{i}").items()}
     packed = {name: p.weight for name, p in products.items() if isinstance(p, PackedLinear)}
     decisions = choice.decide(packed, form, tokens, say)
     made = {name: (p, _form(p, decisions.get(name))) for name, p in products.items()}
-    layers = tuple(_layer(layer, config.heads, made, f"layer.{i}") for i, layer in enumerate(model.layers))
+    layers = tuple(_layer(layer, config.head_size, made, f"layer.{i}") for i, layer in enumerate(model.layers))
     steps = [layer.qkv.step for layer in layers] + [None]
     layers = tuple(
         layer._replace(output_norm=NormWeights(layer.output_norm.norm, step))
@@ -133,9 +128,26 @@ def prepare(
         NormWeights(model.embeddings.norm, steps[0]),
         layers,
         _linear(model.head.outputs, FLOATS["f32"]) if isinstance(model.head, QuestionAnswering) else None,
-        any(integer),
+        any(layer.attention_scales is not None for layer in model.layers),
         decisions,
     )
+
+
+def _check(stage: Any) -> None:
+    """Raise what ``prepare`` raises, but for what single layers are."""
+    if not isinstance(stage, Dense | Packed):
+        raise TypeError(
+            f"the model is {type(stage).__name__}; need what compress.load reads from a Hugging Face directory, or "
+            "packed_file.load from a packed file"
+        )
+    config = stage.model.config
+    if config.head_size % ROWS:
+        raise ValueError(f"a head has {config.head_size} numbers; need a multiple of {ROWS}")
+    for wide in map(config.feed_forward_of, range(config.layers)):
+        if wide % ROWS:
+            raise ValueError(f"the feed-forward block has {wide} numbers; need a multiple of {ROWS}")
+    if len({layer.attention_scales is None for layer in stage.model.layers}) > 1:
+        raise ValueError("only some layers have attention scales; need all or none")
 
 
 def _form(p: Any, decision: Decision | None) -> Form:
@@ -179,16 +191,16 @@ def _join(name: str, *parts: Any) -> Any:
     return PackedLinear(joined, weight_scale, parts[0].input_scale, bias, compensation)
 
 
-def _layer(p: EncoderLayer, heads: int, made: Mapping[str, tuple[Any, Form]], name: str) -> LayerWeights:
-    d, scales = p.attention_norm.weight.size, p.attention_scales
+def _layer(p: EncoderLayer, head_size: int, made: Mapping[str, tuple[Any, Form]], name: str) -> LayerWeights:
+    scales = p.attention_scales
     attention_output, output = _linear(*made[f"{name}.attention_output"]), _linear(*made[f"{name}.output"])
-    steps = None if scales is None else np.repeat([scales.q, scales.k, scales.v], d)
+    steps = None if scales is None else np.repeat([scales.q, scales.k, scales.v], p.q.bias.size)
     intermediate = _linear(*made[f"{name}.intermediate"], output.input_scale)
     context_step = np.float32(1) if attention_output.step is None else attention_output.step
     if scales is None:
-        factors = [np.float32(1 / (d // heads) ** 0.5), context_step]
+        factors = [np.float32(1 / head_size**0.5), context_step]
     else:
-        factors = [scores_multiplier(scales.q, scales.k, d // heads), context_multiplier(scales.v), context_step]
+        factors = [scores_multiplier(scales.q, scales.k, head_size), context_multiplier(scales.v), context_step]
     return LayerWeights(
         _linear(*made[f"{name}.qkv"], steps),
         np.array(factors, np.float32),

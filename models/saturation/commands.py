@@ -4,15 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from refimpl.models.terminal import console, print_json, read_texts
+from refimpl.models.options import AsJson, Force, ModelPath, TextFile
+from refimpl.models.terminal import console, print_json, read_texts, steps_bar
 
-ModelPath = Annotated[
-    Path | None,
-    typer.Argument(help="A Hugging Face directory or a packed file; if left out, the embedded MiniLM."),
-]
-TextFile = Annotated[Path | None, typer.Option("--text", help="A file of texts, one a line; if left out, our own.")]
 Sparsity = Annotated[float | None, typer.Option(help="Share of the 4x1 blocks to prune first; none if left out.")]
 LayoutName = Annotated[
     str | None,
@@ -24,11 +19,12 @@ Fix = Annotated[
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="For --fix: FILE.onnx is dense, any other a packed file.")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 Time = Annotated[
-    bool, typer.Option("--time", help="Measure what the remedies cost, on our own saturating kernels: about a minute.")
+    bool,
+    typer.Option(
+        "--time", metavar="", help="Measure what the remedies cost, on our own saturating kernels: about a minute."
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of tables.")]
 
 
 def saturation(
@@ -43,8 +39,6 @@ def saturation(
     as_json: AsJson = False,
 ) -> None:
     """Show what CPUs without VNNI do to an INT8 model, prove which layers are safe, and compare or apply remedies."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     from refimpl.models.bert import linears
     from refimpl.models.loading import load
     from refimpl.models.saturation.show import show
@@ -54,11 +48,8 @@ def saturation(
     loaded = load(model)
     name = str(model or "all-MiniLM-L6-v2")
     request = Request(name, texts, text is not None, sparsity, layout, fix, output, force, time).checked(loaded)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    screen = Console(stderr=True)
-    with Progress(*columns, TimeElapsedColumn(), console=screen, transient=True, disable=as_json) as progress:
-        task = progress.add_task("start", total=count_steps(request, len(linears(loaded.model))), completed=-1)
-        report = examine(loaded, request, lambda step: progress.update(task, description=f"{step:32}", advance=1))
+    with steps_bar("start", count_steps(request, len(linears(loaded.model)))) as begin:
+        report = examine(loaded, request, begin)
     if as_json:
         print_json(report.to_json())
     else:

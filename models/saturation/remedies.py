@@ -66,8 +66,7 @@ def as_it_is(subject: Subject, layout: Layout) -> Treatment:
 
 def re_paired_for_nothing(subject: Subject, layout: Layout) -> Treatment:
     """Dense only: where the rows of the layer before can take the permutation; see ``refimpl.saturation.repairs``."""
-    config = subject.quantized.model.config
-    size = config.hidden // config.heads
+    size = subject.quantized.model.config.head_size
     treated = as_it_is(subject, layout)
     for name, t in treated.items():
         if name.endswith(".attention_output") and size % 2 == 0:
@@ -151,8 +150,13 @@ MENU = (
 )
 
 
-NOT_IN_A_FILE = ("u7", "split-4x1")
-"""Remedies that no file can hold."""
+NOT_WRITTEN = {
+    "none": "export or compress writes the file",
+    "first-layer": "export or compress writes the file: BERT has no convolution",
+    "u7": "there is no file: codes of both formats have 8 bits",
+    "split-4x1": "there is no file: neither format holds a weight as two products",
+}
+"""Remedy -> why ``--fix`` does not write it."""
 
 
 def offered(layout: Layout) -> dict[str, Remedy]:

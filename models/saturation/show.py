@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from refimpl.models.saturation.remedies import NOT_WRITTEN
 from refimpl.models.saturation.report import LayerRow, RemedyRow, Report
+from refimpl.models.terminal import plain_table
 
 NOTHING = ("none", "first-layer")
 """Remedies that change nothing."""
@@ -33,7 +34,7 @@ def _print(console: Console, table: Table, below: str) -> None:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = plain_table(title)
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left", no_wrap=True)
     return table
@@ -72,9 +73,11 @@ def _layers(rows: Sequence[LayerRow]) -> Table:
 
 def _proof(report: Report) -> str:
     said = (
-        "unsafe: some codes, of any value or up to the largest, clip the pair; where no pair is, no input ever does. "
-        "largest code: of the median input channel, proved for any input: a layer norm of D numbers is at most "
-        "sqrt(D) |weight| + bias, and where none precedes it is 255. wrong: on the codes of the exact run."
+        "pairs: two weights of an output channel whose products are added in 16 bits. unsafe: some codes clip the "
+        "pair, if they may have any value (as refimpl verify counts), or none beyond the largest; where no pair is, no "
+        "input ever does. largest code: of the median input channel, proved for any input: a layer norm of D numbers "
+        "is at most sqrt(D) |weight| + bias, and where none precedes it is 255. On the codes of the exact run of these "
+        "texts: sums clipped, of pairs; outputs wrong, accumulators that this changes, of as many."
     )
     if report.dense:
         wrong, of = sum(row.wrong for row in report.dense), sum(row.outputs for row in report.dense)
@@ -94,7 +97,7 @@ def _remedies(report: Report) -> Table:
         "outputs\nwrong",
         "largest\nerror",
         "mean\nerror",
-        "labels\nchanged",
+        "decisions\nchanged",
     )
     for row in report.remedies:
         table.add_row(
@@ -139,8 +142,10 @@ def _legend(report: Report) -> str:
     names = "; ".join(f"{row.name}: {row.what}" for row in report.remedies)
     return (
         "repair: no accumulator of the exact product changes; lossy: weights or activations are quantized again. "
-        "Errors are of the model's output against its exact run, whose largest value is "
-        f"{report.largest_output:.3g}.\n{names}."
+        "unsafe pairs, outputs wrong: as in table 1, with the largest codes, of all layers together. Errors are of the "
+        "model's output, run as without VNNI, against its exact run, whose largest value is "
+        f"{report.largest_output:.3g}. decisions: classes, ends of answers, words, or which other text is nearest.\n"
+        f"{names}.\nNot for --fix: {', '.join(row.name for row in report.remedies if row.name in NOT_WRITTEN)}."
     )
 
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from refimpl import check
 from refimpl.models.compress import Dense, Packed
-from refimpl.models.files import check_folder
+from refimpl.models.files import check_output
 from refimpl.models.saturation.fix import layout_of, write
 from refimpl.models.saturation.layouts import BLOCKS, DENSE, LAYOUTS, Layout
 from refimpl.models.saturation.measure import layer_rows, remedy_rows
-from refimpl.models.saturation.remedies import NOT_IN_A_FILE, Treatment, offered, treatment
+from refimpl.models.saturation.remedies import NOT_WRITTEN, Treatment, offered, treatment
 from refimpl.models.saturation.report import Report
 from refimpl.models.saturation.run import batched
 from refimpl.models.saturation.subject import from_dense, from_packed
@@ -47,9 +47,7 @@ class Request(NamedTuple):
             raise ValueError("--fix NAME and -o FILE go together; need both or neither")
         layout = self.layout or (BLOCKS.name if isinstance(loaded, Packed) or self.sparsity else DENSE.name)
         if self.output is not None:
-            check_folder(self.output)
-            if self.output.is_dir() or (self.output.exists() and not self.force):
-                raise ValueError(f"{self.output} exists; name another file, or --force to replace a file")
+            check_output(self.output, self.force)
             if self.layout not in (None, layout_of(self.output).name):
                 raise ValueError(f"{self.output} would be {layout_of(self.output).name}; --layout is {self.layout}")
             layout = layout_of(self.output).name
@@ -61,9 +59,10 @@ class Request(NamedTuple):
 
 
 def _check_fix(name: str, layout: Layout) -> None:
-    names = [key for key in offered(layout) if key not in NOT_IN_A_FILE]
+    names = [key for key in offered(layout) if key not in NOT_WRITTEN]
     if name not in names:
-        raise ValueError(f"--fix is {name}; need one of {', '.join(names)} for a file in the {layout.name} layout")
+        why = f", for which {NOT_WRITTEN[name]}" if name in NOT_WRITTEN else ""
+        raise ValueError(f"--fix is {name}{why}; need one of {', '.join(names)} for a file in the {layout.name} layout")
 
 
 def count_steps(request: Request, layers: int) -> int:

@@ -6,7 +6,7 @@ import typer
 
 from refimpl.models.loading import load_for_engine, pack
 from refimpl.models.options import AsJson, Attention, Density, ModelPath, check_limit, check_seconds, check_tokens
-from refimpl.models.terminal import console, print_json, progress_console
+from refimpl.models.terminal import console, print_json, steps_bar
 
 if TYPE_CHECKING:
     from refimpl.models.compress import Packed
@@ -46,8 +46,6 @@ def tune(
 
 
 def _measure(packed: "Packed", tokens: int, seconds: float) -> "list[Row]":
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
     from refimpl.kernels.cpu import cores
     from refimpl.kernels.execution import most_threads
     from refimpl.models.runtime.weights import prepare
@@ -55,14 +53,8 @@ def _measure(packed: "Packed", tokens: int, seconds: float) -> "list[Row]":
     from refimpl.models.tune.splits import splits
 
     found = splits(len(cores()), most_threads())
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    screen = progress_console()
-    with Progress(*columns, *times, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        task = progress.add_task("prepare", total=ROUNDS * len(found) * len(BATCHES), completed=-1)
+    with steps_bar("prepare", ROUNDS * len(found) * len(BATCHES), remaining=True) as begin:
         return measure(
             prepare(packed), found, tokens, seconds,
-            lambda split, batch: progress.update(
-                task, description=f"{split.instances} x {split.threads}, batch {batch}".ljust(18), advance=1
-            ),
+            lambda split, batch: begin(f"{split.instances} x {split.threads}, batch {batch}"),
         )  # fmt: skip

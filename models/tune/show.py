@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from refimpl.kernels import cpu
 from refimpl.models.bench.report import MILLISECONDS
+from refimpl.models.terminal import plain_table
 from refimpl.models.tune.splits import Row, fastest, quickest
 
 
@@ -59,8 +59,8 @@ def show(report: Report, console: Console) -> None:
     console.print(f"{escape(cpu.name())}, {report.cores} core{'s' * (report.cores != 1)}\n")
     console.print(_table(report))
     console.print(
-        "Every instance always has a batch. Latency as its caller in Python sees it. Green: 90 % of the batches take "
-        f"at most {limit}.\n",
+        "Every instance always has a batch. Latency as its caller in Python sees it. *: 90 % of the batches take at "
+        f"most {limit}.\n",
         style="dim",
     )
     within, best = fastest(report.rows, report.limit), fastest(report.rows)
@@ -79,7 +79,7 @@ def _advice(title: str, row: Row) -> str:
 
 def _table(report: Report) -> Table:
     title = "Texts a second; milliseconds of a batch, median and 90th percentile"
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = plain_table(title)
     table.add_column("instances\nx threads")
     sizes = sorted({row.batch for row in report.rows})
     for size in sizes:
@@ -92,6 +92,6 @@ def _table(report: Report) -> Table:
 
 
 def _cell(row: Row, limit: float) -> str:
-    color = "green" if row.samples.p90 <= limit else "default"
+    color, mark = ("green", "*") if row.samples.p90 <= limit else ("default", " ")
     median, p90 = (f"{seconds * MILLISECONDS:.3g}" for seconds in (row.samples.median, row.samples.p90))
-    return f"[{color}]{row.rate:,.0f}[/]\n[dim]{median} {p90}[/]"
+    return f"[{color}]{row.rate:,.0f}{mark}[/]\n[dim]{median} {p90} [/]"

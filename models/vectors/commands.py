@@ -14,9 +14,9 @@ Folder = Annotated[Path | None, typer.Argument(metavar="DIR", help="The folder t
 Kernels = Annotated[
     list[str] | None, typer.Option("--kernel", metavar="NAME", help="Only this kernel; repeatable; all if left out.")
 ]
-List = Annotated[bool, typer.Option("--list", help="Show the kernels and their cases, and write nothing.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the suite that the folder holds.")]
+List = Annotated[bool, typer.Option("--list", metavar="", help="Show the kernels and their cases, and write nothing.")]
+AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON for a program instead.")]
+Force = Annotated[bool, typer.Option("--force", metavar="", help="Replace the suite that the folder holds.")]
 
 
 def vectors(
@@ -79,3 +79,4 @@ def _list(families: "list[Family]", as_json: bool) -> None:
             kills = f"{len(case['kills'])} of {len(kernel['faults'])}"
             table.add_row(case["case"], dims, kills, case["about"])
         screen.print(table)
+    screen.print("\nkills: wrong versions of the kernel that the case rejects, of those that were tried.", style="dim")

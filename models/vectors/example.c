@@ -1,4 +1,4 @@
-/* A plain kernel: the dense INT8 product on VNNI-4 weights, and the next layer's codes. Replace it by yours. */
+/* A plain kernel: the dense INT8 product on VNNI-4 weights. Replace it by yours. */
 #include "refimpl_vectors.h"
 #include <string.h>
 

@@ -138,7 +138,8 @@ def _saturation(report: Report) -> Table:
     table = _table(
         "4  The same codes on CPUs without VNNI",
         "u8 x s8 products are added in pairs in 16 bits there: 255*127 + 255*127 becomes 32767. could "
-        "saturate: pairs of weights that some activations would clip; differ: sums that were clipped here. "
+        "saturate: pairs of weights that some codes would clip, if they may have any value (refimpl saturation proves "
+        "for how many the layer's own can); differ: accumulators that this changed here. "
         f"Through the whole model this moves the output (largest value {report.largest_output:.3g}) by up to "
         f"{report.saturated_output_difference:.3g}.",
         "layer",

@@ -16,6 +16,7 @@ from refimpl.models.bert import Batch, linears
 from refimpl.models.compress import Calibrated, Dense, Packed, Quantized
 from refimpl.models.engines import NAMES, installed, version
 from refimpl.models.export import count_quantized, export_onnx
+from refimpl.models.information import shape_line
 from refimpl.models.judge import first_outside, judge
 from refimpl.models.runtime.session import Session
 from refimpl.models.verify import fp32, int8, timing
@@ -56,11 +57,9 @@ def verify(
         sparsity is outside 0 ... 1, or a text cannot be encoded
     """
     batch = dense.tokenizer.encode(texts[:JUDGED_TEXTS])
-    config = dense.model.config
-    shape = f"{config.layers} layers, hidden {config.hidden}, {config.heads} heads, {config.head.replace('_', ' ')}"
     report = Report(
         model=name,
-        shape=shape,
+        shape=shape_line(dense.model.config),
         calibration_texts=len(texts),
         texts=len(batch.ids),
         tokens=int(batch.mask.sum()),

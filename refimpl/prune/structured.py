@@ -20,9 +20,8 @@ Contract, all values being finite.
 * Scales are kept, not computed anew: quantize first, then remove. The other order gives the same codes under rule 1
   but not under rule 2, where a column that is removed may hold its row's largest weight; and calibration no longer
   sees the range of what was removed.
-* Heads keep their E: q, k, v become (H' E, D), attention_output (D, H' E), and the layer is run with H' heads. The
-  configurations that ``refimpl.models`` reads have one H and one F for all layers and E = D / H; they cannot name such
-  a layer.
+* Heads keep their E: q, k, v become (H' E, D), attention_output (D, H' E), and the layer is run with H' heads.
+  ``refimpl.models.pruning.removal`` does it to whole models, whose layers then differ in H and F.
 
 How others remove heads. NNCF (movement sparsity, v2.4 to v2.19) removes a head if q, k, v, their biases and the columns
 of attention_output are all zero: always dead here too. nn_pruning removes one if q, k or v is zero: with q or k zero

@@ -100,7 +100,8 @@ def _inside(indices: np.ndarray, length: int) -> np.ndarray:
     if indices.dtype.kind not in "iu":
         raise TypeError(f"indices have dtype {indices.dtype}; need an integer dtype")
     if indices.size and not -length <= int(indices.min()) <= int(indices.max()) < length:
-        raise ValueError(f"an index is outside -{length} to {length - 1}")
+        outside = indices[(indices < -length) | (indices >= length)]
+        raise ValueError(f"the index {outside[0]} is outside -{length} to {length - 1}")
     return indices
 
 

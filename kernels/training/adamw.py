@@ -1,0 +1,52 @@
+"""AdamW in place, in one pass over a parameter; see ``refimpl.nn.adamw`` for the equations.
+
+Contract. The operations of ``refimpl.nn.adamw`` in its order, each rounded to f32, no two fused: its very bits.
+"""
+
+from collections.abc import Callable
+from math import sqrt
+
+import numba
+import numpy as np
+
+from refimpl import check
+from refimpl.kernels import execution
+from refimpl.kernels.simd.threefold import kernel
+from refimpl.nn.adamw import AdamW
+
+BLOCK = 4096
+Updated = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@kernel
+def adamw_elements(w, g, m, v, scalars):
+    """w, m, v: f32 (n,), changed; g: f32 (n,); scalars: f32 (8,), in the order of ``in_place``."""
+    old_m, new_m, old_v, new_v, step, root, eps, decay = scalars
+    for block in numba.prange((w.size + BLOCK - 1) // BLOCK):
+        for i in range(block * BLOCK, min(block * BLOCK + BLOCK, w.size)):
+            m[i] = old_m * m[i] + new_m * g[i]
+            v[i] = old_v * v[i] + new_v * (g[i] * g[i])
+            size = np.sqrt(v[i]) / root + eps
+            w[i] = w[i] - decay * w[i] - step * m[i] / size
+
+
+def in_place(threads: int) -> Callable[..., Updated]:
+    """``adamw`` with its arguments, f32, on so many threads: the arrays are changed, and given back."""
+    execution.check_threads(threads)
+
+    def adamw(
+        w: np.ndarray, g: np.ndarray, moments: tuple[np.ndarray, np.ndarray], t: int, rate: float, p: AdamW
+    ) -> Updated:
+        m, v = moments
+        for name, array in (("w", w), ("g", g), ("m", m), ("v", v)):
+            check.dtype(name, array, np.float32)
+            check.shape(name, array, w.shape)
+        if not all(array.flags.c_contiguous for array in (w, m, v)):
+            raise ValueError("w, m or v is not contiguous; need arrays to change in place")
+        terms = p.beta1, 1 - p.beta1, p.beta2, 1 - p.beta2, rate / (1 - p.beta1**t), sqrt(1 - p.beta2**t), p.eps
+        scalars = tuple(np.float32(term) for term in (*terms, rate * p.decay))
+        with execution.compiled(adamw_elements, execution.fastest(adamw_elements), threads) as run:
+            run(w.reshape(-1), np.ascontiguousarray(g).reshape(-1), m.reshape(-1), v.reshape(-1), scalars)
+        return w, m, v
+
+    return adamw

@@ -1,0 +1,1 @@
+"""Structured pruning of whole models: from masks to heads and neurons that are gone."""

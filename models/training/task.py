@@ -1,0 +1,78 @@
+"""What a model is trained for, and the gradient of it: a task's batches, loss and metrics around one forward pass.
+
+batch, target = example(rows, generator)
+y             = forward(model with these parameters, batch)            on a tape, with dropout
+value, dy     = loss(y, batch, target)
+gradients     = backward of the tape, by the parameters' names
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refimpl.models.bert import Batch, Model, forward
+from refimpl.models.training.batches import batches
+from refimpl.models.training.first_bad import Found, Watch, bad_parameter
+from refimpl.models.training.loop import Job
+from refimpl.models.training.parameters import Parameters, with_parameters
+from refimpl.nn.losses import Loss
+from refimpl.nn.tape import Dropping, Tape
+from refimpl.nn.taps import NO_TAP, Tap
+
+Rows = Sequence[int]
+
+
+class Task(NamedTuple):
+    """One task with its data.
+
+    head, labels : what the model must have on top, one of ``config.HEADS``, and its classes' names
+    lengths : tokens of each training row
+    example : (numbers of rows, generator) -> what the model is given, and what it should say
+    loss : (the head's output, batch, target) -> mean over the batch, and its gradient
+    evaluate : model -> metrics by name, of the rows for evaluation
+    digest : of the data, for checkpoints
+    """
+
+    head: str
+    labels: tuple[str, ...]
+    lengths: Sequence[int]
+    example: Callable[[Rows, np.random.Generator], tuple[Batch, Any]]
+    loss: Callable[[np.ndarray, Batch, Any], Loss]
+    evaluate: Callable[[Model], dict[str, float]]
+    digest: str
+
+
+def job(task: Task, model: Model, size: int, seed: int, dropout: float, new_tape: Callable[[], Tape] = Tape) -> Job:
+    """What the loop needs to train a model of the task's head. size: rows of a batch."""
+
+    def run(values: Mapping[str, np.ndarray], rows: Rows, generator: np.random.Generator, tap: Tap) -> Any:
+        batch, target = task.example(rows, generator)
+        tape = new_tape()
+        y = forward(with_parameters(model, values), batch, tape.ops, Dropping(tape, dropout, generator, tap))
+        return tape, y, task.loss(y.data, batch, target)
+
+    def gradients(
+        values: Mapping[str, np.ndarray], rows: Rows, generator: np.random.Generator
+    ) -> tuple[float, Parameters]:
+        tape, y, loss = run(values, rows, generator, NO_TAP)
+        by_id = tape.backward([(y, loss.gradient)])
+        return float(loss.value), {name: by_id[id(x)] for name, x in values.items() if id(x) in by_id}
+
+    def first_bad(values: Mapping[str, np.ndarray], rows: Rows, generator: np.random.Generator) -> str:
+        bad = bad_parameter(values)
+        if bad is not None:
+            return f"the parameter {bad}"
+        try:
+            run(values, rows, generator, Watch())
+        except Found as found:
+            return str(found)
+        return "the loss"
+
+    return Job(
+        gradients=gradients,
+        batches=lambda epoch: batches(task.lengths, size, seed, epoch),
+        evaluate=lambda values: task.evaluate(with_parameters(model, values)),
+        tokens=lambda rows: sum(task.lengths[i] for i in rows),
+        first_bad=first_bad,
+    )
