@@ -11,14 +11,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
-from refimpl.models import directory
+from refimpl.models import compress, directory, packed_file
 from refimpl.models.bert import forward
 from refimpl.models.checkpoint import load_model
 from refimpl.models.cli import app
 from refimpl.models.compress import Dense
+from refimpl.models.data import sst2
 from refimpl.models.directory import save_directory
+from refimpl.models.runner import runner
 from refimpl.models.tokenizer import Tokenizer
-from refimpl.models.training import checkpoint, fine_tuning, interrupt, loop, new_heads
+from refimpl.models.training import checkpoint, evaluation, fine_tuning, interrupt, loop, new_heads
 from refimpl.models.training.fine_tuning import Plan, fine_tune
 from refimpl.models.training.parameters import named, with_parameters
 from refimpl.models.training.run import Interrupted, Stopped
@@ -318,3 +320,29 @@ def test_a_bar_shows_no_loss_before_there_is_one():
     bar.stop = lambda: True
     with pytest.raises(Interrupted):
         bar.evaluated(1, 2)
+
+
+def evaluated(*arguments):
+    done = CliRunner().invoke(app, ["evaluate", *map(str, arguments), "--json"], catch_exceptions=False)
+    return json.loads(done.stdout)
+
+
+def test_evaluate(data, tmp_path):
+    """Of a directory the accuracy that its training ended with; a packed file of it runs, and is counted, too."""
+    model = tiny.copy("bert_classification", tmp_path)
+    report = fine_tune(model, data, tmp_path / "out", Plan("sst2", epochs=2, batch=8), False)
+    where = "--task", "sst2", "--data", data
+    found = evaluated(tmp_path / "out", *where)
+    assert found["accuracy"] == report["history"][-1]["accuracy"]
+    loaded = compress.load(tmp_path / "out")
+    texts = [sentence.text for sentence in sst2.read(data / "dev.tsv")]
+    packed_file.save(compress.compress(loaded, texts, 1.0), tmp_path / "packed")
+    packed = evaluated(tmp_path / "packed", *where)
+    said = runner(packed_file.load(tmp_path / "packed"))
+    labels = [sentence.label for sentence in sst2.read(data / "dev.tsv")]
+    right = [
+        said.run(*loaded.tokenizer.encode([text])).argmax() == label for text, label in zip(texts, labels, strict=True)
+    ]
+    assert packed["accuracy"] == 100 * np.mean(right)
+    with pytest.raises(ValueError, match="the model is for classification; need question answering"):
+        evaluation.check_head(said, "squad")

@@ -1,4 +1,4 @@
-"""The command ``train``."""
+"""The commands ``train`` and ``evaluate``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +9,7 @@ from refimpl.models.options import AsJson
 from refimpl.models.terminal import console, print_json
 
 Directory = Annotated[Path, typer.Argument(metavar="MODEL", help="A Hugging Face directory to begin with.")]
+Trained = Annotated[Path, typer.Argument(metavar="MODEL", help="A Hugging Face directory or a packed file.")]
 TaskName = Annotated[str, typer.Option("--task", help="sst2, squad or mlm (masked language model).")]
 Data = Annotated[Path, typer.Option(help="The folder with the task's files: train.* and dev.*.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The Hugging Face directory to write.")]
@@ -57,3 +58,33 @@ def train(
         print_json(report)
     else:
         show(report, console())
+
+
+def evaluate(
+    model: Trained,
+    task: TaskName,
+    data: Data,
+    limit: Limit = None,
+    threads: Threads = 1,
+    as_json: AsJson = False,
+) -> None:
+    """How good a model, a directory or a packed file, is at a task: on the engine, with the task's dev file."""
+    from refimpl.models.loading import load
+    from refimpl.models.runner import runner
+    from refimpl.models.terminal import late_bar
+    from refimpl.models.training.evaluation import MEASURES, check_head
+
+    if task not in MEASURES:
+        raise ValueError(f"--task is {task!r:.80}; need {', '.join(MEASURES)}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"--limit is {limit}; need 1 or more")
+    ready = runner(load(model), threads)
+    check_head(ready, task)
+    measure = MEASURES[task](data, ready.tokenizer, limit)
+    with late_bar("evaluate") as move:
+        metrics = measure(ready, move)
+    if as_json:
+        print_json({"model": str(model), "task": task, "execution": ready.execution, **metrics})
+    else:
+        words = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
+        console().print(f"{task}: {words}; {ready.execution}", highlight=False)

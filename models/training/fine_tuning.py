@@ -25,6 +25,7 @@ from refimpl.models.tokenizer import Tokenizer
 from refimpl.models.training import checkpoint, interrupt
 from refimpl.models.training.batches import Purpose, stream
 from refimpl.models.training.checkpoint import Run, State
+from refimpl.models.training.evaluation import HEADS
 from refimpl.models.training.loop import Job, Settings, updates
 from refimpl.models.training.new_heads import load_for
 from refimpl.models.training.optimizer import Optimizer
@@ -38,11 +39,6 @@ from refimpl.nn.adamw import AdamW
 from refimpl.nn.tape import Tape
 
 SUFFIX = ".training"
-HEADS = {
-    "sst2": ("classification", ("negative", "positive")),
-    "squad": ("question_answering", ()),
-    "mlm": ("masked_lm", ()),
-}
 RECORD = "training.json"
 """What the output says of its own making."""
 

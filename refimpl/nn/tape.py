@@ -90,7 +90,11 @@ class Tape:
         self.linears = {Linear: plain, **(linears or {})}
         self.steps: list[tuple[Value, Callable[[np.ndarray], None]]] = []
         self.gradients: dict[int, np.ndarray] = {}
-        self.ops = Ops(*(getattr(self, name) for name in Ops._fields))
+
+    @property
+    def ops(self) -> Ops:
+        """The op table. Not kept, or the tape would hold itself, and its gradients until the garbage collector comes."""
+        return Ops(*(getattr(self, name) for name in Ops._fields))
 
     def backward(self, ends: Iterable[tuple[Value, np.ndarray]]) -> dict[int, np.ndarray]:
         """The gradient of sum over (value, gradient) of <value, gradient>: id of a parameter array -> gradient.
