@@ -93,7 +93,7 @@ class Tape:
 
     @property
     def ops(self) -> Ops:
-        """The op table. Not kept, or the tape would hold itself, and its gradients until the garbage collector comes."""
+        """The op table. Not kept: a tape that holds itself keeps its gradients until the garbage collector comes."""
         return Ops(*(getattr(self, name) for name in Ops._fields))
 
     def backward(self, ends: Iterable[tuple[Value, np.ndarray]]) -> dict[int, np.ndarray]:
