@@ -337,11 +337,8 @@ def test_evaluate(data, tmp_path):
     loaded = compress.load(tmp_path / "out")
     packed_file.save(compress.compress(loaded, ["the cat sat"], 1.0), tmp_path / "packed")
     packed = evaluated(tmp_path / "packed", *where)
-    said = runner(packed_file.load(tmp_path / "packed"))
-    labels = [sentence.label for sentence in sst2.read(data / "dev.tsv")]
-    right = [
-        said.run(*loaded.tokenizer.encode([text])).argmax() == label for text, label in zip(texts, labels, strict=True)
-    ]
+    said, dev = runner(packed_file.load(tmp_path / "packed")), sst2.read(data / "dev.tsv")
+    right = [said.run(*loaded.tokenizer.encode([row.text])).argmax() == row.label for row in dev]
     assert packed["accuracy"] == 100 * np.mean(right)
     with pytest.raises(ValueError, match="the model is for classification; need question answering"):
         evaluation.check_head(said, "squad")
