@@ -42,7 +42,7 @@ def execute(
     """
     check_inputs(graph, inputs)
     prepared = rewrite(graph, semantics)
-    values = {**graph.initializers, **inputs}
+    values = {**prepared.initializers, **inputs}
     left = Counter(name for node in prepared.nodes for name in node.inputs)
     left.update(list(graph.outputs))
     for node in prepared.nodes:
