@@ -10,11 +10,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from test_1_arithmetic import equal, rng
-from tiny import MODELS, batch, dense
+from tiny import GOLDEN, MODELS, batch, dense
 
 from refimpl.bounds import F64, gamma
-from refimpl.models.bert import cast, forward
+from refimpl.models.bert import cast, forward, map_linears
+from refimpl.models.training.parameters import named
 from refimpl.nn import Linear, Norm, attention, elementwise, embedding, gelu, losses, mean_pooling
 from refimpl.nn.dropout import PLACES, STEPS, draw, dropout, threshold
 from refimpl.nn.layernorm import layernorm, layernorm_backward
@@ -22,6 +24,8 @@ from refimpl.nn.linear import linear, linear_backward
 from refimpl.nn.pooler import first_token, first_token_backward
 from refimpl.nn.softmax import softmax, softmax_backward
 from refimpl.nn.tape import Dropping, Tape, Value
+from refimpl.prune import topk_mask
+from refimpl.prune.masked_linear import MaskedLinear, masked_kind
 
 H, OPERATIONS = 2.0**-9, 200
 """Terms of the functions here pass fewer operations than that."""
@@ -164,13 +168,29 @@ def check_loss(loss, x):
     assert (np.abs(loss(x).gradient - want) <= allowed).all()
 
 
+def check_torchs(loss, stem, *given):
+    """The value and gradient of torch, f64, to eight roundings of numbers of size 1 (the loss) or below."""
+    known = load_file(GOLDEN / "gradients" / "losses.safetensors")
+    found = loss(*(known[name] if isinstance(name, str) else name(known) for name in given))
+    assert abs(found.value - known[stem + "value"]) <= 8 * F64 * known[stem + "value"]
+    assert (np.abs(found.gradient - known[stem + "gradient"]) <= 8 * F64).all()
+
+
+def places(name):
+    """Tokens, -1 for what lies outside a text."""
+    return lambda known: np.where(known[name] < known["logits"].shape[1], known[name], -1)
+
+
 def check_cross_entropy(loss=losses.cross_entropy):
     check_loss(lambda x: loss(x, np.array([[1, -100], [2, 0]])), normal(0, 2, 2, 3))
+    check_torchs(loss, "", "x", "labels")
 
 
 def check_answers(loss=losses.question_answering):
     mask, starts, ends = np.array([[1, 1, 1, 0], [1, 1, 1, 1]]), np.array([0, -1]), np.array([2, 3])
     check_loss(lambda x: loss(x, mask, starts, ends), normal(0, 2, 4, 2))
+    everything = np.ones((3, 6), int)
+    check_torchs(loss, "answers.", "logits", lambda _: everything, places("starts"), places("ends"))
 
 
 def test_losses():
@@ -228,16 +248,72 @@ def test_a_whole_model_along_random_directions(name):
         assert abs(found - want[0]) <= allowed[0], place
 
 
+def tied(model):
+    """With the word table as its decoder's weight, as in the checkpoint; ``cast`` makes two."""
+    return replace(model, head=model.head._replace(decoder=Linear(model.embeddings.word, model.head.decoder.bias)))
+
+
+def gradients_of(model, texts, dy, **kinds):
+    tape = Tape(**kinds)
+    return tape.backward([(forward(model, texts, tape.ops), dy)])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_whole_model_is_torchs(name):
+    """Every element, in f64, against autograd's rounded to f32.
+
+    Rounding errors are linear in the unit of rounding, so what the same gradient is off in f32 (the largest of its
+    array) says what two passes in f64 may differ by: 2**-29 of it, times 64 for another order of summation.
+    """
+    known = load_file(GOLDEN / name / "gradients.safetensors")
+    dy, model = known.pop("dy"), dense(name).model
+    wide = cast(model, np.float64)
+    if name.endswith("masked_lm"):
+        wide = tied(wide)
+    by_id, by_id_f32 = gradients_of(wide, batch(name), dy), gradients_of(model, batch(name), dy.astype(np.float32))
+    names, names_f32 = named(wide), named(model)
+    assert {key for key, x in names.items() if id(x) in by_id} == set(known)
+    for key, want in known.items():
+        got, rough = by_id[id(names[key])], by_id_f32[id(names_f32[key])]
+        allowed = 2.0**-24 * np.abs(want) + 64 * 2.0**-29 * np.abs(rough - got).max() + 2.0**-140
+        assert got.dtype == np.float64
+        assert (np.abs(got - want) <= allowed).all(), key
+
+
+def check_masked(kind=masked_kind):
+    """Beside a plain model with the masked weights: the same pass, and the gradients of what is not masked."""
+    model, texts = dense("bert_classification").model, batch("bert_classification")
+
+    def mask(p):
+        return topk_mask(np.abs(p.weight), 0.3)
+
+    masked = map_linears(model, lambda _, p: MaskedLinear(*p, mask(p)))
+    plain = map_linears(model, lambda _, p: Linear(p.weight * mask(p), p.bias))
+    tape, dy = Tape(linears={MaskedLinear: kind()}), normal(0, 3, 3).astype(np.float32)
+    y = forward(masked, texts, tape.ops)
+    equal(y.data, forward(plain, texts))
+    found, want = tape.backward([(y, dy)]), gradients_of(plain, texts, dy)
+    for layer, other in zip(masked.layers, plain.layers, strict=True):
+        for part in ("q", "output"):
+            p, q = getattr(layer, part), getattr(other, part)
+            equal(found[id(p.weight)], np.where(p.mask, want[id(q.weight)], 0))
+            equal(found[id(p.bias)], want[id(q.bias)])
+
+
+def test_masked_linear_layers():
+    check_masked()
+
+
 def test_a_shared_parameter_has_one_gradient():
     model, texts = dense("distilbert_masked_lm").model, batch("distilbert_masked_lm")
-    tied = replace(model, head=model.head._replace(decoder=model.head.decoder._replace(weight=model.embeddings.word)))
-    apart = replace(tied, head=tied.head._replace(decoder=Linear(tied.embeddings.word.copy(), tied.head.decoder.bias)))
+    once_there, bias = tied(model), model.head.decoder.bias
+    apart = replace(model, head=model.head._replace(decoder=Linear(model.embeddings.word.copy(), bias)))
     found = []
-    for one in (tied, apart):
+    for one in (once_there, apart):
         tape = Tape()
         y = forward(one, texts, tape.ops)
         found.append(tape.backward([(y, np.ones_like(y.data))]))
-    once = found[0][id(tied.embeddings.word)]
+    once = found[0][id(model.embeddings.word)]
     equal(once, found[1][id(apart.head.decoder.weight)] + found[1][id(apart.embeddings.word)])
 
 

@@ -11,6 +11,7 @@ from mutants_encoder import ENCODER
 from mutants_explain import EXPLAIN
 from mutants_f32 import F32_KERNELS
 from mutants_fake_quantization import FAKE_QUANTIZATION
+from mutants_gradients import GRADIENTS
 from mutants_instances import INSTANCES
 from mutants_kernels import KERNELS
 from mutants_oracle import ORACLE
@@ -40,6 +41,7 @@ SUITES = [
     *START,
     *RECORDS,
     *INSTANCES,
+    *GRADIENTS,
     *ORACLE,
     *PROFILE,
     *SATURATION,
