@@ -172,7 +172,7 @@ RUNS = {
     "Tile": (grow("Tile", [2**40]), "the result would have the shape"),
     "Pad": (grow("Pad", [0, 2**40]), "the result would have the shape"),
     "Reshape": (grow("Reshape", [2**62, 2**62]), "cannot reshape"),
-    "Gather": (grow("Gather", [7]), "an index is outside -2 to 1"),
+    "Gather": (grow("Gather", [7]), "the index 7 is outside -2 to 1"),
     "ConstantOfShape": (fill([2**40, 2**40]), "the result would have the shape"),
     "Range": (fill(0, 2**60, 1, op="Range"), "the result would have the shape"),
     "dtypes": (grow("Add", np.array([1.0, 2.0])), "the inputs have the dtypes float32, float64; need one"),

@@ -209,7 +209,15 @@ def test_a_stopped_run_resumes_to_the_same_file(data, tmp_path, monkeypatch):
         assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
-def test_a_signal_is_noted_and_the_second_acts():
+@pytest.fixture
+def interruptible():
+    """As in a program that a person started, whatever runs the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_is_noted_and_the_second_acts(interruptible):
     with interrupt.noted() as stop:
         assert not stop()
         signal.raise_signal(signal.SIGINT)
@@ -217,6 +225,10 @@ def test_a_signal_is_noted_and_the_second_acts():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with interrupt.noted() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert not stop()
 
 
 def work(data, model, limit=None):

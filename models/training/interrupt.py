@@ -14,7 +14,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 @contextmanager
 def noted() -> Iterator[Callable[[], bool]]:
     """Whether a signal came, as a function. In the main thread only."""
-    usual = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    usual = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}  # nohup stays
     came: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -22,7 +23,7 @@ def noted() -> Iterator[Callable[[], bool]]:
         for each, handler in usual.items():
             signal.signal(each, handler)
 
-    for number in SIGNALS:
+    for number in usual:
         signal.signal(number, note)
     try:
         yield lambda: bool(came)
