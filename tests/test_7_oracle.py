@@ -133,34 +133,6 @@ def test_weights_in_blocks(level, k, tmp_path):
     assert outside(judge_nodes(changed, x, theirs)) == {"y": "MatMulNBits"}
 
 
-@pytest.mark.parametrize("k", [64, 100])
-@pytest.mark.parametrize("transposed", [False, True])
-def test_openvino_codes_activations_anew_where_a_weight_is_u8(k, transposed, tmp_path):
-    """To the bit of each code: its own blocks of 32 channels explain what it returns, and exact products do not."""
-    pytest.importorskip("openvino", reason="OpenVINO is not installed")
-    from refimpl.models.engines import open_graph
-
-    chance = np.random.default_rng(k)
-    w = chance.integers(0, 256, (9, k) if transposed else (k, 9)).astype(np.uint8)
-    constants = {"xs": np.float32(0.02), "xz": np.uint8(117), "w": w, "ws": np.float32(0.01), "wz": np.uint8(130)}
-    product = helper.make_node("Gemm", ["xd", "wd"], ["y"], "y", transB=1) if transposed else None
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["xq"]),
-        helper.make_node("DequantizeLinear", ["xq", "xs", "xz"], ["xd"]),
-        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"]),
-        product or helper.make_node("MatMul", ["xd", "wd"], ["y"], "y"),
-    ]
-    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [5, size]) for name, size in (("x", k), ("y", 9))]
-    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
-    made = helper.make_graph(nodes, "g", ports[:1], ports[1:], initializers)
-    made = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
-    graph, x = load(tmp_path / "m.onnx"), {"x": chance.normal(0, 1.5, (5, k)).astype(np.float32)}
-    theirs = open_graph("openvino", tmp_path / "m.onnx", ["y"]).run(x)
-    assert outside(judge_nodes(graph, x, theirs, OPENVINO)) == {}
-    assert outside(judge_nodes(graph, x, theirs, OPENVINO._replace(blocks=None))) != {}
-
-
 # --- our own exports -------------------------------------------------------------------------------------------------
 
 STAGES = {"f32": tiny.dense, "int8": tiny.quantized, "int8 attention": tiny.quantized_with_attention}

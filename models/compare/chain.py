@@ -101,7 +101,7 @@ def chain_to(
     nodes = _needed(prepared, engine.keys() - {tensor}, tensor)
     if not nodes or tensor not in engine:
         raise ValueError(f"no node makes {tensor}, or the engine did not expose it; need a tensor that was judged")
-    given = {**prepared.initializers, **inputs, **{name: engine[name] for name in engine.keys() - {tensor}}}
+    given = {**graph.initializers, **inputs, **{name: engine[name] for name in engine.keys() - {tensor}}}
     values = {name: Carried(Approx(wide(array), EXACT), frozenset(), 0) for name, array in given.items()}
     right = None
     for node in nodes:

@@ -42,7 +42,7 @@ def execute(
     """
     check_inputs(graph, inputs)
     prepared = rewrite(graph, semantics)
-    values = {**prepared.initializers, **inputs}
+    values = {**graph.initializers, **inputs}
     left = Counter(name for node in prepared.nodes for name in node.inputs)
     left.update(list(graph.outputs))
     for node in prepared.nodes:

@@ -69,7 +69,7 @@ def judge_nodes(
     """
     check_inputs(graph, inputs)
     prepared = rewrite(graph, semantics, engine.keys())
-    given = {name: wide(array) for name, array in {**prepared.initializers, **inputs}.items()}
+    given = {name: wide(array) for name, array in {**graph.initializers, **inputs}.items()}
     values = {name: Carried(Approx(array, EXACT), frozenset(), 0) for name, array in given.items()}
     findings = []
     last = {name: i for i, node in enumerate(prepared.nodes) for name in node.inputs}

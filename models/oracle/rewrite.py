@@ -2,7 +2,6 @@
 
     DequantizeLinear, DequantizeLinear -> MatMul or Gemm                        MatMulIntegerToFloat
     ... -> QuantizeLinear, if nothing else reads what is between                QLinearMatMul
-    DequantizeLinear of a constant u8 weight -> MatMul or Gemm                  MatMulNBits, where semantics have blocks
     DequantizeLinear, DequantizeLinear -> Add -> QuantizeLinear, likewise       AddCodes, where the semantics have one
 
 These are the fusions that engines make. They need a scale for the whole left operand, and one for the whole right
@@ -18,7 +17,6 @@ import numpy as np
 
 from refimpl.models.oracle.expand import expand
 from refimpl.models.oracle.graph import MICROSOFT, OURS, STANDARD, Graph, Node, sort
-from refimpl.models.oracle.ops.blocks import RECIPROCAL
 from refimpl.models.oracle.semantics import Semantics
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
@@ -38,12 +36,11 @@ def rewrite(graph: Graph, semantics: Semantics, seen: Collection[str] = ()) -> G
     """The graph to execute. Tensors in ``seen`` are kept, so nothing is fused across them."""
     nodes = [made for node in graph.nodes for made in expand(node)]
     if semantics.fuse:
-        graph = graph._replace(initializers=dict(graph.initializers))  # weights in blocks come to it
-        nodes = _fuse(graph, nodes, {*seen, *graph.outputs}, semantics)
+        nodes = _fuse(graph, nodes, {*seen, *graph.outputs}, semantics.add is not None)
     return graph._replace(nodes=sort(nodes, {*graph.initializers, *graph.inputs}))
 
 
-def _fuse(graph: Graph, nodes: list[Node], kept: set[str], semantics: Semantics) -> list[Node]:
+def _fuse(graph: Graph, nodes: list[Node], kept: set[str], add: bool) -> list[Node]:
     coded: dict[str, Coded] = {}
     products: dict[str, Node] = {}
     sums: dict[str, Node] = {}
@@ -56,19 +53,12 @@ def _fuse(graph: Graph, nodes: list[Node], kept: set[str], semantics: Semantics)
         elif node.op == "Transpose" and first in coded:
             made += _transposed(node, coded)
         elif node.op in ("MatMul", "Gemm"):
-            if semantics.blocks and _has_u8_weight(graph, node, coded):
-                made.append(_in_blocks(graph, node, coded[node.inputs[1]], semantics.blocks))
-                continue
             fused = _product(graph, node, coded)
             if fused:
                 products[node.outputs[0]] = fused[-1]
                 made += fused
                 continue
-        elif (
-            node.op == "Add"
-            and semantics.add
-            and all(name in coded and coded[name].axis is None for name in node.inputs)
-        ):
+        elif node.op == "Add" and add and all(name in coded and coded[name].axis is None for name in node.inputs):
             sums[node.outputs[0]] = node
         elif node.op == QUANTIZE and first in sums.keys() - kept and readers[first] == 1:
             made.append(_added(graph, node, [coded[name] for name in sums[first].inputs]))
@@ -108,34 +98,6 @@ def _transposed(node: Node, coded: dict[str, Coded]) -> list[Node]:
     axis = perm.index(x.axis) if isinstance(perm, list) and x.axis is not None else None
     coded[node.outputs[0]] = Coded(name, x.scale, x.zero_point, axis, x.rank)
     return [Node(name, "Transpose", STANDARD, (x.codes,), (name,), dict(node.attributes))]
-
-
-def _has_u8_weight(graph: Graph, node: Node, coded: dict[str, Coded]) -> bool:
-    """Whether the right operand is a dequantized constant matrix of u8 codes, with a scale a column or one for all."""
-    weight, get = coded.get(node.inputs[1]), node.attributes.get
-    if weight is None or weight.codes not in graph.initializers or weight.rank != 2:
-        return False
-    if node.op == "Gemm" and (get("alpha", 1.0) != 1 or get("beta", 1.0) != 1 or get("transA", 0)):
-        return False
-    known = not weight.zero_point or weight.zero_point in graph.initializers
-    columns = 0 if node.op == "Gemm" and get("transB", 0) else 1
-    return known and weight.axis in (None, columns) and graph.initializers[weight.codes].dtype == np.uint8
-
-
-def _in_blocks(graph: Graph, node: Node, weight: Coded, size: int) -> Node:
-    """MatMulNBits with the same weight, (N, blocks, size). A channel that fills the last block meets a zero of x."""
-    codes = graph.initializers[weight.codes]
-    rows = codes if node.op == "Gemm" and node.attributes.get("transB", 0) else codes.T
-    (n, k), blocks = rows.shape, -(-rows.shape[1] // size)
-    packed = np.pad(rows, ((0, 0), (0, blocks * size - k))).reshape(n, blocks, size)
-    names = [f"{node.name}.{part}" for part in ("blocks", "scales", "zero_points")]
-    zero = graph.initializers[weight.zero_point] if weight.zero_point else np.zeros(1, np.uint8)
-    scale = graph.initializers[weight.scale]
-    each = [np.repeat(np.broadcast_to(part.reshape(-1), n), blocks) for part in (scale, zero)]
-    graph.initializers.update(zip(names, (packed, *each), strict=True))
-    bias = node.inputs[2] if len(node.inputs) > 2 else ""
-    attributes = {"N": n, "K": k, "bits": 8, "block_size": size, "accuracy_level": 4, RECIPROCAL: 1}
-    return Node(node.name, "MatMulNBits", MICROSOFT, (node.inputs[0], *names, "", bias), node.outputs, attributes)
 
 
 def _product(graph: Graph, node: Node, coded: dict[str, Coded]) -> list[Node]:

@@ -21,8 +21,6 @@ class Semantics(NamedTuple):
     fuse: whether MatMul and Gemm of two dequantized tensors are products of integers, as engines make them.
     softmax: QLinearSoftmax, see ``refimpl.quant.codes``.
     add: how two dequantized tensors are added and quantized in one, see ``refimpl.quant.codes``; None: in f32.
-    blocks: a product with a u8 weight is no product of integers, but MatMulNBits at level 4 in blocks of so many input
-    channels: what is dequantized gets codes anew, each block with a scale of its own; None: as with other weights.
     """
 
     product: Product = exact
@@ -31,15 +29,13 @@ class Semantics(NamedTuple):
     fuse: bool = True
     softmax: Callable[..., np.ndarray] = softmax_as_defined
     add: Callable[..., np.ndarray] | None = None
-    blocks: int | None = None
 
 
 ONNX_RUNTIME = Semantics(softmax=softmax)
 """On x86 with VNNI. But for QLinearSoftmax, a fault of its own, the semantics of ONNX wherever it leaves no choice."""
 
-OPENVINO = Semantics(quantize=by_levels, requantize=requantize_in_two, add=add_by_levels, blocks=32)
-"""On x86 with VNNI. blocks: its property DYNAMIC_QUANTIZATION_GROUP_SIZE, 32 unless it is set; oneDNN's INT8 products
-need s8 weights."""
+OPENVINO = Semantics(quantize=by_levels, requantize=requantize_in_two, add=add_by_levels)
+"""On x86 with VNNI."""
 
 PRODUCTS = {f.__name__: f for f in (exact, pair_saturating, s8s8_shifted, acc16, neon_wrap)}
 """By name, for who chooses one."""

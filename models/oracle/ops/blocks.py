@@ -4,11 +4,9 @@
     accuracy_level 4: each block of x is u codes, u = rint(127 x / max |x|), before it is multiplied
 
 ONNX Runtime puts it in the place of MatMul with a weight alone dequantized, in blocks of 32, and at level 4: what the
-file says in floats then has 8 bits. OpenVINO does the same with any u8 weight ("dynamic quantization"), u codes with
-rint(x * (1 / step)), step = max |x| / 127: of ties, some fall otherwise. Only 8-bit codes are supported.
+file says in floats then has 8 bits. Only 8-bit codes are supported.
 
-Source: ONNX Runtime, docs/ContribOperators.md; that level 4 means s8 codes for each block: its results. OpenVINO,
-property DYNAMIC_QUANTIZATION_GROUP_SIZE; its rounding: its results.
+Source: ONNX Runtime, docs/ContribOperators.md; that level 4 means s8 codes for each block: its results.
 """
 
 from collections.abc import Sequence
@@ -22,8 +20,6 @@ from refimpl.models.oracle.graph import MICROSOFT
 from refimpl.models.oracle.operator import TINY, UNKNOWN, Call, Operator, affordable
 
 LEVELS = 127
-RECIPROCAL = "by_reciprocal"
-"""An attribute of nodes that ``rewrite`` makes: OpenVINO's rounding."""
 MIDDLE = 128
 """The zero point where none is given."""
 
@@ -57,18 +53,8 @@ def _coded(call: Call, x: np.ndarray) -> np.ndarray:
     """What level 4 makes of x, filled up: (..., K padded)."""
     parts, step = _blocks(call, x)
     if call.get("accuracy_level", 0) == 4:
-        parts = _codes(call, parts, step) * step
+        parts = np.rint(parts / np.where(step > 0, step, 1)) * step
     return parts.reshape(*x.shape[:-1], -1)
-
-
-def _codes(call: Call, parts: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Whole numbers; by OpenVINO's reciprocal in f32 even where the result is wide, so that ties fall as there."""
-    step = np.where(step > 0, step, 1)
-    if not call.get(RECIPROCAL, 0):
-        return np.rint(parts / step)
-    narrow = parts.astype(np.float32)
-    step = np.abs(narrow).max(-1, keepdims=True) / np.float32(LEVELS)
-    return np.rint(narrow * (np.float32(1) / np.where(step > 0, step, np.float32(1)))).astype(parts.dtype)
 
 
 def _product(call: Call, *xs: Any) -> np.ndarray:
@@ -94,8 +80,7 @@ def _product_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
         moved = off
     elif x.known:
         quotient = np.abs(parts) / np.where(step > 0, step, 1)
-        tie = np.abs(quotient % 1 - 0.5) <= 4 * F32 * quotient
-        moved = np.where(tie & (not call.get(RECIPROCAL, 0)), step, 0)
+        moved = np.where(np.abs(quotient % 1 - 0.5) <= 4 * F32 * quotient, step, 0)
     else:
         moved = off + step + 2 * step_off
     moved, sure = (np.broadcast_to(each, parts.shape).reshape(*x.value.shape[:-1], -1) for each in (moved, parts))
