@@ -23,6 +23,8 @@ class Semantics(NamedTuple):
     add: how two dequantized tensors are added and quantized in one, see ``refimpl.quant.codes``; None: in f32.
     block: channels of a block where a weight of u8 codes with a zero point has the left operand quantized again, see
     ``refimpl.quant.blocks``; 0: it is not.
+    folded: whether dequantized numbers may be made in the operators that read them, scales and zero points in any
+    order.
     """
 
     product: Product = exact
@@ -32,6 +34,7 @@ class Semantics(NamedTuple):
     softmax: Callable[..., np.ndarray] = softmax_as_defined
     add: Callable[..., np.ndarray] | None = None
     block: int = 0
+    folded: bool = False
 
 
 ONNX_RUNTIME = Semantics(softmax=softmax)

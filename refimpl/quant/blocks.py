@@ -50,6 +50,11 @@ def by_level(x: np.ndarray, block: int) -> Blocks:
     return _coded(x, block, lambda largest: LEVELS / largest)
 
 
+def numbers(x: Blocks) -> np.ndarray:
+    """What the codes stand for, exactly: f64 (..., K)."""
+    return (x.codes * x.step.astype(np.float64)).reshape(*x.codes.shape[:-2], -1)
+
+
 def product(x: Blocks, weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """y, f32 (..., N). weight: codes less their zero point, s16 or wider (K, N); scale: f32 () or (N,).
 

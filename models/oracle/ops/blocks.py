@@ -58,11 +58,6 @@ def _by_level(call: Call, x: np.ndarray) -> Blocks | None:
     return blocks.by_level(x.astype(np.float32), call.get("block_size")) if coded else None
 
 
-def _value(x: Blocks) -> np.ndarray:
-    """What codes stand for, f64 (..., K)."""
-    return (x.codes * x.step.astype(np.float64)).reshape(*x.codes.shape[:-2], -1)
-
-
 def _moved(x: Approx, coded: Blocks | None) -> np.ndarray:
     """How far the left operand may be off, f64 (..., K)."""
     if coded is None or x.known:
@@ -86,7 +81,7 @@ def _product(call: Call, *xs: Any) -> np.ndarray:
     weight, _ = _weight(call, b, scale, zero_point)
     filled = _filled(call, x)
     coded = _by_level(call, filled)
-    y = ((filled if coded is None else _value(coded)).astype(np.float64) @ weight.T).astype(x.dtype)
+    y = ((filled if coded is None else blocks.numbers(coded)).astype(np.float64) @ weight.T).astype(x.dtype)
     return y if bias is None else y + bias
 
 
@@ -97,7 +92,7 @@ def _product_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
     weight, terms = _weight(call, b.value, scale.value, None if zero_point is None else zero_point.value)
     given = Approx(_filled(call, x.value), _filled(call, x.full))
     coded = _by_level(call, given.value)
-    sure = given.value if coded is None else _value(coded)
+    sure = given.value if coded is None else blocks.numbers(coded)
     return _sum_error(sure, _moved(given, coded), weight.T, terms.T, 0.0 if bias is None else np.abs(bias.value))
 
 
@@ -109,7 +104,7 @@ def in_blocks(call: Call, *xs: np.ndarray) -> np.ndarray:
     a, b, a_scale, b_scale, a_zero, b_zero = xs
     coded = _by_step(call, a, a_scale, a_zero)
     if call.wide:
-        return _value(coded) @ dequantize(b, b_scale, b_zero)
+        return blocks.numbers(coded) @ dequantize(b, b_scale, b_zero)
     return blocks.product(coded, b.astype(np.int64) - b_zero, b_scale)
 
 
@@ -124,9 +119,9 @@ def in_blocks_error(call: Call, *xs: Approx) -> np.ndarray:
         return UNKNOWN
     coded = _by_step(call, a.value, a_scale.value, a_zero.value)
     moved = _moved(Approx(a.value, a.error * a_scale.value), coded)
-    step = np.abs(b_scale.value)
     weight = dequantize(b.value, b_scale.value, b_zero.value)
-    return _sum_error(_value(coded), moved, weight, (b.value.astype(np.float64) + b_zero.value) * step)
+    apart = (np.abs(b.value.astype(np.float64)) + np.abs(b_zero.value.astype(np.float64))) * np.abs(b_scale.value)
+    return _sum_error(blocks.numbers(coded), moved, weight, apart)
 
 
 OPERATORS = {(MICROSOFT, "MatMulNBits"): Operator(_product, _product_error)}

@@ -89,15 +89,23 @@ def _dequantize(call: Call, x: np.ndarray, scale: np.ndarray, zero_point: np.nda
     return dequantize(x, spread(call, scale, x.shape), z)
 
 
+FOLDED = 7
+
+
 def _dequantize_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
-    """One rounding, two for s32 codes. Uncertain codes are off by whole steps."""
+    """One rounding, two for s32 codes. Uncertain codes are off by whole steps. Folded, seven of the code and the zero
+    point: of (a - (z + z' s' / s)) (s / s') + b', times s', where b' is of the other operand, all but the last."""
     x, scale = xs[0], xs[1]
     z = xs[2] if len(xs) > 2 else None
     step, off = (spread(call, part, y.shape) for part in (scale.value, scale.full))
     steps = x.error + (0 if z is None else spread(call, z.full, y.shape))
     with np.errstate(divide="ignore", invalid="ignore"):
         code = np.where(step != 0, np.abs(y / step), 0)
-    return rounded(y, steps * (step + off) + code * off, 2 if x.value.dtype == np.int32 else 1)
+    moved = steps * (step + off) + code * off
+    if call.semantics.folded:
+        zero = 0 if z is None else np.abs(spread(call, z.value, y.shape).astype(np.float64))
+        return rounded((np.abs(x.value.astype(np.float64)) + zero) * np.abs(step), moved, FOLDED)
+    return rounded(y, moved, 2 if x.value.dtype == np.int32 else 1)
 
 
 def _dynamic(call: Call, x: np.ndarray) -> tuple[np.ndarray, ...]:
