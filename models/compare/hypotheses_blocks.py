@@ -30,9 +30,7 @@ def _numbers(code: Callable[[np.ndarray, int], Blocks], use: Use) -> Use | None:
     a = use.get("a")
     if a is None or not a.known or not _weight(use):
         return None
-    k = a.value.shape[-1]
-    filled = np.pad(a.value.astype(np.float32), [(0, 0)] * (a.value.ndim - 1) + [(0, -k % BLOCK)])
-    return use.put(a=known(blocks.numbers(code(filled, BLOCK))[..., :k]))
+    return use.put(a=known(blocks.numbers(code(a.value.astype(np.float32), BLOCK), a.value.shape[-1])))
 
 
 def _codes(use: Use) -> Use | None:
@@ -40,7 +38,7 @@ def _codes(use: Use) -> Use | None:
     a, b, left = (use.get(name) for name in ("a", "b", "a_scale"))
     if not all(x is not None and x.known for x in (b, left)) or not _weight(use):
         return None
-    if value(a).shape[-1] % BLOCK or value(left).size > 1:
+    if a is None or value(left).size > 1:
         return None
     zeros = {name: use.get(name) or known(np.zeros((), np.uint8)) for name in ("a_zero", "b_zero")}
     return use.put(**zeros).attributes(block_size=BLOCK)

@@ -114,7 +114,9 @@ def _product(graph: Graph, node: Node, coded: dict[str, Coded], block: int) -> l
     if node.op == "Gemm" and (get("alpha", 1.0) != 1 or get("beta", 1.0) != 1 or get("transA", 0)):
         return []
     turns: list[Node] = []
-    attributes = {"block_size": block} if block and _shifted_weight(graph, b) else {}
+    size = _block_of(graph, b, -1 if get("transB", 0) else 0, block)
+    if size is None:
+        return []
     if node.op == "Gemm" and get("transB", 0):
         name = f"{node.name}.codes"
         turns = [Node(name, "Transpose", STANDARD, (b.codes,), (name,), {"perm": [1, 0]})]
@@ -123,13 +125,17 @@ def _product(graph: Graph, node: Node, coded: dict[str, Coded], block: int) -> l
         return []
     bias = node.inputs[2] if len(node.inputs) > 2 else ""
     inputs = (a.codes, b.codes, a.scale, b.scale, a.zero_point, b.zero_point, bias)
+    attributes = {"block_size": size} if size else {}
     return [*turns, Node(node.name, "MatMulIntegerToFloat", MICROSOFT, inputs, node.outputs, attributes)]
 
 
-def _shifted_weight(graph: Graph, b: Coded) -> bool:
-    """Whether it is a constant of u8 codes with a zero point."""
+def _block_of(graph: Graph, b: Coded, axis: int, block: int) -> int | None:
+    """The block of a product, 0 if it is one sum; None if OpenVINO multiplies floats: its constant weight has a zero
+    point, but is of s8, or has less than a block of channels. axis: those of the weight."""
     codes, zero = (graph.initializers.get(name) for name in (b.codes, b.zero_point))
-    return codes is not None and zero is not None and codes.dtype == np.uint8 and bool(zero.any())
+    if not block or codes is None or zero is None or not zero.any():
+        return 0
+    return block if codes.dtype == np.uint8 and codes.shape[axis] >= block else None
 
 
 def _requantized(graph: Graph, quantize: Node, product: Node) -> Node:

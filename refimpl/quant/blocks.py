@@ -8,7 +8,8 @@
 The file says x, an f32 number or an activation that has codes already; what it loses here is the engine's own doing.
 
 Contract. x f32, finite; m is exact, each further operation rounds once, rint's ties go to even; codes are s8 from -127
-to 127, 0 in a block of zeros. acc is exact. In ``product`` y grows by fma(f32(acc) * d, s, y), g in order.
+to 127, 0 in a block of zeros. Zeros fill the last block up. acc is exact. In ``product`` y grows by
+fma(f32(acc) * d, s, y), g in order.
 
 Sources: OpenVINO, src/plugins/intel_cpu/src/nodes/executors/dnnl/dnnl_fullyconnected_primitive.cpp (where it is done),
 and its oneDNN, src/cpu/x64/jit_brgemm_src_quantization_kernel.cpp (how); its default of 32 channels is the property
@@ -36,7 +37,7 @@ class Blocks(NamedTuple):
 
 
 def by_step(x: np.ndarray, block: int) -> Blocks:
-    """x: f32 (..., K), K a multiple of ``block``.
+    """x: f32 (..., K).
 
     >>> by_step(np.array([127, -1.5, 0.5, 0], np.float32), 2).codes
     array([[127,  -2],
@@ -50,9 +51,9 @@ def by_level(x: np.ndarray, block: int) -> Blocks:
     return _coded(x, block, lambda largest: LEVELS / largest)
 
 
-def numbers(x: Blocks) -> np.ndarray:
-    """What the codes stand for, exactly: f64 (..., K)."""
-    return (x.codes * x.step.astype(np.float64)).reshape(*x.codes.shape[:-2], -1)
+def numbers(x: Blocks, length: int) -> np.ndarray:
+    """What the codes of the first ``length`` channels stand for, exactly: f64 (..., length)."""
+    return (x.codes * x.step.astype(np.float64)).reshape(*x.codes.shape[:-2], -1)[..., :length]
 
 
 def product(x: Blocks, weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -64,9 +65,10 @@ def product(x: Blocks, weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """
     check.dtype("scale", scale, F32)
     groups, block = x.codes.shape[-2:]
-    if weight.ndim != 2 or weight.shape[0] != groups * block:
-        raise ValueError(f"weight has shape {weight.shape}; need ({groups * block}, N)")
-    acc = np.einsum("...gk,gkn->g...n", x.codes.astype(np.float64), weight.reshape(groups, block, -1))
+    if weight.ndim != 2 or -(-weight.shape[0] // block) != groups:
+        raise ValueError(f"weight has shape {weight.shape}; need as many channels as {groups} blocks of {block} have")
+    filled = np.pad(weight, [(0, -weight.shape[0] % block), (0, 0)])
+    acc = np.einsum("...gk,gkn->g...n", x.codes.astype(np.float64), filled.reshape(groups, block, -1))
     y = np.zeros(acc.shape[1:], F32)
     for g in range(groups):
         y = vfmadd(*np.broadcast_arrays(acc[g].astype(F32) * x.step[..., g, :], scale, y))
@@ -75,9 +77,10 @@ def product(x: Blocks, weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 def _coded(x: np.ndarray, block: int, inverse: Callable[[np.ndarray], np.ndarray]) -> Blocks:
     check.dtype("x", x, F32)
-    if x.ndim < 1 or block < 1 or x.shape[-1] % block:
-        raise ValueError(f"x has shape {x.shape}; need channels in blocks of {block}")
-    parts = x.reshape(*x.shape[:-1], -1, block)
+    if x.ndim < 1 or block < 1:
+        raise ValueError(f"x has shape {x.shape} and blocks of {block}; need (..., K) and 1 or more")
+    parts = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % block)])
+    parts = parts.reshape(*x.shape[:-1], parts.shape[-1] // block, block)
     largest = np.abs(parts).max(-1, keepdims=True, initial=0)
     with np.errstate(all="ignore"):
         codes = np.rint(np.where(largest > 0, parts * inverse(largest), 0))

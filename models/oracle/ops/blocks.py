@@ -29,10 +29,8 @@ MIDDLE = 128
 """The zero point where none is given."""
 
 
-def _weight(
-    call: Call, b: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """f64 (N, K padded to whole blocks): the weight, and the largest that its terms are if the zero point is apart."""
+def _weight(call: Call, b: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None) -> tuple[np.ndarray, ...]:
+    """f64 (K, N): the weight, and the largest that its terms are if the zero point is apart."""
     n, k, block = call.get("N"), call.get("K"), call.get("block_size")
     if call.get("bits", 4) != 8 or block < 1 or call.get("weight_prepacked", 0):
         raise ValueError("only 8 bits in blocks that are not packed in advance are supported")
@@ -41,19 +39,13 @@ def _weight(
         raise ValueError(f"codes are {b.dtype} {b.shape} with {scale.size} scales; need uint8 {(n, groups, block)}")
     zero = np.full((), MIDDLE) if zero_point is None else zero_point.reshape(n, groups, 1)
     codes, step = b.astype(np.float64), scale.reshape(n, groups, 1).astype(np.float64)
-    return ((codes - zero) * step).reshape(n, -1), ((codes + zero) * np.abs(step)).reshape(n, -1)
+    return tuple(w.reshape(n, -1)[:, :k].T for w in ((codes - zero) * step, (codes + zero) * np.abs(step)))
 
 
-def _filled(call: Call, x: np.ndarray) -> np.ndarray:
-    """x (..., K), filled up with zeros to whole blocks."""
-    k, block = call.get("K"), call.get("block_size")
-    if x.ndim < 1 or x.shape[-1] != k:
-        raise ValueError(f"x has shape {x.shape}; need (..., {k})")
-    return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -k % block)])
-
-
-def _by_level(call: Call, x: np.ndarray) -> Blocks | None:
-    """What level 4 makes of x, filled up."""
+def _left(call: Call, x: np.ndarray) -> Blocks | None:
+    """What level 4 makes of x."""
+    if x.ndim < 1 or x.shape[-1] != call.get("K"):
+        raise ValueError(f"x has shape {x.shape}; need (..., {call.get('K')})")
     coded = call.get("accuracy_level", 0) == 4
     return blocks.by_level(x.astype(np.float32), call.get("block_size")) if coded else None
 
@@ -62,8 +54,9 @@ def _moved(x: Approx, coded: Blocks | None) -> np.ndarray:
     """How far the left operand may be off, f64 (..., K)."""
     if coded is None or x.known:
         return x.full.astype(np.float64)
-    parts = x.full.reshape(coded.codes.shape)
-    return (parts + coded.step + 2 * parts.max(-1, keepdims=True) / blocks.LEVELS).reshape(x.value.shape)
+    k = x.value.shape[-1]
+    step = np.repeat(coded.step[..., 0].astype(np.float64), coded.codes.shape[-1], -1)[..., :k]
+    return x.full + step + 2 * x.full.max(-1, keepdims=True) / blocks.LEVELS
 
 
 def _sum_error(x: np.ndarray, moved: np.ndarray, weight: np.ndarray, terms: np.ndarray, more: Any = 0.0) -> np.ndarray:
@@ -79,9 +72,9 @@ def _product(call: Call, *xs: Any) -> np.ndarray:
         raise ValueError("g_idx is not supported")
     affordable([*x.shape[:-1], call.get("N")])
     weight, _ = _weight(call, b, scale, zero_point)
-    filled = _filled(call, x)
-    coded = _by_level(call, filled)
-    y = ((filled if coded is None else blocks.numbers(coded)).astype(np.float64) @ weight.T).astype(x.dtype)
+    coded = _left(call, x)
+    given = x.astype(np.float64) if coded is None else blocks.numbers(coded, x.shape[-1])
+    y = (given @ weight).astype(x.dtype)
     return y if bias is None else y + bias
 
 
@@ -90,10 +83,9 @@ def _product_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
     if any(each is not None and not each.known for each in xs[1:]):
         return UNKNOWN
     weight, terms = _weight(call, b.value, scale.value, None if zero_point is None else zero_point.value)
-    given = Approx(_filled(call, x.value), _filled(call, x.full))
-    coded = _by_level(call, given.value)
-    sure = given.value if coded is None else blocks.numbers(coded)
-    return _sum_error(sure, _moved(given, coded), weight.T, terms.T, 0.0 if bias is None else np.abs(bias.value))
+    coded = _left(call, x.value)
+    given = x.value if coded is None else blocks.numbers(coded, x.value.shape[-1])
+    return _sum_error(given, _moved(x, coded), weight, terms, 0.0 if bias is None else np.abs(bias.value))
 
 
 # --- products of codes -----------------------------------------------------------------------------------------------
@@ -104,7 +96,7 @@ def in_blocks(call: Call, *xs: np.ndarray) -> np.ndarray:
     a, b, a_scale, b_scale, a_zero, b_zero = xs
     coded = _by_step(call, a, a_scale, a_zero)
     if call.wide:
-        return blocks.numbers(coded) @ dequantize(b, b_scale, b_zero)
+        return blocks.numbers(coded, a.shape[-1]) @ dequantize(b, b_scale, b_zero)
     return blocks.product(coded, b.astype(np.int64) - b_zero, b_scale)
 
 
@@ -121,7 +113,7 @@ def in_blocks_error(call: Call, *xs: Approx) -> np.ndarray:
     moved = _moved(Approx(a.value, a.error * a_scale.value), coded)
     weight = dequantize(b.value, b_scale.value, b_zero.value)
     apart = (np.abs(b.value.astype(np.float64)) + np.abs(b_zero.value.astype(np.float64))) * np.abs(b_scale.value)
-    return _sum_error(blocks.numbers(coded), moved, weight, apart)
+    return _sum_error(blocks.numbers(coded, a.value.shape[-1]), moved, weight, apart)
 
 
 OPERATORS = {(MICROSOFT, "MatMulNBits"): Operator(_product, _product_error)}
