@@ -23,7 +23,7 @@ from refimpl.models.oracle.load import load
 from refimpl.models.oracle.ops import OPERATORS
 from refimpl.models.oracle.ops.integers import accumulate
 from refimpl.models.oracle.rewrite import rewrite
-from refimpl.models.oracle.semantics import ONNX_RUNTIME, OPENVINO, Semantics
+from refimpl.models.oracle.semantics import ONNX_RUNTIME, OPENVINO_IN_BLOCKS, Semantics
 from refimpl.nn import Recorder
 from refimpl.nn.taps import SEPARATOR
 
@@ -138,9 +138,9 @@ def end_to_end(graph: Graph, inputs: Arrays, engine: Arrays, semantics: Semantic
 
 
 def products(graph: Graph, exposed: list[str], semantics: Semantics) -> list[Node]:
-    """The products of codes with a float result, whose scales the file says."""
-    made = rewrite(graph, semantics, exposed).nodes
-    return [node for node in made if node.op == PRODUCT and {*node.inputs[2:4]} <= graph.initializers.keys()]
+    """The products of codes with a float result and one accumulator, whose scales the file says."""
+    made = [node for node in rewrite(graph, semantics, exposed).nodes if node.op == PRODUCT and not node.attributes]
+    return [node for node in made if {*node.inputs[2:4]} <= graph.initializers.keys()]
 
 
 def recovered(graph: Graph, inputs: Arrays, engine: Arrays, semantics: Semantics) -> tuple[Count, Arrays]:
@@ -209,13 +209,15 @@ def by_openvino(path: Path, batches: list[Arrays]) -> Figures:
     a tensor that is exposed."""
     graph, total = load(path), counted([])
     codes = code_tensors(graph)
-    sums = [node.outputs[0] for node in products(graph, codes, OPENVINO) if node.inputs[1] in graph.initializers]
+    sums = [
+        node.outputs[0] for node in products(graph, codes, OPENVINO_IN_BLOCKS) if node.inputs[1] in graph.initializers
+    ]
     for batch in batches:
         engine = isolated("openvino", path, batch, codes)
-        total = total.plus(counted(judge_nodes(graph, batch, engine, OPENVINO)))
+        total = total.plus(counted(judge_nodes(graph, batch, engine, OPENVINO_IN_BLOCKS)))
         both = isolated("openvino", path, batch, [*codes, *sums])
-        found = recovered(graph, batch, both, OPENVINO)[0]
-        total = total.plus(end_to_end(graph, batch, engine, OPENVINO)._replace(sums=found))
+        found = recovered(graph, batch, both, OPENVINO_IN_BLOCKS)[0]
+        total = total.plus(end_to_end(graph, batch, engine, OPENVINO_IN_BLOCKS)._replace(sums=found))
     return total
 
 

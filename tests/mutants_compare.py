@@ -3,6 +3,7 @@
 from unittest.mock import patch
 
 import test_7_compare as compare
+import test_7_oracle_liberties as liberties
 from mutants import Suite
 
 from refimpl.models.compare import causes
@@ -53,8 +54,21 @@ def without_products(*arguments):
         return find_cause(*arguments)
 
 
+def as_shown(*arguments):
+    """Believes that an engine goes on with what it shows."""
+    with patch.object(causes, "find_fused", lambda *_: None):
+        return find_cause(*arguments)
+
+
+def always_fused(*arguments):
+    """Blames what is not known on several nodes in one, whatever they allow."""
+    found = find_cause(*arguments)
+    return found if found.hypothesis else found._replace(hypothesis=causes.FUSED)
+
+
 COMPARE = [
     Suite(compare.check_unknown, find_cause, {"easily convinced": easily_convinced}),
+    Suite(liberties.check_fused, find_cause, {"nothing in one": as_shown, "always in one": always_fused}),
     Suite(compare.check_partial, find_cause, {"only what was wrong": only_what_was_wrong}),
     Suite(compare.check_hidden, find_cause, {"the last node only": the_last_node_only}),
     Suite(compare.check_own_values, find_cause, {"on our own values": on_our_own_values}),

@@ -10,7 +10,8 @@ from refimpl.integer.gemm import gemm_u8s8s32_pair_saturating
 from refimpl.integer.narrow import saturate_s16
 from refimpl.integer.products import acc16, exact, neon_wrap, pair_saturating, s8s8_shifted
 from refimpl.models.oracle.judge_nodes import judge_nodes
-from refimpl.quant import affine, codes
+from refimpl.quant import affine, blocks, codes
+from refimpl.quant.blocks import Blocks
 
 
 def other_operand_shifted(a, w):
@@ -98,6 +99,27 @@ def clipped_late(x, scale, zero_point):
     return np.clip(codes, *affine.limits(zero_point.dtype)).astype(zero_point.dtype)
 
 
+def whole_rows(x, block):
+    """One step for all blocks."""
+    made, row = blocks.by_step(x, block), blocks.by_step(x, x.shape[-1])
+    return made._replace(step=np.broadcast_to(row.step, made.step.shape))
+
+
+def added_apart(x, weight, scale):
+    """A rounding of each product, before it is added."""
+    total = np.zeros((), np.float32)
+    for g in range(x.codes.shape[-2]):
+        one = Blocks(x.codes[..., g : g + 1, :], x.step[..., g : g + 1, :])
+        block = x.codes.shape[-1]
+        total = total + blocks.product(one, weight[block * g : block * (g + 1)], scale)
+    return total
+
+
+def at_once(x, weight, scale):
+    """Rounded at the end."""
+    return (blocks.numbers(x, len(weight)) @ weight * scale).astype(np.float32)
+
+
 def judged_by_our_own(graph, inputs, engine):
     """Compares with our own run in the place of the engine's inputs: only the graph's outputs are known."""
     whole = judge_nodes(graph, inputs, {})
@@ -178,6 +200,9 @@ ORACLE = [
     ),
     Suite(products.check_add, codes.add, {"by division": added_by_division, "without FMA": added_without_fma}),
     Suite(products.check_multiply, codes.multiply, {"by division": multiplied_by_division}),
+    Suite(products.check_by_step, blocks.by_step, {"by level": blocks.by_level, "of rows": whole_rows}),
+    Suite(products.check_by_level, blocks.by_level, {"by step": blocks.by_step}),
+    Suite(products.check_in_blocks, blocks.product, {"added apart": added_apart, "at once": at_once}),
     Suite(products.check_softmax, codes.softmax, {"inverse of the scale": codes.softmax_as_defined}),
     Suite(
         oracle.check_judge,

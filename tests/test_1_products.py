@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from refimpl.integer.products import acc16, exact, neon_wrap, pair_saturating, s8s8_shifted
-from refimpl.quant import affine, codes
+from refimpl.quant import affine, blocks, codes
+from refimpl.quant.blocks import Blocks
 from refimpl.quant.codes import Coded
 
 U8, S8 = np.uint8, np.int8
@@ -248,6 +249,42 @@ def check_softmax(softmax):
     for scale, want in [(np.float32(1 / 255), [[127, 127], [254, 0]]), (np.float32(1 / 128), [[64, 64], [128, 0]])]:
         made = softmax(Coded(x, np.array(1, F32), np.array(3, U8)), np.array(scale), np.array(0, U8))
         np.testing.assert_array_equal(made, np.array(want, U8))
+
+
+def check_by_step(quantize, tie=64):
+    """Half of the largest lies at 63.5: which way the tie falls is the inverse's last bit. The last block is short."""
+    row = [10, 5, -5, 1, 0, 0, 0, 0, -2.5, 1.25]
+    made = quantize(np.array([row], F32) * F32(0.0231), 4)
+    assert made.codes.tolist() == [[[127, tie, -tie, 13], [0, 0, 0, 0], [-127, tie, 0, 0]]]
+    np.testing.assert_array_equal(made.step[0, :, 0], np.abs(np.array(row, F32) * F32(0.0231))[[0, 4, 8]] / F32(127))
+
+
+def check_by_level(quantize):
+    check_by_step(quantize, 63)
+
+
+def check_in_blocks(product):
+    """Two equal terms of either sign leave what the first one's rounding lost, of 3 f32(0.1)."""
+    x = Blocks(np.array([[[1, 0], [-1, 0], [0, 5]]], S8), np.array([[[1], [1], [0.5]]], F32))
+    weight = np.array([[3, 0], [9, 9], [3, 1], [9, 9], [9, 9], [0, 2]], np.int32)
+    lost = float(F32(0.3)) - 3 * float(F32(0.1))
+    assert product(x, weight, np.array([0.1, 4], F32)).tolist() == [[lost, 16]]
+    assert product(x, weight[:5], np.array(0.1, F32)).tolist() == [[lost, -F32(0.1)]]
+
+
+@pytest.mark.parametrize("verify", [check_by_step, check_by_level])
+def test_activations_in_blocks(verify):
+    verify(getattr(blocks, verify.__name__.removeprefix("check_")))
+
+
+def test_products_in_blocks():
+    check_in_blocks(blocks.product)
+    with pytest.raises(ValueError, match=r"weight has shape \(5, 1\); need as many channels as 2 blocks of 2 have"):
+        blocks.product(blocks.by_step(np.ones(4, F32), 2), np.ones((5, 1), int), np.array(1, F32))
+    with pytest.raises(ValueError, match=r"x has shape \(4,\) and blocks of 0; need \(..., K\) and 1 or more"):
+        blocks.by_step(np.ones(4, F32), 0)
+    with pytest.raises(TypeError, match="x has dtype float64; need float32"):
+        blocks.by_level(np.ones(4), 2)
 
 
 @pytest.mark.parametrize("verify", [check_add, check_multiply, check_softmax])

@@ -4,8 +4,8 @@ Contract. ``find_cause`` takes a finding of ``judge_nodes`` and the values that 
 ``HYPOTHESES`` is made at every node between what the engine exposed and the tensor, on the engine's own values. One is
 believed only if no more than 1 % as many elements are wrong under it as were wrong before, new ones included: codes
 and integers to the bit or within the rounding of their chain, floats within their derived bound. Of several, the one
-under which the fewest are wrong, then the least vague, then the first. If none is left, ``hypothesis`` is "" and the
-sentence says so.
+under which the fewest are wrong, then the least vague, then the first. If none is left the engine may go on from other
+tensors than it shows (``compare.fused``). Else ``hypothesis`` is "" and the sentence says so.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refimpl.models.compare import (
+    hypotheses_blocks,
     hypotheses_codes,
     hypotheses_floats,
     hypotheses_operands,
@@ -23,6 +24,7 @@ from refimpl.models.compare import (
 )
 from refimpl.models.compare.chain import Chain, chain_to
 from refimpl.models.compare.fits import fits
+from refimpl.models.compare.fused import Fused, find_fused
 from refimpl.models.compare.hypothesis import Show
 from refimpl.models.compare.use import Use
 from refimpl.models.exact import Exact
@@ -38,11 +40,15 @@ HYPOTHESES = [
     *hypotheses_codes.HYPOTHESES,
     *hypotheses_floats.HYPOTHESES,
     *hypotheses_places.HYPOTHESES,
+    *hypotheses_blocks.HYPOTHESES,
 ]
 TOLERATED = 100
 """One element in so many may stay unexplained."""
 NEAREST = 64
 """Nodes that are suspected, if the engine exposed so little that the chain is longer."""
+FUSED = "several nodes in one"
+SHOWN = 3
+"""Tensors that a sentence names."""
 
 
 class Cause(NamedTuple):
@@ -111,7 +117,8 @@ def find_cause(
         suspects = (use for use, _ in zip(chain.uses(), range(NEAREST), strict=False))
         accepted = [trial for use in suspects for trial in _trials(chain, use) if trial.failures <= few]
         if not accepted:
-            return _unknown(chain, before, finding)
+            fused = None if chain.strict else find_fused(graph, inputs, engine, finding.tensor, semantics)
+            return _in_one(chain, fused, before, finding) if fused else _unknown(chain, before, finding)
         best = min(accepted, key=lambda trial: (trial.failures, trial.vague, trial.unlike))
         return _explained(chain, best, before, [trial for trial in accepted if _rivals(trial, best)])
 
@@ -184,6 +191,19 @@ def _compared(
     else:
         values.append(trial.name)
     return ", ".join(filter(None, values))
+
+
+def _in_one(chain: Chain, fused: Fused, before: np.ndarray, finding: NodeFinding) -> Cause:
+    at = _largest(np.where(before, _distance(chain.theirs, _value(chain.right)), -1))
+    values = f"engine has {words.number(chain.theirs[at])}, from what it shows follows {_value(chain.right)[at]:.9g}"
+    hidden = ", ".join(fused.hidden[:SHOWN]) + (
+        f" and {len(fused.hidden) - SHOWN} more" if fused.hidden[SHOWN:] else ""
+    )
+    count = int(before.sum())
+    bound = f"the {len(fused.chain.nodes)} nodes in one allow {_value(fused.chain.right)[at]:.9g}"
+    off = f"± {float(np.broadcast_to(fused.chain.right.bound, before.shape)[at]):.2g}"
+    sentence = f"{finding.node} {words.index(at)}: {values}; it does not go on from {hidden}: {bound} {off}"
+    return Cause(FUSED, f"{sentence}; explains {count} of {count} elements", at, count, count)
 
 
 def _unknown(chain: Chain, before: np.ndarray, finding: NodeFinding) -> Cause:

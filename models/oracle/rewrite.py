@@ -5,7 +5,8 @@
     DequantizeLinear, DequantizeLinear -> Add -> QuantizeLinear, likewise       AddCodes, where the semantics have one
 
 These are the fusions that engines make. They need a scale for the whole left operand, and one for the whole right
-operand or one per column, known when the file is read. A Transpose of dequantized numbers is one of their codes. The
+operand or one per column, known when the file is read. Where the semantics have blocks and the weight is one that they
+are for, the product has the attribute ``block_size``. A Transpose of dequantized numbers is one of their codes. The
 DequantizeLinear nodes stay: their results are tensors of the file.
 """
 
@@ -36,11 +37,11 @@ def rewrite(graph: Graph, semantics: Semantics, seen: Collection[str] = ()) -> G
     """The graph to execute. Tensors in ``seen`` are kept, so nothing is fused across them."""
     nodes = [made for node in graph.nodes for made in expand(node)]
     if semantics.fuse:
-        nodes = _fuse(graph, nodes, {*seen, *graph.outputs}, semantics.add is not None)
+        nodes = _fuse(graph, nodes, {*seen, *graph.outputs}, semantics)
     return graph._replace(nodes=sort(nodes, {*graph.initializers, *graph.inputs}))
 
 
-def _fuse(graph: Graph, nodes: list[Node], kept: set[str], add: bool) -> list[Node]:
+def _fuse(graph: Graph, nodes: list[Node], kept: set[str], semantics: Semantics) -> list[Node]:
     coded: dict[str, Coded] = {}
     products: dict[str, Node] = {}
     sums: dict[str, Node] = {}
@@ -53,12 +54,16 @@ def _fuse(graph: Graph, nodes: list[Node], kept: set[str], add: bool) -> list[No
         elif node.op == "Transpose" and first in coded:
             made += _transposed(node, coded)
         elif node.op in ("MatMul", "Gemm"):
-            fused = _product(graph, node, coded)
+            fused = _product(graph, node, coded, semantics.block)
             if fused:
                 products[node.outputs[0]] = fused[-1]
                 made += fused
                 continue
-        elif node.op == "Add" and add and all(name in coded and coded[name].axis is None for name in node.inputs):
+        elif (
+            node.op == "Add"
+            and semantics.add
+            and all(name in coded and coded[name].axis is None for name in node.inputs)
+        ):
             sums[node.outputs[0]] = node
         elif node.op == QUANTIZE and first in sums.keys() - kept and readers[first] == 1:
             made.append(_added(graph, node, [coded[name] for name in sums[first].inputs]))
@@ -100,7 +105,7 @@ def _transposed(node: Node, coded: dict[str, Coded]) -> list[Node]:
     return [Node(name, "Transpose", STANDARD, (x.codes,), (name,), dict(node.attributes))]
 
 
-def _product(graph: Graph, node: Node, coded: dict[str, Coded]) -> list[Node]:
+def _product(graph: Graph, node: Node, coded: dict[str, Coded], block: int) -> list[Node]:
     """The nodes that replace a product, the product last; none if it must stay in floats."""
     a, b = (coded.get(name) for name in (*node.inputs, "", "")[:2])
     if a is None or b is None or a.axis is not None:
@@ -109,6 +114,9 @@ def _product(graph: Graph, node: Node, coded: dict[str, Coded]) -> list[Node]:
     if node.op == "Gemm" and (get("alpha", 1.0) != 1 or get("beta", 1.0) != 1 or get("transA", 0)):
         return []
     turns: list[Node] = []
+    size = _block_of(graph, b, -1 if get("transB", 0) else 0, block)
+    if size is None:
+        return []
     if node.op == "Gemm" and get("transB", 0):
         name = f"{node.name}.codes"
         turns = [Node(name, "Transpose", STANDARD, (b.codes,), (name,), {"perm": [1, 0]})]
@@ -117,7 +125,17 @@ def _product(graph: Graph, node: Node, coded: dict[str, Coded]) -> list[Node]:
         return []
     bias = node.inputs[2] if len(node.inputs) > 2 else ""
     inputs = (a.codes, b.codes, a.scale, b.scale, a.zero_point, b.zero_point, bias)
-    return [*turns, Node(node.name, "MatMulIntegerToFloat", MICROSOFT, inputs, node.outputs, {})]
+    attributes = {"block_size": size} if size else {}
+    return [*turns, Node(node.name, "MatMulIntegerToFloat", MICROSOFT, inputs, node.outputs, attributes)]
+
+
+def _block_of(graph: Graph, b: Coded, axis: int, block: int) -> int | None:
+    """The block of a product, 0 if it is one sum; None if OpenVINO multiplies floats: its constant weight has a zero
+    point, but is of s8, or has less than a block of channels. axis: those of the weight."""
+    codes, zero = (graph.initializers.get(name) for name in (b.codes, b.zero_point))
+    if not block or codes is None or zero is None or not zero.any():
+        return 0
+    return block if codes.dtype == np.uint8 and codes.shape[axis] >= block else None
 
 
 def _requantized(graph: Graph, quantize: Node, product: Node) -> Node:
@@ -127,7 +145,7 @@ def _requantized(graph: Graph, quantize: Node, product: Node) -> Node:
     if bias or not y_zero or not _single(graph, y_scale):
         return quantize
     inputs = (a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero)
-    return Node(product.name + ".requantized", "QLinearMatMul", STANDARD, inputs, quantize.outputs, {})
+    return Node(product.name + ".requantized", "QLinearMatMul", STANDARD, inputs, quantize.outputs, product.attributes)
 
 
 def _added(graph: Graph, quantize: Node, terms: list[Coded]) -> Node:

@@ -21,6 +21,10 @@ class Semantics(NamedTuple):
     fuse: whether MatMul and Gemm of two dequantized tensors are products of integers, as engines make them.
     softmax: QLinearSoftmax, see ``refimpl.quant.codes``.
     add: how two dequantized tensors are added and quantized in one, see ``refimpl.quant.codes``; None: in f32.
+    block: channels of a block where a weight of u8 codes with a zero point has the left operand quantized again, see
+    ``refimpl.quant.blocks``; 0: it is not.
+    folded: whether dequantized numbers may be made in the operators that read them, scales and zero points in any
+    order.
     """
 
     product: Product = exact
@@ -29,13 +33,18 @@ class Semantics(NamedTuple):
     fuse: bool = True
     softmax: Callable[..., np.ndarray] = softmax_as_defined
     add: Callable[..., np.ndarray] | None = None
+    block: int = 0
+    folded: bool = False
 
 
 ONNX_RUNTIME = Semantics(softmax=softmax)
 """On x86 with VNNI. But for QLinearSoftmax, a fault of its own, the semantics of ONNX wherever it leaves no choice."""
 
 OPENVINO = Semantics(quantize=by_levels, requantize=requantize_in_two, add=add_by_levels)
-"""On x86 with VNNI."""
+"""On x86 with VNNI, but that activations are not quantized again."""
+
+OPENVINO_IN_BLOCKS = OPENVINO._replace(block=32)
+"""On x86 with VNNI, as it is set by default."""
 
 PRODUCTS = {f.__name__: f for f in (exact, pair_saturating, s8s8_shifted, acc16, neon_wrap)}
 """By name, for who chooses one."""

@@ -3,7 +3,8 @@
     acc = sum_k (a[k] - a_zero_point) (b[k] - b_zero_point)          s32; the raw product is the semantics' own
 
 Zero points correct the raw sum exactly. Every operator here whose result is not the accumulator itself offers it as
-the inner value "acc". Errors: roundings of the result, counted below, and what uncertain codes add. Sources: ONNX;
+the inner value "acc", but for products with the attribute ``block_size``, which ``rewrite`` gives them and
+``ops.blocks`` computes. Errors: roundings of the result, counted below, and what uncertain codes add. Sources: ONNX;
 ONNX Runtime's docs/ContribOperators.md.
 """
 
@@ -15,7 +16,9 @@ import numpy as np
 from refimpl.integer.narrow import wrap_s32
 from refimpl.models.oracle.graph import MICROSOFT
 from refimpl.models.oracle.operator import UNKNOWN, Approx, Call, Operator, affordable, rounded
-from refimpl.models.oracle.ops.quantized import quotient, zero_of
+from refimpl.models.oracle.ops.blocks import in_blocks, in_blocks_error
+from refimpl.models.oracle.ops.quantized import quotient, shift_of, zero_of
+from refimpl.quant.affine import requantize_in_two
 
 
 def raw_product(call: Call, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -90,14 +93,20 @@ def _integer_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
 def _to_float(call: Call, *xs: Any) -> np.ndarray:
     """MatMulIntegerToFloat: f32(acc) * (a_scale * b_scale) + bias."""
     a, b, sa, sb, za, zb, bias = (*xs, None, None, None)[:7]
-    acc = call.tap("acc", accumulate(call, a, b, za, zb))
-    y = acc.astype(sa.dtype) * (_per_row(sa) * _per_column(sb))
+    if call.get("block_size", 0):
+        y = in_blocks(call, a, b, _per_row(sa), _per_column(sb), _per_row(za), _per_column(zb))
+    else:
+        acc = call.tap("acc", accumulate(call, a, b, za, zb))
+        y = acc.astype(sa.dtype) * (_per_row(sa) * _per_column(sb))
     return y if bias is None else y + bias
 
 
 def _to_float_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
     """Five roundings: of acc, the scales' product, the product, the sum, and one for a bias scaled by itself."""
     a, b, sa, sb, za, zb, bias = (*xs, None, None, None)[:7]
+    if call.get("block_size", 0):
+        off = in_blocks_error(call, a, b, sa, sb, za, zb)
+        return off if bias is None else rounded(y, off + bias.error, 1)
     left, right = _per_row(sa.value), _per_column(sb.value)
     largest = (left + _per_row(sa.full)) * (right + _per_column(sb.full))
     shift = np.zeros(()) if bias is None else bias.value
@@ -112,9 +121,12 @@ def _to_float_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
 def _requantized(call: Call, *xs: Any) -> np.ndarray:
     """QLinearMatMul."""
     a, sa, za, b, sb, zb, sy, zy = xs
-    acc = call.tap("acc", accumulate(call, a, b, za, zb))
     scales = (_per_row(sa), _per_column(sb), _per_row(sy))
     zero = _per_row(zy)
+    if call.get("block_size", 0):
+        y = in_blocks(call, a, b, *scales[:2], _per_row(za), _per_column(zb))
+        return quotient(y / scales[2], zero) if call.wide else call.semantics.quantize(y, scales[2], zero)
+    acc = call.tap("acc", accumulate(call, a, b, za, zb))
     if call.wide:
         return quotient(acc * (scales[0] * scales[1] / scales[2]), zero)
     return call.semantics.requantize(acc, *scales, zero)
@@ -126,10 +138,16 @@ def _requantized_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarr
     if not all(x is None or x.known for x in (*xs[1:3], *xs[4:])):
         return UNKNOWN
     a, sa, za, b, sb, zb, sy, zy = xs
-    factor = _per_row(sa.value) * _per_column(sb.value) / _per_row(sy.value)
-    off = accumulator_error(a, b, za, zb)
-    zero = np.abs(_per_row(zy.value).astype(np.float64))
-    return rounded(np.abs(y - zero) + zero, off * factor, 11)
+    zero = _per_row(zy.value)
+    if call.get("block_size", 0):
+        off = in_blocks_error(call, a, b, sa, sb, za, zb) / _per_row(sy.value)
+    else:
+        off = accumulator_error(a, b, za, zb) * _per_row(sa.value) * _per_column(sb.value) / _per_row(sy.value)
+    return rounded(np.abs(y - zero) + shift_of(zero, _in_levels(call)), off, 11)
+
+
+def _in_levels(call: Call) -> bool:
+    return call.semantics.requantize is requantize_in_two
 
 
 def _qgemm(call: Call, *xs: Any) -> np.ndarray:
@@ -153,8 +171,8 @@ def _qgemm_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
     if not all(x is None or x.known for x in xs):
         return UNKNOWN
     zy = xs[8] if len(xs) > 8 else None
-    zero = 0.0 if zy is None else np.abs(zy.value.astype(np.float64))
-    return rounded(np.abs(y - zero) + zero, 0.0, 12)
+    zero = zero_of(call, None if zy is None else zy.value)
+    return rounded(np.abs(y - zero) + shift_of(zero, _in_levels(call)), 0.0, 12)
 
 
 OPERATORS = {

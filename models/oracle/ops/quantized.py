@@ -13,7 +13,7 @@ from refimpl.models.oracle.graph import MICROSOFT, OURS
 from refimpl.models.oracle.operator import UNKNOWN, Call, Operator, affordable, axes_of, rounded
 from refimpl.nn.softmax import softmax
 from refimpl.quant import codes
-from refimpl.quant.affine import dequantize, dynamic_parameters, limits
+from refimpl.quant.affine import by_levels, dequantize, dynamic_parameters, limits
 from refimpl.quant.codes import Coded
 
 TYPES = {2: np.uint8, 3: np.int8, 4: np.uint16, 5: np.int16}
@@ -54,6 +54,12 @@ def quotient(x: np.ndarray, zero_point: np.ndarray) -> np.ndarray:
     return np.clip(x, low - z, high - z) + z
 
 
+def shift_of(zero_point: np.ndarray, levels: bool) -> np.ndarray:
+    """How large that is which is added to quotients: the zero point, by levels counted from the lowest code."""
+    z = zero_point.astype(np.float64)
+    return np.where(z == 0, 0, z - limits(zero_point.dtype)[0]) if levels else np.abs(z)
+
+
 def _quantize(call: Call, x: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None = None) -> np.ndarray:
     z = spread(call, zero_of(call, zero_point), x.shape)
     step = spread(call, scale, x.shape)
@@ -63,16 +69,17 @@ def _quantize(call: Call, x: np.ndarray, scale: np.ndarray, zero_point: np.ndarr
 
 
 def _quantize_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
-    """Eight roundings of a number no larger than the quotient and the zero point: two limits, their difference, the
-    step, the shift, the product, the sum, and one of a reciprocal; a division has fewer."""
+    """Eight roundings of a number no larger than the quotient and the shift: two limits, their difference, the step,
+    the shift, the product, the sum, and one of a reciprocal; a division has fewer."""
     x, scale = xs[0], xs[1]
     z = None if len(xs) < 3 or xs[2] is None else xs[2]
-    zero = spread(call, zero_of(call, None if z is None else z.value), y.shape).astype(np.float64)
+    zero = spread(call, zero_of(call, None if z is None else z.value), y.shape)
+    shift = shift_of(zero, call.semantics.quantize is by_levels)
     step, off = (spread(call, part, y.shape) for part in (scale.value, scale.full))
     least = step - off
     moved = np.where(least > 0, (x.error + np.abs(y - zero) * off) / np.where(least > 0, least, 1), np.inf)
     moved = moved + (0 if z is None else spread(call, z.full, y.shape))
-    return rounded(np.abs(y - zero) + np.abs(zero), moved, 8)
+    return rounded(np.abs(y - zero) + shift, moved, 8)
 
 
 def _dequantize(call: Call, x: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None = None) -> np.ndarray:
@@ -82,15 +89,23 @@ def _dequantize(call: Call, x: np.ndarray, scale: np.ndarray, zero_point: np.nda
     return dequantize(x, spread(call, scale, x.shape), z)
 
 
+FOLDED = 7
+
+
 def _dequantize_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> np.ndarray:
-    """One rounding, two for s32 codes. Uncertain codes are off by whole steps."""
+    """One rounding, two for s32 codes. Uncertain codes are off by whole steps. Folded, seven of the code and the zero
+    point: of (a - (z + z' s' / s)) (s / s') + b', times s', where b' is of the other operand, all but the last."""
     x, scale = xs[0], xs[1]
     z = xs[2] if len(xs) > 2 else None
     step, off = (spread(call, part, y.shape) for part in (scale.value, scale.full))
     steps = x.error + (0 if z is None else spread(call, z.full, y.shape))
     with np.errstate(divide="ignore", invalid="ignore"):
         code = np.where(step != 0, np.abs(y / step), 0)
-    return rounded(y, steps * (step + off) + code * off, 2 if x.value.dtype == np.int32 else 1)
+    moved = steps * (step + off) + code * off
+    if call.semantics.folded:
+        zero = 0 if z is None else np.abs(spread(call, z.value, y.shape).astype(np.float64))
+        return rounded((np.abs(x.value.astype(np.float64)) + zero) * np.abs(step), moved, FOLDED)
+    return rounded(y, moved, 2 if x.value.dtype == np.int32 else 1)
 
 
 def _dynamic(call: Call, x: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -118,7 +133,7 @@ def _dynamic_error(call: Call, xs: Sequence[Any], y: np.ndarray) -> tuple[np.nda
 
 
 def _binary(function: np.ufunc, of_codes: Callable[[Call], Callable[..., np.ndarray]], roundings: int = 8) -> Operator:
-    """QLinearAdd, QLinearMul and AddCodes. of_codes: what computes them."""
+    """QLinearAdd, QLinearMul and AddCodes. of_codes: what computes them, by levels if it is ``add_by_levels``."""
 
     def value(call: Call, *xs: Any) -> np.ndarray:
         a, sa, za, b, sb, zb, sy, zy = (*xs, None)[:8]
@@ -139,7 +154,8 @@ def _binary(function: np.ufunc, of_codes: Callable[[Call], Callable[..., np.ndar
         left = (a + (0 if za is None else za)) * sa
         right = (b + (0 if zb is None else zb)) * sb
         size = (left + right if function is np.add else left * right) / sy
-        return rounded(size + (0 if zy is None else zy), 0.0, roundings)
+        zero = zero_of(call, None if zy is None else xs[7].value, xs[0].value.dtype.type)
+        return rounded(size + shift_of(zero, of_codes(call) is codes.add_by_levels), 0.0, roundings)
 
     return Operator(value, error, codes=True)
 
