@@ -79,11 +79,12 @@ def test_onnxruntime(name, tmp_path):
 
 @pytest.mark.parametrize("name", QDQ)
 def test_openvino(name, tmp_path):
+    """Where it quantizes activations again, there is no accumulator to be seen."""
     need(name)
     found = in_openvino(name, tmp_path)
     assert found.outside == {}
     assert found.codes.percent >= 99.9
-    assert found.sums.of > 0
+    assert ("u8u8" in name) is (found.sums.of == 0)
     assert found.sums.same == found.sums.of
 
 
