@@ -6,7 +6,7 @@ from math import sqrt
 
 import numpy as np
 import test_8_data as data
-import test_8_training as training
+import test_6_training as training
 from mutants import Suite
 
 from refimpl.models.data import masked_lm, spans, squad_score
