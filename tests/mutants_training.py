@@ -5,8 +5,8 @@ from dataclasses import replace
 from math import sqrt
 
 import numpy as np
-import test_8_data as data
 import test_6_training as training
+import test_8_data as data
 from mutants import Suite
 
 from refimpl.models.data import masked_lm, spans, squad_score
