@@ -31,14 +31,14 @@ def openvino(a: np.ndarray, w: np.ndarray) -> Peer:
     import openvino as ov
     from openvino import opset13 as opset
 
-    from refimpl.models.engines.openvino import identity_limits, runtime_layers
+    from refimpl.models.engines.openvino import core, identity_limits, runtime_layers
 
     x = opset.parameter(list(a.shape), np.uint8)
     codes = opset.multiply(opset.convert(x, "f32"), opset.constant(np.float32(1)))
     weight = opset.fake_quantize(opset.constant(w.astype(np.float32)), *identity_limits(-128, 127), levels=256)
     model = ov.Model([opset.matmul(codes, weight, False, True)], [x])
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
-    compiled = ov.Core().compile_model(model, "CPU", settings)
+    compiled = core().compile_model(model, "CPU", settings)
     if engines.count_integer_layers("openvino", runtime_layers(compiled)) != 1:
         raise RuntimeError("OpenVINO did not run the MatMul on integers")
     request = compiled.create_infer_request()

@@ -246,6 +246,28 @@ def test_integer_attention_of_a_real_model(tmp_path, calibrated, engine):
     in_integers(minilm.model, batch, open_session(engine, tmp_path / "minilm.onnx", taps), taps)
 
 
+INTERRUPTED = """
+import signal, sys
+from pathlib import Path
+from refimpl.models.engines import open_graph
+signal.signal(signal.SIGINT, signal.default_int_handler)
+graph = open_graph(sys.argv[1], Path(sys.argv[2]), [])
+graph = open_graph(sys.argv[1], Path(sys.argv[2]), [])  # the first goes while the second is there
+del graph
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_ctrl_c_after_an_engine_is_no_crash(exported, engine):
+    command = [sys.executable, "-c", INTERRUPTED, engine, str(exported("bert_classification", "f32"))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
 # --- integer products: FACTS.md, M1 ----------------------------------------------------------------------------------
 
 

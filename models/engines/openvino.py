@@ -6,6 +6,7 @@ The layers counted are those of the runtime model, which is what runs.
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +27,27 @@ EXACT_K = 512
 """512 * 255 * 128 < 2**24: no sum of so many products is rounded by the conversion to f32."""
 
 
+@cache
+def core() -> ov.Core:
+    """The one Core of this process, as OpenVINO recommends.
+
+    Each Core has a CPU plugin of its own, which gives the thread another stack for signals and at its end puts back the
+    one it found, or nothing if a later plugin's is in use. Were an older Core to go before a younger one, memory that
+    is no longer mapped would be put back, and the next signal that Python handles, such as Ctrl-C, would be a
+    segmentation fault.
+    """
+    return ov.Core()
+
+
 def open_graph(path: Path, tensors: Sequence[str] | None, threads: int = 1, optimize: bool = True) -> Graph:
     """See ``engines.open_graph``."""
-    core = ov.Core()
-    model = core.read_model(path)
+    model = core().read_model(path)
     ports = {name: port for node in model.get_ops() for port in node.outputs() for name in port.get_names()}
     wanted = tensors if tensors is not None else node_outputs(onnx.load(path, load_external_data=False))
     there = {result.input_value(0) for result in model.get_results()}
     model.add_outputs([port for port in {ports[name] for name in wanted if name in ports} if port not in there])
     hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-    compiled = core.compile_model(model, "CPU", hints if optimize else hints | AS_WRITTEN)
+    compiled = core().compile_model(model, "CPU", hints if optimize else hints | AS_WRITTEN)
     request = compiled.create_infer_request()
     asked = {*wanted, *(name for port in compiled.outputs for name in port.get_names())}
 
@@ -49,16 +61,15 @@ def open_graph(path: Path, tensors: Sequence[str] | None, threads: int = 1, opti
 
 def settings() -> tuple[str, ...]:
     """See ``engines.settings``: the precision of what is not integer."""
-    return ("f32", "bf16") if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else ("f32",)
+    return ("f32", "bf16") if "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else ("f32",)
 
 
 def open_fast(path: Path, shape: tuple[int, int], threads: int, setting: str) -> Run:
     """See ``engines.open_fast``. All sizes are fixed before compilation; inputs are bound to buffers; one stream."""
-    core = ov.Core()
-    model = core.read_model(path)
+    model = core().read_model(path)
     model.reshape({port.get_any_name(): list(shape) for port in model.inputs})
     hints = {"INFERENCE_PRECISION_HINT": setting, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-    compiled = core.compile_model(model, "CPU", hints)
+    compiled = core().compile_model(model, "CPU", hints)
     request = compiled.create_infer_request()
     buffers = {port.get_any_name(): np.zeros(shape, np.int64) for port in compiled.inputs}
     for name, buffer in buffers.items():
@@ -103,7 +114,7 @@ def matmul_integer(a: np.ndarray, w: np.ndarray) -> np.ndarray:
     codes = opset.fake_quantize(x, *identity_limits(0, 255), levels=256)
     weight = opset.fake_quantize(opset.constant(w.astype(np.float32)), *identity_limits(-128, 127), levels=256)
     product = opset.matmul(codes, weight, False, True)
-    compiled = ov.Core().compile_model(ov.Model([product], [x]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(ov.Model([product], [x]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     if count_integer_layers("openvino", runtime_layers(compiled)) != 1:
         raise RuntimeError("OpenVINO did not run the MatMul on integers")
     return compiled([a.astype(np.float32)])[0]
