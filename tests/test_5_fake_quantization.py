@@ -56,7 +56,7 @@ def bits(x):
     return x.view(np.int32)
 
 
-def check_forward(quantize):
+def check_fake_forward(quantize):
     found = []
     for x, high, levels in cases():
         y, cache = quantize(x, high, levels)
@@ -69,7 +69,7 @@ def check_forward(quantize):
     return [*found, y]
 
 
-def check_backward(backward):
+def check_fake_backward(backward):
     """The last case: many equal terms, whose sum one after the other would drift."""
     same = np.full(30_000, 3, F32), np.full(30_000, 0.1, F32)
     found = []
@@ -84,6 +84,9 @@ def check_backward(backward):
             exact = np.array([fsum(row) for row in terms]) * fake.sign_of(high).reshape(-1)
             within(dhigh.reshape(-1), exact, kernels.bound(terms))
             found += [dx, dhigh]
+        x, high = normal(4, 500, 1), normal(5, 500)  # the only element of each range shows its slope
+        _, cache = fake.fake_quantize(x, high, WEIGHT)
+        equal(backward(width, np.ones_like(x), cache)[1], slopes(cache, width)[0][:, 0] * fake.sign_of(high))
     return found
 
 
@@ -93,7 +96,10 @@ def by_kernels(run, width):
 
 @pytest.mark.parametrize("target", JITTED)
 def test_executions(target):
-    for check, function in ((check_forward, kernels.fake_quantize), (check_backward, kernels.fake_quantize_backward)):
+    for check, function in (
+        (check_fake_forward, kernels.fake_quantize),
+        (check_fake_backward, kernels.fake_quantize_backward),
+    ):
         for got, want in zip(
             check(partial(function, by(target))), check(partial(function, by("emulated"))), strict=True
         ):
