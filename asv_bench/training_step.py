@@ -11,7 +11,7 @@ of the ratios of neighbouring steps, and the best time of each.
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -31,16 +31,34 @@ from refimpl.models.training.optimizer import Optimizer, start
 from refimpl.models.training.parameters import Parameters, named, with_parameters
 from refimpl.nn.adamw import AdamW
 from refimpl.nn.losses import cross_entropy
-from refimpl.nn.tape import Dropping, Tape
+from refimpl.nn.tape import Dropping, LinearKind, Tape
 
 ROWS, TOKENS, RATE, MOST, SAME = 32, 64, 1e-5, 1.0, 1e-4
 SHAPE = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 
 
-class Ours:
-    """A copy of a model, and its steps."""
+def drawn(dropout: float) -> tuple[Model, torch.nn.Module]:
+    """The model, as refimpl's and as PyTorch's."""
+    torch.manual_seed(0)
+    dropped = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    module = BertForSequenceClassification(BertConfig(**SHAPE, **dropped))
+    with TemporaryDirectory() as folder:
+        module.save_pretrained(folder)
+        return load_model(Path(folder)), module
 
-    def __init__(self, model: Model, threads: int, dropout: float):
+
+def texts() -> tuple[Batch, np.ndarray]:
+    """A batch and its labels."""
+    generator = np.random.default_rng(0)
+    ids = generator.integers(1000, 30000, (ROWS, TOKENS))
+    return Batch(ids, np.ones_like(ids), np.zeros_like(ids)), generator.integers(0, 2, ROWS)
+
+
+class Ours:
+    """A copy of a model, and its steps. linears: what the tape does with layers of other kinds."""
+
+    def __init__(self, model: Model, threads: int, dropout: float, linears: Mapping[type, LinearKind] | None = None):
+        self.linears = linears
         self.values = {name: x.copy() for name, x in named(model).items()}
         self.model = with_parameters(model, self.values)
         self.threads, self.dropout, self.t = threads, dropout, 0
@@ -49,7 +67,7 @@ class Ours:
 
     def gradients(self, batch: Batch, labels: np.ndarray) -> tuple[float, Parameters]:
         """The loss, and its gradient by names."""
-        tape = Tape(*training(self.threads))
+        tape = Tape(*training(self.threads), self.linears)
         y = forward(self.model, batch, tape.ops, Dropping(tape, self.dropout, self.generator))
         loss = cross_entropy(y.data, labels)
         by_id = tape.backward([(y, loss.gradient)])
@@ -121,15 +139,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    dropped = {"hidden_dropout_prob": given.dropout, "attention_probs_dropout_prob": given.dropout}
-    torch.manual_seed(0)
-    module = BertForSequenceClassification(BertConfig(**SHAPE, **dropped))
-    with TemporaryDirectory() as folder:
-        module.save_pretrained(folder)
-        model = load_model(Path(folder))
-    generator = np.random.default_rng(0)
-    ids = generator.integers(1000, 30000, (ROWS, TOKENS))
-    batch, labels = Batch(ids, np.ones_like(ids), np.zeros_like(ids)), generator.integers(0, 2, ROWS)
+    model, module = drawn(given.dropout)
+    batch, labels = texts()
     with threadpool_limits(given.threads, "blas"):
         off = check(model, module, batch, labels, given.threads)
         ours, theirs = Ours(model, given.threads, given.dropout), Theirs(module)

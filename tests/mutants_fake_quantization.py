@@ -1,10 +1,17 @@
 """Plausible wrong fake quantizers and observers. See tests/mutants.py."""
 
+from functools import partial
+
 import numpy as np
 import test_3_calibration as calibration
 import test_4_fake_quantization as fakes
+import test_5_fake_quantization as fake_kernels
 from mutants import Suite
+from mutants_kernels import swap
 
+from refimpl.isa import f32 as isa
+from refimpl.kernels.training import fake_quantize as kernels
+from refimpl.nn.tape import LinearKind
 from refimpl.quant import nncf_ranges, observers
 from refimpl.quant.calibrate import absmax
 from refimpl.quant.fake import (
@@ -12,8 +19,12 @@ from refimpl.quant.fake import (
     fake_quantize,
     fake_quantize_backward,
     fake_quantize_backward_of_step,
+    sign_of,
+    slopes,
+    width_nncf,
+    width_of_step,
 )
-from refimpl.quant.fake_linear import fake_quantized_linear_backward
+from refimpl.quant.fake_linear import fake_quantized_kind, fake_quantized_linear_backward
 
 # --- forward ---------------------------------------------------------------------------------------------------------
 
@@ -122,6 +133,77 @@ def true_layer(dy, cache):
     return fake_quantized_linear_backward(dy, cache, fake_quantize_backward_of_step)
 
 
+def kind(parts=lambda p, cache, parts: parts, rule=None):
+    """The layer on the tape, which tells other gradients of its parameters."""
+
+    def mutant(quantize_backward):
+        true = fake_quantized_kind(quantize_backward=rule or quantize_backward)
+
+        def back(dy, kept):
+            dx, found = true.backward(dy, kept)
+            return dx, parts(*kept, found)
+
+        return LinearKind(true.forward, back)
+
+    return mutant
+
+
+def of_effective_weight(p, cache, parts):
+    """Under the identity of the array that the product saw."""
+    return [(cache.weight.y, parts[0][1]), *parts[1:]]
+
+
+# --- the kernels -----------------------------------------------------------------------------------------------------
+
+
+def emulated(source=None, **callees):
+    """Runs kernels, one of them with its callees exchanged."""
+    return lambda given, *arguments: (swap(given, **callees) if given is source else given.emulated)(*arguments)
+
+
+def forward_with(**callees):
+    return partial(kernels.fake_quantize, emulated(kernels.fake_quantize_ranges, **callees))
+
+
+def backward_with(**callees):
+    return partial(kernels.fake_quantize_backward, emulated(kernels.fake_quantize_backward_ranges, **callees))
+
+
+def half_away_lanes(a):
+    return np.copysign(np.floor(np.abs(a) + np.float32(0.5)), a)
+
+
+def one_range(x, high, levels):
+    """The first range for all rows."""
+    y, cache = TRUE_FORWARD(x, np.repeat(high[:1], high.size) if high.ndim else high, levels)
+    return y, cache._replace(high=high)
+
+
+def of_a_copy(x, high, levels):
+    y, cache = TRUE_FORWARD(x, high, levels)
+    return y, cache._replace(x=x.copy())
+
+
+def one_running_sum(width, dy, cache):
+    """One addition after the other."""
+    dx, dhigh = TRUE_BACKWARD(width, dy, cache)
+    terms = (dy * slopes(cache, width)[0]).reshape(cache.high.size, cache.x.size // max(cache.high.size, 1))
+    if terms.size:
+        dhigh = np.cumsum(terms, 1)[:, -1].reshape(cache.high.shape) * sign_of(cache.high)
+    return dx, np.asarray(dhigh)
+
+
+def magnitude(width, dy, cache):
+    """The sign of the range forgotten."""
+    dx, dhigh = TRUE_BACKWARD(width, dy, cache)
+    return dx, np.asarray(dhigh * sign_of(cache.high))
+
+
+TRUE_FORWARD, TRUE_BACKWARD = (
+    partial(function, emulated()) for function in (kernels.fake_quantize, kernels.fake_quantize_backward)
+)
+
+
 # --- observers -------------------------------------------------------------------------------------------------------
 
 
@@ -183,6 +265,50 @@ FAKE_QUANTIZATION = [
             "through the float input": through_float_input,
             "weight passes": weight_passes,
             "the width": lambda dy, cache: fake_quantized_linear_backward(dy, cache),
+        },
+    ),
+    Suite(
+        fakes.check_kind,
+        fake_quantized_kind,
+        {
+            "ranges are not trained": kind(lambda p, cache, parts: parts[:2]),
+            "one range is not trained": kind(lambda p, cache, parts: parts[:3]),
+            "under the effective weight": kind(of_effective_weight),
+            "always NNCF's": kind(rule=fake_quantize_backward),
+        },
+    ),
+    Suite(
+        fake_kernels.check_fake_forward,
+        TRUE_FORWARD,
+        {
+            "multiplied by the reciprocal": forward_with(
+                vdivps=lambda a, b: isa.vmulps(a, isa.vdivps(np.ones_like(b), b))
+            ),
+            "ties away from zero": forward_with(vrndscaleps=half_away_lanes),
+            "-0, and infinity is clipped": forward_with(vaddps=lambda a, b: a),
+            "infinity is clipped": forward_with(vsubps=lambda a, b: isa.zero_f32()),
+            "not clipped below": forward_with(vmaxps=lambda a, b: a),
+            "not clipped above": forward_with(vminps=lambda a, b: a),
+            "one range for all rows": one_range,
+            "of a copy": of_a_copy,
+        },
+    ),
+    Suite(
+        fake_kernels.check_fake_backward,
+        TRUE_BACKWARD,
+        {
+            "ends are outside": backward_with(vblendmps=lambda a, b, x, y: np.where(a >= b, x, y)),
+            "nothing is outside": backward_with(vblendmps=lambda a, b, x, y: y),
+            "multiplied by the reciprocal": backward_with(
+                vdivps=lambda a, b: isa.vmulps(a, isa.vdivps(np.ones_like(b), b))
+            ),
+            "sign of the error": backward_with(vsubps=lambda a, b: isa.vsubps(b, a)),
+            "the last sixteen": backward_with(vfmadd=lambda a, b, c: isa.vmulps(a, b)),
+            "fifteen lanes": backward_with(reduce_add=lambda a: isa.reduce_add(np.append(a[:15], np.float32(0)))),
+            "one running sum": one_running_sum,
+            "sign of the range": magnitude,
+            "always NNCF's": lambda width, dy, cache: TRUE_BACKWARD(width_nncf, dy, cache),
+            "always the step's": lambda width, dy, cache: TRUE_BACKWARD(width_of_step, dy, cache),
         },
     ),
     Suite(

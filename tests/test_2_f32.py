@@ -31,6 +31,7 @@ from refimpl.kernels.simd.instructions.f32 import (
     reduce_add,
     reduce_max,
     vaddps,
+    vblendmps,
     vbroadcastss,
     vdivps,
     vfmadd,
@@ -187,6 +188,21 @@ def test_binary(target):
 
 
 @kernel
+def blend_all(a, b, c, out):
+    for at in range(0, a.size, 16):
+        x, y = vmovups_load(a, at), vmovups_load(b, at)
+        vmovups_store(out, at, vblendmps(x, y, vmovups_load(c, at), y))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_blend(target):
+    a, b, c = (column[:4096] if target == "emulated" else column for column in triples())
+    out = np.empty_like(a)
+    execution(blend_all, target)(a, b, c, out)
+    same(out, np.array([z if x > y else y for x, y, z in zip(a, b, c, strict=True)], F32))
+
+
+@kernel
 def unary_all(a, powers, out, whole):
     n = a.size
     for at in range(0, n, 16):
@@ -301,7 +317,7 @@ def test_lookup(target):
 
 
 def test_every_instruction_is_tested():
-    sources = [fma_all, binary_all, unary_all, integer_all, lanes_all, looks_up]
+    sources = [fma_all, binary_all, blend_all, unary_all, integer_all, lanes_all, looks_up]
     tested = {callee for source in sources for callee in source.calls.values()}
     declared = {v for module in (f32, convert, lookup) for v in vars(module).values() if isinstance(v, Instruction)}
     assert declared <= tested

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from refimpl import bounds
 from refimpl.bounds import F64, gamma
+from refimpl.nn.tape import Tape, Value
 from refimpl.quant import (
     dequantize_activation,
     dequantize_weight,
@@ -27,6 +28,7 @@ from refimpl.quant import fake as module
 from refimpl.quant.fake import ACTIVATION, HALF_WEIGHT, WEIGHT, Levels, fake_quantize
 from refimpl.quant.fake_linear import (
     FakeQuantizedLinear,
+    fake_quantized_kind,
     fake_quantized_linear,
     fake_quantized_linear_backward,
     frozen,
@@ -238,6 +240,32 @@ def test_the_layer_uses_nncfs_gradients_unless_told_otherwise():
     got = fake_quantized_linear_backward(dy, cache)
     d_weight = np.ones((8, 3)).T @ cache.input.y.reshape(8, 5)
     np.testing.assert_array_equal(got.weight_high, module.fake_quantize_backward(d_weight, cache.weight)[1])
+
+
+def check_kind(kind):
+    """Two layers of one input, on the tape: every parameter has its own gradient, and the input the sum."""
+    (x, p), dy = layer(), np.random.default_rng(12).normal(size=(2, 4, 3))
+    other = FakeQuantizedLinear(*(np.asarray(array + 0.125) for array in p[:4]), HALF_WEIGHT)
+    for rule in (module.fake_quantize_backward, module.fake_quantize_backward_of_step):
+        tape, value = Tape(linears={FakeQuantizedLinear: kind(quantize_backward=rule)}), Value(x)
+        ends = [(tape.ops.linear(value, q), sign * dy) for q, sign in ((p, 1), (other, -1))]
+        seen = {}
+        tape.steps.insert(0, (value, lambda dx, seen=seen: seen.update(x=dx)))
+        by_id, total = tape.backward(ends), 0
+        for q, (y, given) in zip((p, other), ends, strict=True):
+            want_y, cache = fake_quantized_linear(x, q)
+            np.testing.assert_array_equal(y.data, want_y)
+            want = fake_quantized_linear_backward(given, cache, rule)
+            for name in want._fields[1:]:
+                assert id(getattr(q, name)) in by_id, name
+                np.testing.assert_array_equal(by_id[id(getattr(q, name))], getattr(want, name), err_msg=name)
+            total = total + want.x
+        np.testing.assert_array_equal(seen["x"], total)
+        assert len(by_id) == 8
+
+
+def test_kind():
+    check_kind(fake_quantized_kind)
 
 
 @pytest.mark.parametrize("levels", [WEIGHT, HALF_WEIGHT])

@@ -122,6 +122,17 @@ def vminps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 @_ieee
+def vblendmps(a: np.ndarray, b: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """x where a > b, else y, also where a or b is NaN: under the mask of ``vcmpps`` (GT_OQ).
+
+    >>> a, b = np.array([2, 1, np.nan], np.float32), np.array([1, 1, 1], np.float32)
+    >>> vblendmps(a, b, np.full(3, 7, np.float32), b)
+    array([7., 1., 1.], dtype=float32)
+    """
+    return np.where(a > b, x, y)
+
+
+@_ieee
 def fma_to_odd(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     """a b + c of f32 in f64, rounded to odd, so that one more rounding to f32 is the only one that counts.
 

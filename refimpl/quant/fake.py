@@ -27,6 +27,7 @@ Source: NNCF nncf/torch/quantization/{layers,quantize_functions,reference}.py (2
 ``ReferenceQuantize.backward``, SCALE_LOWER_THRESHOLD, eps 1e-16. The step's: Esser et al., arXiv 1902.08153, eq. 3.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +50,19 @@ WEIGHT = Levels(-WEIGHT_MAX, WEIGHT_MAX)
 ACTIVATION = Levels(ACTIVATION_MIN, ACTIVATION_MAX)
 HALF_WEIGHT = Levels(-64, 63)
 """NNCF's half range, which no pair of u8 activations can saturate."""
+
+
+Width = Callable[[Levels], float]
+"""What the gradient of ``high`` divides the error inside by, in units of high: ``width_nncf`` or ``width_of_step``."""
+
+
+class Ends(NamedTuple):
+    """Of each range: its two ends, and what the error inside is divided by, float like high; ratio: low / high."""
+
+    high: np.ndarray
+    low: np.ndarray
+    width: np.ndarray
+    ratio: np.floating
 
 
 class FakeCache(NamedTuple):
@@ -92,12 +106,42 @@ def fake_quantize(x: np.ndarray, high: np.ndarray, levels: Levels) -> tuple[np.n
 
 def fake_quantize_backward(dy: np.ndarray, cache: FakeCache) -> tuple[np.ndarray, np.ndarray]:
     """NNCF's gradients: dx of the shape of x, dhigh of that of high."""
-    return _backward(dy, cache, 1 - cache.levels.lowest / cache.levels.highest)
+    return _backward(dy, cache, width_nncf)
 
 
 def fake_quantize_backward_of_step(dy: np.ndarray, cache: FakeCache) -> tuple[np.ndarray, np.ndarray]:
     """The same, but inside the derivative of the step."""
-    return _backward(dy, cache, 1.0)
+    return _backward(dy, cache, width_of_step)
+
+
+def width_nncf(levels: Levels) -> float:
+    """The whole range: 1 - low / high."""
+    return 1 - levels.lowest / levels.highest
+
+
+def width_of_step(levels: Levels) -> float:
+    """1, whatever the levels."""
+    return 1.0
+
+
+def ends(high: np.ndarray, levels: Levels, width: Width) -> Ends:
+    """Of ranges float (...), in their dtype."""
+    most, ratio = _magnitude(high), high.dtype.type(levels.lowest / levels.highest)
+    return Ends(most, most * ratio, most * high.dtype.type(width(levels)), ratio)
+
+
+def slopes(cache: FakeCache, width: Width) -> tuple[np.ndarray, np.ndarray]:
+    """dy / d|high| of each element, and which are outside, bool; both of the shape of x."""
+    x, y, high, levels = cache
+    found = ends(high, levels, width)
+    above, below = x > _rows(found.high, x), x < _rows(found.low, x)
+    inside = (y - x) / _rows(found.width, x)
+    return np.where(above, x.dtype.type(1), np.where(below, found.ratio, inside)), above | below
+
+
+def sign_of(high: np.ndarray) -> np.ndarray:
+    """d|high| / dhigh, + where high is 0."""
+    return np.where(high < 0, high.dtype.type(-1), high.dtype.type(1))
 
 
 def initial_high(w: np.ndarray) -> np.ndarray:
@@ -115,18 +159,13 @@ def initial_high_nncf(w: np.ndarray) -> np.ndarray:
     return np.maximum(initial_high(w), w.dtype.type(NNCF_SCALE_FLOOR))
 
 
-def _backward(dy: np.ndarray, cache: FakeCache, widths: float) -> tuple[np.ndarray, np.ndarray]:
-    """widths: what the error inside is divided by, in units of high."""
-    x, y, high, levels = cache
+def _backward(dy: np.ndarray, cache: FakeCache, width: Width) -> tuple[np.ndarray, np.ndarray]:
+    x, high = cache.x, cache.high
     check.same_dtype("dy", dy, x)
     check.shape("dy", dy, x.shape)
-    most, ratio = _rows(_magnitude(high), x), x.dtype.type(levels.lowest / levels.highest)
-    above, below = x > most, x < most * ratio
-    inside = (y - x) / (most * x.dtype.type(widths))
-    slope = np.where(above, x.dtype.type(1), np.where(below, ratio, inside))
-    axes = tuple(range(high.ndim, x.ndim))
-    dhigh = (dy * slope).sum(axes) * np.where(high < 0, high.dtype.type(-1), high.dtype.type(1))
-    return np.where(above | below, x.dtype.type(0), dy), np.asarray(dhigh)
+    slope, outside = slopes(cache, width)
+    dhigh = (dy * slope).sum(tuple(range(high.ndim, x.ndim))) * sign_of(high)
+    return np.where(outside, x.dtype.type(0), dy), np.asarray(dhigh)
 
 
 def _magnitude(high: np.ndarray) -> np.ndarray:

@@ -5,8 +5,9 @@
 
     d_xq = dy Wq,  d_Wq = sum over tokens dyᵀ xq,  d_b = sum dy;  then each through ``fake_quantize_backward``
 
-``frozen`` is the ``QuantizedLinear`` that the trained layer is. Both compute the same product, one in floats and one in
-integers: y differs by the rounding of the float sums only (``bounds.linear``).
+``fake_quantized_kind`` is its way through the tape. ``frozen`` is the ``QuantizedLinear`` that the trained layer is.
+Both compute the same product, one in floats and one in integers: y differs by the rounding of the float sums only
+(``bounds.linear``).
 
 What ``overflow_fix`` means for a BERT, which has no convolution (NNCF; three settings, one function each):
 * ``overflow_fix_disable``            every weight -127 ... 127
@@ -16,13 +17,14 @@ Post-training ``enable`` is another thing again: ``refimpl.saturation.reduced_ra
 """
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from refimpl import check
-from refimpl.nn.linear import linear
+from refimpl.nn.linear import linear, linear_backward
 from refimpl.nn.params import Linear
+from refimpl.nn.tape import LinearKind
 from refimpl.quant.fake import (
     ACTIVATION,
     HALF_WEIGHT,
@@ -36,6 +38,7 @@ from refimpl.quant.fake import (
 )
 from refimpl.quant.linear import QuantizedLinear
 
+Quantize = Callable[[np.ndarray, np.ndarray, Levels], tuple[np.ndarray, FakeCache]]
 Backward = Callable[[np.ndarray, FakeCache], tuple[np.ndarray, np.ndarray]]
 
 
@@ -50,10 +53,11 @@ class FakeQuantizedLinear(NamedTuple):
 
 
 class FakeLinearCache(NamedTuple):
-    """The caches of the effective input and weight."""
+    """The caches of the effective input and weight, and the bias."""
 
     input: FakeCache
     weight: FakeCache
+    bias: np.ndarray
 
 
 class FakeLinearGradients(NamedTuple):
@@ -66,25 +70,55 @@ class FakeLinearGradients(NamedTuple):
     input_high: np.ndarray
 
 
-def fake_quantized_linear(x: np.ndarray, p: FakeQuantizedLinear) -> tuple[np.ndarray, FakeLinearCache]:
-    """x: float (..., K) -> float (..., M)."""
+def fake_quantized_linear(
+    x: np.ndarray,
+    p: FakeQuantizedLinear,
+    forward: Callable[..., np.ndarray] = linear,
+    quantize: Quantize = fake_quantize,
+) -> tuple[np.ndarray, FakeLinearCache]:
+    """x: float (..., K) -> float (..., M). forward, quantize: ``linear`` and ``fake_quantize``, or kernels for them."""
     check.shape("weight_high", p.weight_high, (p.weight.shape[0],))
     check.shape("input_high", p.input_high, ())
-    xq, input_cache = fake_quantize(x, p.input_high, ACTIVATION)
-    wq, weight_cache = fake_quantize(p.weight, p.weight_high, p.levels)
-    return linear(xq, Linear(wq, p.bias)), FakeLinearCache(input_cache, weight_cache)
+    xq, input_cache = quantize(x, p.input_high, ACTIVATION)
+    wq, weight_cache = quantize(p.weight, p.weight_high, p.levels)
+    return forward(xq, Linear(wq, p.bias)), FakeLinearCache(input_cache, weight_cache, p.bias)
 
 
 def fake_quantized_linear_backward(
-    dy: np.ndarray, cache: FakeLinearCache, backward: Backward = fake_quantize_backward
+    dy: np.ndarray,
+    cache: FakeLinearCache,
+    quantize_backward: Backward = fake_quantize_backward,
+    backward: Callable[..., tuple[np.ndarray, Linear]] = linear_backward,
 ) -> FakeLinearGradients:
-    """dy: float (..., M). backward: ``fake_quantize_backward`` or ``fake_quantize_backward_of_step``."""
-    xq, wq = cache.input.y, cache.weight.y
-    check.last_dim("dy", dy, wq.shape[0])
-    rows = dy.reshape(-1, wq.shape[0])
-    dx, d_input_high = backward(dy @ wq, cache.input)
-    d_weight, d_weight_high = backward(rows.T @ xq.reshape(-1, wq.shape[1]), cache.weight)
-    return FakeLinearGradients(dx, d_weight, rows.sum(0), d_weight_high, d_input_high)
+    """dy: float (..., M). quantize_backward: ``fake_quantize_backward`` or ``fake_quantize_backward_of_step``, or
+    kernels for them; backward: of the linear layer."""
+    check.last_dim("dy", dy, len(cache.bias))
+    dxq, d = backward(dy, cache.input.y, Linear(cache.weight.y, cache.bias))
+    dx, d_input_high = quantize_backward(dxq, cache.input)
+    d_weight, d_weight_high = quantize_backward(d.weight, cache.weight)
+    return FakeLinearGradients(dx, d_weight, d.bias, d_weight_high, d_input_high)
+
+
+def fake_quantized_kind(
+    forward: Callable[..., np.ndarray] = linear,
+    backward: Callable[..., tuple[np.ndarray, Linear]] = linear_backward,
+    quantize: Quantize = fake_quantize,
+    quantize_backward: Backward = fake_quantize_backward,
+) -> LinearKind:
+    """For ``Tape(linears={FakeQuantizedLinear: fake_quantized_kind()})``; weight, bias and both ranges are trained."""
+
+    def run(x: np.ndarray, p: FakeQuantizedLinear) -> tuple[np.ndarray, Any]:
+        y, cache = fake_quantized_linear(x, p, forward, quantize)
+        return y, (p, cache)
+
+    def back(dy: np.ndarray, kept: Any) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+        p, cache = kept
+        d = fake_quantized_linear_backward(dy, cache, quantize_backward, backward)
+        return d.x, [
+            (p.weight, d.weight), (p.bias, d.bias), (p.weight_high, d.weight_high), (p.input_high, d.input_high),
+        ]  # fmt: skip
+
+    return LinearKind(run, back)
 
 
 def frozen(p: FakeQuantizedLinear) -> QuantizedLinear:

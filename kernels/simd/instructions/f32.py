@@ -20,7 +20,7 @@ from refimpl.kernels.simd.lowering import (
 from refimpl.kernels.simd.registers import f32x16, vector
 
 F32 = f32x16.llvm
-UNARY, BINARY, TERNARY = ((f32x16, (f32x16,) * arity) for arity in (1, 2, 3))
+UNARY, BINARY, TERNARY, QUATERNARY = ((f32x16, (f32x16,) * arity) for arity in (1, 2, 3, 4))
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
@@ -109,6 +109,13 @@ vdivps = Instruction(meaning.vdivps, arity=2, portable=_operation("fdiv"))
 vsqrtps = Instruction(meaning.vsqrtps, arity=1, portable=llvm_intrinsic(*UNARY, "llvm.sqrt.v16f32"))
 vmaxps = Instruction(meaning.vmaxps, arity=2, portable=_choice(">"))
 vminps = Instruction(meaning.vminps, arity=2, portable=_choice("<"))
+vblendmps = Instruction(
+    meaning.vblendmps,
+    arity=4,
+    portable=on_registers(
+        *QUATERNARY, lambda builder, a, b, x, y: builder.select(builder.fcmp_ordered(">", a, b), x, y)
+    ),
+)
 vfmadd = Instruction(meaning.vfmadd, arity=3, portable=llvm_intrinsic(*TERNARY, "llvm.fma.v16f32"))
 vrndscaleps = Instruction(meaning.vrndscaleps, arity=1, portable=llvm_intrinsic(*UNARY, "llvm.nearbyint.v16f32"))
 vscalefps = Instruction(
