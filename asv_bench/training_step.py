@@ -23,10 +23,11 @@ from threadpoolctl import threadpool_limits
 from transformers import BertConfig, BertForSequenceClassification
 
 from refimpl.kernels.training.adamw import in_place
+from refimpl.kernels.training.clip import global_norm, multiply
 from refimpl.kernels.training.table import training
 from refimpl.models.bert import Batch, Model, forward
 from refimpl.models.checkpoint import load_model
-from refimpl.models.training.clip import clip, global_norm
+from refimpl.models.training.clip import Clipping, clip
 from refimpl.models.training.optimizer import Optimizer, start
 from refimpl.models.training.parameters import Parameters, named, with_parameters
 from refimpl.nn.adamw import AdamW
@@ -64,6 +65,7 @@ class Ours:
         self.threads, self.dropout, self.t = threads, dropout, 0
         self.moments, self.generator = start(self.values), np.random.default_rng(0)
         self.optimizer = Optimizer(AdamW(), rule=in_place(threads))
+        self.clipping = Clipping(MOST, global_norm(threads), multiply(threads))
 
     def gradients(self, batch: Batch, labels: np.ndarray) -> tuple[float, Parameters]:
         """The loss, and its gradient by names."""
@@ -77,7 +79,7 @@ class Ours:
         """One update."""
         self.t += 1
         _, gradients = self.gradients(batch, labels)
-        clip(gradients, global_norm(gradients), MOST)
+        clip(gradients, self.clipping.norm(gradients), MOST, self.clipping.multiply)
         self.optimizer.update(self.values, gradients, self.moments, self.t, RATE)
 
 

@@ -19,10 +19,11 @@ from refimpl.models.graph import commands as graph_commands
 from refimpl.models.loading import load, load_dense, name_of
 from refimpl.models.options import AsJson, DirectoryPath, Force, ModelPath, TextFile
 from refimpl.models.profiling import commands as profiling_commands
+from refimpl.models.recipes import commands as recipes_commands
 from refimpl.models.records import commands as records_commands
 from refimpl.models.run import commands as run_commands
 from refimpl.models.saturation import commands as saturation_commands
-from refimpl.models.terminal import console, print_json, read_texts, say, show_warnings, steps_bar, working
+from refimpl.models.terminal import console, print_json, read_texts, say, show_warnings, steps_bar
 from refimpl.models.training import commands as training_commands
 from refimpl.models.tune import commands as tune_commands
 from refimpl.models.vectors import commands as vectors_commands
@@ -104,6 +105,7 @@ app.command()(records_commands.record)
 app.command()(records_commands.replay)
 app.command()(vectors_commands.vectors)
 app.command()(tune_commands.tune)
+app.command()(recipes_commands.compress)
 app.command()(training_commands.train)
 app.command()(training_commands.evaluate)
 app.command()(graph_commands.graph)
@@ -113,30 +115,6 @@ app.command()(compare_commands.compare)
 
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]
-
-
-@app.command()
-def compress(
-    output: Output,
-    model: DirectoryPath = None,
-    text: TextFile = None,
-    sparsity: Sparsity = 0.8,
-    int8_attention: IntegerAttention = False,
-    force: Force = False,
-) -> None:
-    """Prune, calibrate on the texts, quantize and pack a model, without training, into one file."""
-    from refimpl import check
-    from refimpl.models import compress as stages
-    from refimpl.models import packed_file
-    from refimpl.models.files import check_output
-
-    check.fraction("sparsity", sparsity)
-    check_output(output, force)
-    quantizer = stages.quantize_with_attention if int8_attention else stages.quantize
-    with working("prune, calibrate, quantize, pack"):
-        packed = stages.compress(load_dense(model), read_texts(text), 1 - sparsity, quantizer=quantizer)
-    packed_file.save(packed, output)
-    console().print(f"{escape(str(output))}: {_megabytes(output)}, {sparsity:.0%} of the 4x1 blocks pruned")
 
 
 @app.command()

@@ -141,10 +141,13 @@ def calibrate_with(masked: Masked, batches: Sequence[Batch], observer: Observer)
     return Calibrated(masked.model, masked.tokenizer, seen.inputs, seen.outputs)
 
 
-def quantize(calibrated: Calibrated) -> Quantized:
+def quantize(
+    calibrated: Calibrated, of_weight: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] = quantize_weight
+) -> Quantized:
     """INT8: the encoder's weights and the word table with one scale a row, the layers' inputs with one a tensor.
 
     A layer that was trained under fake quantization has the ranges that it learned, any other the observed ones.
+    of_weight: ``quantize_weight``, or one of ``refimpl.saturation.reduced_range`` for the encoder's weights.
     """
 
     def change(name: str, layer: Any) -> QuantizedLinear | SmoothedLinear:
@@ -152,7 +155,7 @@ def quantize(calibrated: Calibrated) -> Quantized:
             return frozen(layer)
         if isinstance(layer, SmoothedLinear):
             return layer._replace(linear=change(name, layer.linear))
-        codes, scale = quantize_weight(layer.weight)
+        codes, scale = of_weight(layer.weight)
         return QuantizedLinear(codes, scale, scale_of(calibrated.ranges[name]), layer.bias)
 
     model = map_linears(calibrated.model, change)

@@ -3,6 +3,8 @@ states; the three executions, and any number of threads, have equal bits. The op
 what its operators may differ by, so it is compared operator by operator.
 """
 
+from math import fsum
+
 import numpy as np
 import pytest
 from test_1_arithmetic import equal, rng
@@ -10,12 +12,13 @@ from test_2_registers import JITTED, NEEDS_JIT, execution
 from test_5_kernels import need_threads
 
 from refimpl import bounds
-from refimpl.kernels.training import adamw
+from refimpl.kernels.training import adamw, clip
 from refimpl.kernels.training import gelu_backward as gelu
 from refimpl.kernels.training import layernorm_backward as norm
 from refimpl.kernels.training import softmax_backward as soft
 from refimpl.kernels.training.blas import linear
 from refimpl.kernels.training.table import Rows, training
+from refimpl.models.training.clip import multiply
 from refimpl.nn import REFERENCE, Linear, Norm
 from refimpl.nn.adamw import AdamW
 from refimpl.nn.adamw import adamw as reference_adamw
@@ -145,3 +148,36 @@ def test_adamw_in_place_has_the_bits_of_adamw():
                 equal(got, known)
     with pytest.raises(ValueError, match="w, m or v is not contiguous"):
         update(w.T, w.T, (m.T, v.T), 1, 0.1, settings)
+
+
+# --- clipping --------------------------------------------------------------------------------------------------------
+
+
+def gradients_of(*sizes):
+    return {str(i): normal(70 + i, size) for i, size in enumerate(sizes)}
+
+
+@NEEDS_JIT
+def test_the_global_norm_by_kernels():
+    given = gradients_of(1, 7, 8, 4 * clip.CHUNK + 13) | {"matrix": normal(90, 5, 9), "huge": np.float32([3e30])}
+    found = clip.global_norm(1)(given)
+    exact = fsum(float(x) * float(x) for g in given.values() for x in g.ravel().tolist()) ** 0.5
+    n = sum(g.size for g in given.values())
+    assert abs(found - exact) <= bounds.gamma(n + 2, bounds.F64) * exact
+    need_threads(2)
+    assert clip.global_norm(2)(given) == found
+    for bad in (np.inf, np.nan):
+        assert not np.isfinite(clip.global_norm(1)({"a": np.float32([1, bad])}))
+    with pytest.raises(TypeError, match="a has dtype float64; need float32"):
+        clip.global_norm(1)({"a": np.ones(2)})
+
+
+@NEEDS_JIT
+def test_scaling_by_kernels_has_the_bits_of_numpy():
+    given, want = gradients_of(3, clip.CHUNK + 5), gradients_of(3, clip.CHUNK + 5)
+    turned = np.ones((4, 3), np.float32).T
+    multiply(want | {"turned": np.ones((3, 4), np.float32)}, 1 / 3)
+    clip.multiply(1)(given | {"turned": turned}, 1 / 3)
+    for name, g in given.items():
+        equal(g, want[name])
+    equal(turned, np.full((3, 4), np.float32(1 / 3)))

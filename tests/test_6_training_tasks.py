@@ -25,7 +25,7 @@ from refimpl.models.training.fine_tuning import Plan, fine_tune
 from refimpl.models.training.parameters import named, with_parameters
 from refimpl.models.training.run import Interrupted, Stopped
 from refimpl.models.training.show import Bar
-from refimpl.models.training.task import job
+from refimpl.models.training.task import How, job
 from refimpl.models.training.tasks import Source, find, sst2_task
 
 HEADS = {"sst2": "classification", "squad": "question_answering", "mlm": "masked_lm"}
@@ -234,7 +234,7 @@ def test_a_signal_is_noted_and_the_second_acts(interruptible):
 def work(data, model, limit=None):
     task = sst2_task(Source(data, Tokenizer.load(model, load_model(model).config), limit))
     loaded = new_heads.load_for(model, task.head, task.labels, np.random.default_rng(0))
-    return job(task, loaded, 4, 0, 0.1), named(loaded)
+    return job(task, loaded, How(4, 0, 0.1)), named(loaded)
 
 
 def test_every_parameter_has_a_gradient(data, tmp_path):

@@ -92,6 +92,12 @@ def prune_ofa(start_step: int, end_step: int, frequency: int, sparsity: float) -
     )
 
 
+def one_shot(step: int, sparsity: float) -> Plan:
+    """PruneOFA's magnitude with a single event."""
+    plan = prune_ofa(step, step + 1, 1, sparsity)
+    return plan._replace(sparsity=lambda _: sparsity, event=lambda now: now == step)
+
+
 def inc(start_step: int, end_step: int, frequency: int, sparsity: float) -> Plan:
     """Intel Neural Compressor's defaults: snip_momentum, all layers ranked together, exponential decay."""
     events = inc_events(start_step, end_step, frequency)

@@ -23,6 +23,7 @@ class Purpose(IntEnum):
     ORDER = 1
     UPDATE = 2
     EVALUATION = 3
+    CALIBRATION = 4
 
 
 def stream(seed: int, purpose: Purpose, number: int = 0) -> np.random.Generator:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from refimpl import __version__, check
+from refimpl.kernels.training import clip
 from refimpl.kernels.training.adamw import in_place
 from refimpl.kernels.training.table import training
 from refimpl.models import sealed
@@ -25,6 +26,7 @@ from refimpl.models.tokenizer import Tokenizer
 from refimpl.models.training import checkpoint, interrupt
 from refimpl.models.training.batches import Purpose, stream
 from refimpl.models.training.checkpoint import Run, State
+from refimpl.models.training.clip import Clipping
 from refimpl.models.training.evaluation import HEADS
 from refimpl.models.training.loop import Job, Settings, updates
 from refimpl.models.training.new_heads import load_for
@@ -33,7 +35,7 @@ from refimpl.models.training.parameters import Parameters, named, with_parameter
 from refimpl.models.training.run import Keeping, Stopped, remove_parts, run_training
 from refimpl.models.training.schedule import linear
 from refimpl.models.training.show import Bar
-from refimpl.models.training.task import Task, job
+from refimpl.models.training.task import How, Task, job
 from refimpl.models.training.tasks import TASKS, Source
 from refimpl.nn.adamw import AdamW
 from refimpl.nn.tape import Tape
@@ -102,7 +104,7 @@ def fine_tune(model: Path, data: Path, output: Path, plan: Plan, resume: bool) -
     with Bar() as bar, threadpool_limits(plan.threads):
         forwards, backwards = training(plan.threads)
         task = TASKS[plan.task](Source(data, tokenizer, plan.limit, forwards, bar.evaluated))
-        work = job(task, dense.model, plan.batch, plan.seed, plan.dropout, lambda: Tape(forwards, backwards))
+        work = job(task, dense.model, How(plan.batch, plan.seed, plan.dropout, lambda: Tape(forwards, backwards)))
         run = _identity(dense, task, plan)
         state = _state(named(dense.model), run, kept if resume else None)
         keeping = Keeping(kept, run, plan.save_every)
@@ -142,7 +144,8 @@ def _settings(plan: Plan, each: int) -> Settings:
         linear(total, round(plan.warmup * total)),
         Optimizer(AdamW(decay=plan.weight_decay), rule=in_place(plan.threads)),
     )
-    return Settings(plan.epochs, plan.learning_rate, schedule, optimizer, plan.seed, plan.accumulate)
+    clipping = Clipping(norm=clip.global_norm(plan.threads), multiply=clip.multiply(plan.threads))
+    return Settings(plan.epochs, plan.learning_rate, schedule, optimizer, plan.seed, plan.accumulate, clipping)
 
 
 def _train(job: Job, settings: Settings, state: State, keeping: Keeping, bar: Bar) -> State:

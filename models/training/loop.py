@@ -21,7 +21,7 @@ import numpy as np
 
 from refimpl.models.training.batches import Purpose, stream
 from refimpl.models.training.checkpoint import State
-from refimpl.models.training.clip import clip, global_norm
+from refimpl.models.training.clip import Clipping, clip
 from refimpl.models.training.optimizer import Optimizer
 from refimpl.models.training.parameters import Parameters
 from refimpl.models.training.schedule import Schedule
@@ -64,7 +64,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Settings:
-    """epochs >= 0; accumulate: batches an update, A >= 1; rate: the schedule's peak; clip: None for never."""
+    """epochs >= 0; accumulate: batches an update, A >= 1; rate: the schedule's peak."""
 
     epochs: int
     rate: float
@@ -72,7 +72,7 @@ class Settings:
     optimizer: Optimizer
     seed: int = 0
     accumulate: int = 1
-    clip: float | None = 1.0
+    clipping: Clipping = Clipping()  # noqa: RUF009
 
 
 class Updated(NamedTuple):
@@ -161,12 +161,11 @@ def _update(job: Job, settings: Settings, state: State, group: Sequence[Any]) ->
             gradients[name] = gradients[name] + g if name in gradients else g
     if len(group) > 1:
         gradients = {name: g / len(group) for name, g in gradients.items()}
-    norm = global_norm(gradients)
+    norm = settings.clipping.norm(gradients)
     if not isfinite(norm):
         bad = next(name for name, g in gradients.items() if not np.isfinite(g).all())
         raise Diverged(f"update {state.step + 1}: the gradient of {bad} is not finite; the loss is {losses[-1]:.4g}")
-    if settings.clip is not None:
-        clip(gradients, norm, settings.clip)
+    clip(gradients, norm, settings.clipping.most, settings.clipping.multiply)
     rate = settings.rate * settings.schedule(state.step)
     loss = sum(losses) / len(losses)
     state = state._replace(step=state.step + 1, losses=state.losses + loss)

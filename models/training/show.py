@@ -22,14 +22,19 @@ class Bar:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.screen = progress_console()
-        columns = (TextColumn("train"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
+        columns = (
+            TextColumn("{task.fields[what]}"),
+            BarColumn(20),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+        )
         self.bar = Progress(
             *columns, TextColumn("left"), TimeRemainingColumn(), console=self.screen, transient=True,
             disable=not self.screen.is_terminal,
         )  # fmt: skip
-        self.task = self.bar.add_task("getting ready", total=None)
+        self.task = self.bar.add_task("getting ready", total=None, what="train")
         self.loss = self.speed = float("nan")
-        self.metrics = ""
+        self.metrics, self.what = "", "train"
         self.stop: Callable[[], bool] = bool
 
     def __enter__(self) -> "Bar":
@@ -39,13 +44,25 @@ class Bar:
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
-    def begin(self, total: int, done: int) -> None:
-        """Before the first update of this process."""
-        self.bar.update(self.task, total=total, completed=done)
+    def begin(self, total: int, done: int, what: str = "train") -> None:
+        """Before the first update of this process, or of a stage."""
+        self.loss = self.speed = float("nan")
+        self.what, self.metrics = what, ""
+        self.bar.update(self.task, total=total, completed=done, what=what)
 
     def evaluated(self, done: int, of: int) -> None:
         """So many rows of those for evaluation. Raises Interrupted if the training is to stop."""
         self.bar.update(self.task, description=f"{self.words()}  evaluating {done} of {of}")
+        if self.stop():
+            raise Interrupted
+
+    def teaching(self, done: int, of: int) -> None:
+        """So many rows of those that a teacher is asked."""
+        self.telling(done, of, "teacher")
+
+    def telling(self, done: int, of: int, what: str) -> None:
+        """So many rows of all, of something else than a training. Raises Interrupted if it is to stop."""
+        self.bar.update(self.task, total=of, completed=done, what=what, description="")
         if self.stop():
             raise Interrupted
 
@@ -54,7 +71,7 @@ class Bar:
         if isinstance(event, Evaluated):
             self.metrics = "".join(f"  {name} {value:.2f}" for name, value in event.metrics.items())
             if not self.screen.is_terminal:
-                line = f"update {event.state.step} of {event.of}: {self.words()}"
+                line = f"{self.what}: update {event.state.step} of {event.of}: {self.words()}"
                 self.screen.print(line, highlight=False, soft_wrap=True)
         else:
             self.loss = _smooth(self.loss, event.loss)

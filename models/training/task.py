@@ -1,9 +1,9 @@
 """What a model is trained for, and the gradient of it: a task's batches, loss and metrics around one forward pass.
 
 batch, target = example(rows, generator)
-y             = forward(model with these parameters, batch)            on a tape, with dropout
+y             = forward(model with these parameters under the method's masks, batch)      on a tape, with dropout
 value, dy     = loss(y, batch, target)
-gradients     = backward of the tape, by the parameters' names
+gradients     = backward of the tape and of the masks, by the parameters' names
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +15,7 @@ from refimpl.models.bert import Batch, Model, forward
 from refimpl.models.training.batches import batches
 from refimpl.models.training.first_bad import Found, Watch, bad_parameter
 from refimpl.models.training.loop import Job
+from refimpl.models.training.method import PLAIN, Method, masked, masked_backward
 from refimpl.models.training.parameters import Parameters, with_parameters
 from refimpl.nn.losses import Loss
 from refimpl.nn.tape import Dropping, Tape
@@ -43,21 +44,36 @@ class Task(NamedTuple):
     digest: str
 
 
-def job(task: Task, model: Model, size: int, seed: int, dropout: float, new_tape: Callable[[], Tape] = Tape) -> Job:
-    """What the loop needs to train a model of the task's head. size: rows of a batch."""
+class How(NamedTuple):
+    """Beside the task and the model. size: rows of a batch; dropout: a probability; new_tape: what a pass runs on."""
+
+    size: int
+    seed: int
+    dropout: float
+    new_tape: Callable[[], Tape] = Tape
+    method: Method = PLAIN
+
+
+def job(task: Task, model: Model, how: How) -> Job:
+    """What the loop needs to train a model of the task's head."""
+    method = how.method
 
     def run(values: Mapping[str, np.ndarray], rows: Rows, generator: np.random.Generator, tap: Tap) -> Any:
         batch, target = task.example(rows, generator)
-        tape = new_tape()
-        y = forward(with_parameters(model, values), batch, tape.ops, Dropping(tape, dropout, generator, tap))
-        return tape, y, task.loss(y.data, batch, target)
+        tape, masks = how.new_tape(), method.masks(values)
+        made = masked(values, masks)
+        dropping = Dropping(tape, how.dropout, generator, tap)
+        y = forward(with_parameters(model, made), batch, tape.ops, dropping)
+        return tape, y, task.loss(y.data, batch, target), masks, made
 
     def gradients(
         values: Mapping[str, np.ndarray], rows: Rows, generator: np.random.Generator
     ) -> tuple[float, Parameters]:
-        tape, y, loss = run(values, rows, generator, NO_TAP)
+        tape, y, loss, masks, made = run(values, rows, generator, NO_TAP)
         by_id = tape.backward([(y, loss.gradient)])
-        return float(loss.value), {name: by_id[id(x)] for name, x in values.items() if id(x) in by_id}
+        found = {name: by_id[id(x)] for name, x in made.items() if id(x) in by_id}
+        more, of_more = method.more(found, values, masks)
+        return float(loss.value) + more, masked_backward(found, masks) | of_more
 
     def first_bad(values: Mapping[str, np.ndarray], rows: Rows, generator: np.random.Generator) -> str:
         bad = bad_parameter(values)
@@ -71,8 +87,9 @@ def job(task: Task, model: Model, size: int, seed: int, dropout: float, new_tape
 
     return Job(
         gradients=gradients,
-        batches=lambda epoch: batches(task.lengths, size, seed, epoch),
-        evaluate=lambda values: task.evaluate(with_parameters(model, values)),
+        batches=lambda epoch: batches(task.lengths, how.size, how.seed, epoch),
+        evaluate=lambda values: task.evaluate(with_parameters(model, masked(values, method.stored(values)))),
         tokens=lambda rows: sum(task.lengths[i] for i in rows),
+        after=method.after,
         first_bad=first_bad,
     )

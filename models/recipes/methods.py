@@ -1,0 +1,169 @@
+"""What the stages of a recipe do around each pass, as ``training.method.Method``: locks, gradual pruning, movement.
+
+State that a method has is in extra arrays, so that an interrupted stage goes on:
+
+    mask.NAME       bool (M, K) or (M,), of the parameter NAME, in force
+    kept.NAME       what a criterion remembers of earlier steps
+    full            which layers Intel Neural Compressor's ranking has closed
+    threshold       of movement, f64 (3,): importance threshold and regularization factor of the next step, NaN once
+                    masks are frozen; and the threshold at which the warm-up began
+    sparsity        f64 (S + 1,): share of the encoder's weights that is masked, by update; NaN where it was not noted
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from refimpl.models.bert import Model, linears
+from refimpl.models.pruning import gradual, movement
+from refimpl.models.recipes.recipe import Movement, Prune
+from refimpl.models.training.checkpoint import State
+from refimpl.models.training.method import Arrays, Method, More
+from refimpl.models.training.parameters import Parameters
+from refimpl.prune.lock import lock_mask
+from refimpl.prune.movement_schedule import MovementSchedule, Stage, regularization_factor, stage, threshold
+
+MASK, KEPT, SCORE = "mask.", "kept.", "score."
+FULL, THRESHOLD, SPARSITY = "full", "threshold", "sparsity"
+
+
+def stored(values: Arrays) -> Parameters:
+    """The masks in force."""
+    return {name.removeprefix(MASK): mask for name, mask in values.items() if name.startswith(MASK)}
+
+
+def share(masks: Arrays) -> float:
+    """Of the masked weights, what is pruned; biases do not count."""
+    weights = [mask for name, mask in masks.items() if mask.ndim == 2]
+    return 1 - sum(int(mask.sum()) for mask in weights) / sum(mask.size for mask in weights)
+
+
+def locked(model: Model, names: Mapping[str, str]) -> Method:
+    """Whole 4x1 blocks of zeros stay. names: ours of weights and biases -> those of the training's parameters."""
+    weights = _weights(model, names)
+    return Method(extra={MASK + name: lock_mask(w) for name, w in weights.items()}, masks=stored, stored=stored)
+
+
+def pruning(model: Model, names: Mapping[str, str], how: Prune, updates: int) -> Method:
+    """updates: of the whole stage."""
+    plan = _plan(how, updates)
+    weights = _weights(model, names)
+    try:
+        begun = gradual.advance(plan, gradual.start(plan, weights), weights, 0)
+    except ValueError as error:
+        raise ValueError(f"block {how.block[0]}x{how.block[1]} does not divide every layer: {error}") from None
+    order = list(weights)
+
+    def state_of(values: Arrays) -> gradual.State:
+        rows, columns = plan.block
+        blocks = {name: values[MASK + name][::rows, ::columns] for name in order}
+        full = frozenset(name for name, closed in zip(order, values[FULL], strict=True) if closed)
+        return gradual.State({name: values[KEPT + name] for name in order}, gradual.Ranked(blocks, full))
+
+    def more(gradients: Arrays, values: Arrays, masks: Arrays) -> More:
+        new = gradual.observe(plan, state_of(values), values, gradients).kept
+        for name, array in new.items():
+            if array is not values[KEPT + name]:
+                values[KEPT + name][...] = array
+        return 0.0, {}
+
+    def after(state: State) -> State:
+        if plan.event(state.step):
+            new = gradual.advance(plan, state_of(state.extra), state.parameters, state.step)
+            _put(state.extra, gradual.masks_of(plan, new))
+            state.extra[FULL][...] = [name in new.ranked.full for name in order]
+            state.extra[SPARSITY][state.step] = share(stored(state.extra))
+        return state
+
+    extra = {KEPT + name: kept for name, kept in begun.kept.items()}
+    extra |= {MASK + name: mask for name, mask in gradual.masks_of(plan, begun).items()}
+    extra[FULL] = np.array([name in begun.ranked.full for name in order])
+    extra[SPARSITY] = _noted(updates, share(stored(extra)))
+    return Method(extra=extra, masks=stored, stored=stored, more=more, after=after)
+
+
+def _plan(how: Prune, updates: int) -> gradual.Plan:
+    first, last = round(how.begin * updates), max(round(how.end * updates), round(how.begin * updates) + 1)
+    every = min(how.every, last - first)
+    last = first + (last - first) // every * every  # so that the last event has the whole sparsity
+    if how.method == "one-shot":
+        plan = gradual.one_shot(first, how.sparsity)
+    else:
+        made = {"prune-ofa": gradual.prune_ofa, "inc": gradual.inc}[how.method]
+        plan = made(first, last, every, how.sparsity)
+    return plan._replace(block=how.block)
+
+
+def moving(model: Model, names: Mapping[str, str], how: Movement, each: int, updates: int) -> Method:
+    """each: updates of an epoch."""
+    if int(how.warmup_start_epoch * each) < 1:
+        raise ValueError(f"warmup_start_epoch is {how.warmup_start_epoch:g}; need an update or more before it")
+    factors = movement.factors_of(model, movement.jpqd(how.block))
+    of = {ours: names[ours] for ours in factors}
+    schedule = MovementSchedule(how.warmup_start_epoch, how.warmup_end_epoch, each, how.factor, how.final_threshold)
+
+    def scores_of(values: Arrays) -> Parameters:
+        return {ours: values[SCORE + name] for ours, name in of.items()}
+
+    def masks(values: Arrays) -> Parameters:
+        if frozen(values):
+            return stored(values)
+        found = movement.masks_of(scores_of(values), factors, float(values[THRESHOLD][0]))
+        return {of[ours]: mask for ours, mask in found.items()}
+
+    def more(gradients: Arrays, values: Arrays, masks: Arrays) -> More:
+        if frozen(values):
+            return 0.0, {}
+        _put(values, masks)
+        ours_of = {ours: gradients[name] for ours, name in of.items()}
+        weights = {ours: values[name] for ours, name in of.items()}
+        _, found = movement.effective_backward(ours_of, weights, {o: masks[n] for o, n in of.items()}, factors)
+        loss, pull = movement.regularization_loss(scores_of(values), factors, float(values[THRESHOLD][1]))
+        return loss, {SCORE + of[ours]: g + pull[ours] for ours, g in found.items()}
+
+    def after(state: State) -> State:
+        values = {**state.parameters, **state.extra}
+        if not frozen(values):
+            state.extra[SPARSITY][state.step] = share(stored(state.extra))
+            at = stage(schedule, state.step)
+            if at is Stage.AFTER:
+                state.extra[THRESHOLD][:] = how.final_threshold, np.nan
+                if how.structured:
+                    last = {ours: state.extra[MASK + name] for ours, name in of.items()}
+                    _put(state.extra, {of[ours]: m for ours, m in movement.resolved(model, last).items()})
+                    state.extra[SPARSITY][state.step] = share(stored(state.extra))
+            elif at is Stage.WARMUP:
+                if np.isinf(state.extra[THRESHOLD][0]):
+                    state.extra[THRESHOLD][2] = movement.automatic_threshold(scores_of(values), factors)
+                first = float(state.extra[THRESHOLD][2])
+                state.extra[THRESHOLD][:2] = (
+                    threshold(schedule, state.step, first),
+                    regularization_factor(schedule, state.step),
+                )
+        return state
+
+    begun = movement.initial_scores(model, factors)
+    extra = {MASK + of[ours]: m for ours, m in movement.masks_of(begun, factors, -np.inf).items()}
+    extra |= {THRESHOLD: np.array([-np.inf, 0.0, 0.0]), SPARSITY: _noted(updates, 0.0)}
+    trained = {SCORE + of[ours]: array for ours, array in begun.items()}
+    return Method(trained, extra, masks, stored, more, after)
+
+
+def frozen(values: Arrays) -> bool:
+    """Whether the masks of movement are final: there is no regularization any more."""
+    return bool(np.isnan(values[THRESHOLD][1]))
+
+
+def _put(values: Arrays, masks: Arrays) -> None:
+    for name, mask in masks.items():
+        values[MASK + name][...] = mask
+
+
+def _weights(model: Model, names: Mapping[str, str]) -> Parameters:
+    return {names[f"{name}.weight"]: p.weight for name, p in linears(model).items()}
+
+
+def _noted(updates: int, first: float) -> np.ndarray:
+    noted = np.full(updates + 1, np.nan)
+    noted[0] = first
+    return noted

@@ -1,0 +1,119 @@
+"""A recipe from a file: our TOML, or NNCF's JSON (``nncf``); or one of those that ship, by its name.
+
+    about = "..."
+    [[stage]]
+    do = "prune"
+    epochs = 3
+    sparsity = 0.8
+    distil = { loss = "kl_batchmean", temperature = 2, weight = 0.9 }
+
+A key that there is not is an error that names the nearest there is.
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from refimpl.models.recipes import nncf
+from refimpl.models.recipes.keys import check_keys, nearest
+from refimpl.models.recipes.recipe import KINDS, Distillation, Recipe, Stage
+
+SHIPPED = Path(__file__).parent / "shipped"
+MOST_BYTES = 1 << 20
+
+
+def names() -> list[str]:
+    """Of the recipes that ship."""
+    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
+
+
+def load(given: str, task: str) -> Recipe:
+    """A recipe by its name or from a file.
+
+    Parameters
+    ----------
+    task : gives what NNCF's JSON leaves to the command that reads it
+
+    Raises
+    ------
+    FileNotFoundError
+        there is neither a file nor a recipe of this name
+    ValueError
+        the file is no recipe, or says what cannot be
+    """
+    path = SHIPPED / f"{given}.toml" if given in names() else Path(given)
+    if not path.is_file():
+        raise FileNotFoundError(f"--recipe is {given}; need a file, or one of {', '.join(names())}")
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{given} has {path.stat().st_size} bytes; need a recipe of at most {MOST_BYTES}")
+    try:
+        text = path.read_text("utf-8")
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{given} is no {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from None
+    try:
+        return nncf.parse(values, path.stem, task) if path.suffix == ".json" else parse(values, path.stem)
+    except ValueError as error:
+        raise ValueError(f"{given}: {error}") from None
+
+
+def parse(values: Mapping[str, Any], name: str) -> Recipe:
+    """The object in a TOML file."""
+    check_keys(values, ("about", "stage"))
+    stages, about = values.get("stage", []), values.get("about", "")
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        raise ValueError("stage is no list of tables; need [[stage]] before each")
+    if not isinstance(about, str):
+        raise ValueError(f"about is {about!r:.80}; need a text")
+    made = []
+    for i, stage in enumerate(stages):
+        try:
+            made.append(_stage(stage))
+        except ValueError as error:
+            raise ValueError(f"stage {i + 1}: {error}") from None
+    return Recipe(name, about, tuple(made))
+
+
+def _stage(values: Mapping[str, Any]) -> Stage:
+    do = values.get("do")
+    if not isinstance(do, str) or do not in KINDS:
+        raise ValueError(f"do is {do!r:.80}; need {nearest(str(do), KINDS)}")
+    rest = {key: value for key, value in values.items() if key != "do"}
+    if isinstance(rest.get("distil"), dict):
+        rest["distil"] = record(Distillation, rest["distil"])
+    made: Stage = record(KINDS[do], rest)
+    return made
+
+
+def record(kind: Any, values: Mapping[str, Any]) -> Any:
+    """A dataclass with these values; its own checks follow those of keys and types here."""
+    hints = {name: hint for name, hint in get_type_hints(kind).items() if name != "do"}
+    check_keys(values, hints)
+    typed = {key: _typed(key, value, hints[key]) for key, value in values.items()}
+    try:
+        return kind(**typed)
+    except TypeError:
+        missing = [field.name for field in kind.__dataclass_fields__.values() if field.name not in values]
+        needed = [name for name in missing if _needed(kind, name)]
+        raise ValueError(f"{needed[0]} is missing; need it") from None
+
+
+def _needed(kind: Any, name: str) -> bool:
+    field = kind.__dataclass_fields__[name]
+    return name != "do" and field.default is field.default_factory  # both MISSING
+
+
+def _typed(key: str, value: Any, hint: Any) -> Any:
+    """The value, if it has the type: an integer may stand for a float, a list for a tuple."""
+    wanted = [part for part in (get_args(hint) or (hint,)) if part is not type(None)]
+    if getattr(hint, "__origin__", None) is tuple:
+        if isinstance(value, list) and value and all(type(part) is int for part in value):
+            return tuple(value)
+        raise ValueError(f"{key} is {value!r:.80}; need a list of integers")
+    if float in wanted and type(value) is int:
+        return float(value)
+    if type(value) not in wanted:
+        raise ValueError(f"{key} is {value!r:.80}; need {' or '.join(part.__name__ for part in wanted)}")
+    return value

@@ -1,0 +1,243 @@
+"""A recipe from beginning to end: check, baseline, teacher, stages, what is written, the report.
+
+While it runs, ``OUTPUT.stages`` beside the output holds the checkpoint of each stage; it is removed when the output is
+written. Interrupted, the same command with --resume finds the finished stages there and goes on in the one that was
+interrupted.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from refimpl import __version__
+from refimpl.kernels import cpu
+from refimpl.kernels.training.linears import linears as kinds_of
+from refimpl.kernels.training.table import training
+from refimpl.models import sealed
+from refimpl.models.bert import linears
+from refimpl.models.compress import Dense
+from refimpl.models.config import read_config
+from refimpl.models.files import atomic_folder, check_folder
+from refimpl.models.options import check_threads
+from refimpl.models.recipes.agreement import compare_engines
+from refimpl.models.recipes.artifacts import write_artifacts
+from refimpl.models.recipes.distilling import teach
+from refimpl.models.recipes.page import render
+from refimpl.models.recipes.recipe import Recipe, to_json
+from refimpl.models.recipes.stages import Done, Setting, Work, run_stage
+from refimpl.models.runner import runner
+from refimpl.models.terminal import say
+from refimpl.models.tokenizer import Tokenizer
+from refimpl.models.training import interrupt
+from refimpl.models.training.batches import Purpose, stream
+from refimpl.models.training.evaluation import HEADS, MEASURES
+from refimpl.models.training.new_heads import load_for
+from refimpl.models.training.parameters import named
+from refimpl.models.training.run import Stopped
+from refimpl.models.training.show import Bar
+from refimpl.models.training.tasks import TASKS, Source
+from refimpl.nn import NO_TAP, Tap
+from refimpl.nn.tape import Tape
+
+TASKS_OF_RECIPES = ("sst2", "squad")
+MOST_POINTS = 400
+"""Of a curve in the report."""
+SUFFIX = ".stages"
+REPORT, PAGE = "report.json", "report.html"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of the command line, in its words. teacher: a Hugging Face directory; None for the model itself."""
+
+    task: str
+    teacher: Path | None = None
+    seed: int = 0
+    limit: int | None = None
+    threads: int = 1
+    save_every: int = 100
+
+
+def check_options(options: Options) -> None:
+    """Raise ValueError naming the option that cannot be."""
+    if options.task not in TASKS_OF_RECIPES:
+        raise ValueError(f"--task is {options.task!r:.80}; need {' or '.join(TASKS_OF_RECIPES)}")
+    for name in ("save_every", *(["limit"] if options.limit is not None else [])):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}; need 1 or more")
+    check_threads(options.threads)
+    if not 0 <= options.seed < 2**63:
+        raise ValueError(f"--seed is {options.seed}; need 0 to 2**63 - 1")
+
+
+def compress_by(
+    recipe: Recipe, model: Path, data: Path, output: Path, options: Options, resume: bool = False
+) -> dict[str, Any]:
+    """Run the recipe, write ``output``, and return the report.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, OSError
+        what was given cannot be used, or the disk is full
+    Stopped, Diverged
+        as ``run_training``
+    """
+    from threadpoolctl import threadpool_limits
+
+    check_options(options)
+    folder = output.resolve().with_name(output.resolve().name + SUFFIX)
+    _check_output(output, folder, resume)
+    dense, teacher = _models(recipe, model, options)
+    begun = perf_counter()
+    with Bar() as bar, threadpool_limits(options.threads), interrupt.noted() as stop:
+        bar.stop = stop
+        setting = _setting(recipe, dense, teacher, data, options, bar, folder)
+        folder.mkdir(exist_ok=True)
+        report = _about(recipe, model, data, output, options) | {"baseline": _baseline(setting, dense)}
+        try:
+            stages, work = _stages(setting, recipe, dense)
+        except Stopped as stopped:
+            raise Stopped(f"{stopped}; the same command with --resume goes on") from None
+        report |= {"stages": stages} | _anatomy(dense, work)
+        with atomic_folder(output, lambda path: False) as temporary:
+            report["sizes"] = write_artifacts(temporary, work.dense, work.quantized)
+            report["engines"] = compare_engines(
+                temporary, options.task, data, options.limit, options.threads, bar.telling
+            )
+            stages[-1]["metrics"] = report["engines"][0]["metrics"]
+            report["seconds"] = None if resume else round(perf_counter() - begun, 1)
+            (temporary / REPORT).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+            (temporary / PAGE).write_text(render(report), "utf-8")
+    shutil.rmtree(folder)
+    return report
+
+
+def _models(recipe: Recipe, model: Path, options: Options) -> tuple[Dense, Dense | None]:
+    """The model to be compressed, and the teacher if there is need of one."""
+    dense = _load(model, options, recipe.distils and options.teacher is None)
+    if not recipe.distils:
+        if options.teacher is not None:
+            raise ValueError(f"the recipe {recipe.name} distils in no stage; leave --teacher out")
+        return dense, None
+    if options.teacher is None:
+        return dense, dense
+    teacher = _load(options.teacher, options, True)
+    if teacher.tokenizer.text != dense.tokenizer.text:
+        raise ValueError(
+            f"{options.teacher} has another tokenizer than {model}; need a teacher that reads the same ids"
+        )
+    return dense, teacher
+
+
+def _load(path: Path, options: Options, teaches: bool) -> Dense:
+    head, labels = HEADS[options.task]
+    config = read_config(path)
+    if teaches and (config.head != head or len(config.labels) != len(labels)):
+        classes = f" of {len(labels)} classes" if labels else ""
+        found = f"{config.head.replace('_', ' ')}{f' of {len(config.labels)} classes' if config.labels else ''}"
+        need = f"{head.replace('_', ' ')}{classes}, to teach; refimpl train makes one"
+        raise ValueError(f"{path} is for {found}; need one for {need}")
+    if teaches and labels and config.labels != labels and set(config.labels) == set(labels):
+        raise ValueError(f"{path} has the labels {', '.join(config.labels)}; need {', '.join(labels)}, in this order")
+    return Dense(load_for(path, head, labels, stream(options.seed, Purpose.HEAD)), Tokenizer.load(path, config))
+
+
+def _setting(
+    recipe: Recipe, dense: Dense, teacher: Dense | None, data: Path, options: Options, bar: Bar, folder: Path
+) -> Setting:
+    forwards, backwards = training(options.threads)
+    kinds = kinds_of(options.threads)
+
+    def linear(x: Any, p: Any, tap: Tap = NO_TAP) -> Any:
+        return kinds[type(p)].forward(x, p)[0] if type(p) in kinds else forwards.linear(x, p, tap)
+
+    source = Source(data, dense.tokenizer, options.limit, forwards._replace(linear=linear), bar.evaluated)
+    task = TASKS[options.task](source)
+    logits = None if teacher is None else teach(task, teacher.model, forwards, bar.teaching)
+    digests = {"model": sealed.digest([], named(dense.model)), "data": task.digest}
+    digests["tokenizer"] = sha256(dense.tokenizer.to_bytes()).hexdigest()
+    if teacher is not None:
+        digests["teacher"] = sealed.digest([], named(teacher.model))
+    identity = {"version": __version__, "task": options.task, "seed": options.seed, "limit": options.limit} | digests
+    ask = MEASURES[options.task](data, dense.tokenizer, options.limit)
+    return Setting(
+        task, logits, folder, identity, lambda: Tape(forwards, backwards, kinds),
+        lambda loaded: ask(runner(loaded, options.threads), bar.evaluated), bar,
+        options.seed, options.threads, options.save_every,
+    )  # fmt: skip
+
+
+def _baseline(setting: Setting, dense: Dense) -> dict[str, float]:
+    setting.bar.begin(0, 0, "baseline")
+    return setting.task.evaluate(dense.model)
+
+
+def _stages(setting: Setting, recipe: Recipe, dense: Dense) -> tuple[list[dict[str, Any]], Work]:
+    work, rows = Work(dense), []
+    for number, stage in enumerate(recipe.stages, 1):
+        begun = perf_counter()
+        done = run_stage(setting, number, stage, work)
+        work = done.work
+        rows.append({"name": stage.do, "seconds": round(perf_counter() - begun, 1)} | _row(done))
+    return rows, work
+
+
+def _row(done: Done) -> dict[str, Any]:
+    every = -(-len(done.sparsity) // MOST_POINTS) or 1
+    points = [*done.sparsity[::every], *done.sparsity[-1:]]
+    last = done.history[-1] if done.history else {}
+    metrics = {name: value for name, value in last.items() if name not in ("epoch", "loss")}
+    return {
+        "updates": done.updates,
+        "metrics": metrics,
+        "history": list(done.history),
+        "sparsity": [list(point) for point in points],
+        "notes": list(done.notes),
+    }
+
+
+def _anatomy(before: Dense, work: Work) -> dict[str, Any]:
+    """What is left of each linear layer, and of heads and neurons."""
+    model, rows = work.dense.model, []
+    whole = before.model.config
+    for name, p in linears(model).items():
+        _, i, field = name.split(".")
+        kept = getattr(model.layers[int(i)], field)
+        shape = whole.linear_shapes(0)[field]
+        nonzero = int((p.weight != 0).sum())
+        rows.append({"name": name, "shape": list(shape), "kept_shape": list(kept.weight.shape), "nonzero": nonzero})
+    heads = [
+        {"layer": i, "kept": model.config.heads_of(i), "of": whole.heads}
+        | {"neurons": model.config.feed_forward_of(i), "of_neurons": whole.feed_forward}
+        for i in range(len(model.layers))
+    ]
+    return {"layers": rows, "heads": heads}
+
+
+def _about(recipe: Recipe, model: Path, data: Path, output: Path, options: Options) -> dict[str, Any]:
+    words = ["refimpl", "compress", str(model), "--recipe", recipe.name, "--data", str(data), "-o", str(output)]
+    for name, value in asdict(options).items():
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return {
+        "version": __version__,
+        "command": " ".join(words),
+        "recipe": to_json(recipe),
+        "task": options.task,
+        "seed": options.seed,
+        "machine": cpu.name(),
+    }
+
+
+def _check_output(output: Path, folder: Path, resume: bool) -> None:
+    check_folder(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output} exists and is not an empty folder; name another output")
+    if folder.exists() and not resume:
+        raise ValueError(f"{folder} has the checkpoints of an interrupted run; --resume to go on, or remove it")
+    if resume and not folder.exists():
+        say("note:", f"there is no {folder.name}: nothing to resume, a new run begins", "yellow")
