@@ -7,6 +7,7 @@ State that a method has is in extra arrays, so that an interrupted stage goes on
     full            which layers Intel Neural Compressor's ranking has closed
     threshold       of movement, f64 (3,): importance threshold and regularization factor of the next step, NaN once
                     masks are frozen; and the threshold at which the warm-up began
+    density         of movement's highest scores, f64 (1,): the share of blocks that the next step keeps
     sparsity        f64 (S + 1,): share of the encoder's weights that is masked, by update; NaN where it was not noted
 """
 
@@ -20,11 +21,14 @@ from refimpl.models.recipes.recipe import Movement, Prune
 from refimpl.models.training.checkpoint import State
 from refimpl.models.training.method import Arrays, Method, More
 from refimpl.models.training.parameters import Parameters
+from refimpl.prune import expand, straight_through, topk_mask
 from refimpl.prune.lock import lock_mask
+from refimpl.prune.movement import zero_scores
 from refimpl.prune.movement_schedule import MovementSchedule, Stage, regularization_factor, stage, threshold
+from refimpl.prune.schedules import zhu_gupta_cubic
 
 MASK, KEPT, SCORE = "mask.", "kept.", "score."
-FULL, THRESHOLD, SPARSITY = "full", "threshold", "sparsity"
+FULL, THRESHOLD, DENSITY, SPARSITY = "full", "threshold", "density", "sparsity"
 
 
 def stored(values: Arrays) -> Parameters:
@@ -82,8 +86,13 @@ def pruning(model: Model, names: Mapping[str, str], how: Prune, updates: int) ->
     return Method(extra=extra, masks=stored, stored=stored, more=more, after=after)
 
 
+def _ends(how: Prune, updates: int) -> tuple[int, int]:
+    first = round(how.begin * updates)
+    return first, max(round(how.end * updates), first + 1)
+
+
 def _plan(how: Prune, updates: int) -> gradual.Plan:
-    first, last = round(how.begin * updates), max(round(how.end * updates), round(how.begin * updates) + 1)
+    first, last = _ends(how, updates)
     every = min(how.every, last - first)
     last = first + (last - first) // every * every  # so that the last event has the whole sparsity
     if how.method == "one-shot":
@@ -92,6 +101,37 @@ def _plan(how: Prune, updates: int) -> gradual.Plan:
         made = {"prune-ofa": gradual.prune_ofa, "inc": gradual.inc}[how.method]
         plan = made(first, last, every, how.sparsity)
     return plan._replace(block=how.block)
+
+
+def top_scores(model: Model, names: Mapping[str, str], how: Prune, updates: int) -> Method:
+    """Movement pruning as Sanh et al. have it: a score a block is learned, and the highest of each layer are kept.
+
+    The share that is kept falls on the cubic schedule, at every update. Source: arXiv 2005.07683, sections 3 and 4.
+    """
+    weights = _weights(model, names)
+    first, last = _ends(how, updates)
+
+    def density_at(step: int) -> float:
+        return 1 - zhu_gupta_cubic(step, first, last, 0.0, how.sparsity)
+
+    def masks(values: Arrays) -> Parameters:
+        density = float(values[DENSITY][0])
+        return {name: expand(topk_mask(values[SCORE + name], density), how.block) for name in weights}
+
+    def more(gradients: Arrays, values: Arrays, masks: Arrays) -> More:
+        _put(values, masks)
+        return 0.0, {SCORE + name: straight_through(gradients[name], values[name], how.block) for name in weights}
+
+    def after(state: State) -> State:
+        state.extra[DENSITY][0] = density_at(state.step)
+        state.extra[SPARSITY][state.step] = share(stored(state.extra))
+        return state
+
+    extra = {MASK + name: np.ones(w.shape, bool) for name, w in weights.items()}
+    extra |= {DENSITY: np.array([density_at(0)]), SPARSITY: _noted(updates, 0.0)}
+    return Method(
+        {SCORE + name: zero_scores(w, how.block) for name, w in weights.items()}, extra, masks, stored, more, after
+    )
 
 
 def moving(model: Model, names: Mapping[str, str], how: Movement, each: int, updates: int) -> Method:

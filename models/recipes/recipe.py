@@ -2,7 +2,7 @@
 
     fine-tune         train; what is zero may stay so (lock)
     student           fewer layers of the model, to be trained by the stages that follow
-    prune             train while blocks are pruned: one-shot, PruneOFA's or Intel Neural Compressor's way
+    prune             train while blocks are pruned: one-shot, PruneOFA's, Intel Neural Compressor's or Sanh's way
     movement          train scores that prune blocks, heads and neurons; with quantize under fake quantization (JPQD)
     quantize-aware    train under fake quantization, then quantize
     quantize          calibrate and quantize, without training
@@ -21,7 +21,7 @@ from refimpl.prune import BLOCK_4X1
 
 OBSERVERS = ("min-max", "mean-min-max", "percentile", "mse")
 OVERFLOW_FIXES = ("disable", "enable", "first_layer_only")
-METHODS = ("one-shot", "prune-ofa", "inc")
+METHODS = ("one-shot", "prune-ofa", "inc", "movement")
 LOSSES = ("kl_batchmean", "kl_element_mean", "soft_cross_entropy", "mse_logits")
 CORRECTIONS = ("none", "fast", "full")
 MOST_EPOCHS = 1000
@@ -91,7 +91,7 @@ class Prune(Training):
     """begin, end: shares of the updates between which masks change, every ``every`` updates.
 
     one-shot at ``begin``; PruneOFA's: magnitude, each layer alike, cubic; Intel Neural Compressor's: snip_momentum, all
-    layers ranked together, exponential decay.
+    layers ranked together, exponential decay; movement: learned scores, each layer alike, cubic, at every update.
     """
 
     do: ClassVar[str] = "prune"

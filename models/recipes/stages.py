@@ -116,7 +116,8 @@ def run_stage(setting: Setting, number: int, stage: Stage, work: Work) -> Done:
     model = work.dense.model
     names = names_in(named(model), model)
     if isinstance(stage, Prune):
-        method = methods.pruning(model, names, stage, _updates(setting, stage))
+        by = methods.top_scores if stage.method == "movement" else methods.pruning
+        method = by(model, names, stage, _updates(setting, stage))
     else:
         method = _locked(stage, model, names)
     state, made = _train(setting, number, stage, model, method)

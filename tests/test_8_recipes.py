@@ -1,0 +1,219 @@
+"""Recipes as files: ours in TOML, NNCF's in JSON, and everything that is refused before any work begins."""
+
+import json
+import warnings
+from dataclasses import replace
+
+import pytest
+
+from refimpl.models.recipes import nncf, reading
+from refimpl.models.recipes.recipe import (
+    Distillation,
+    FineTune,
+    Movement,
+    Prune,
+    QuantizeAware,
+    Recipe,
+    Student,
+    to_json,
+)
+
+PRUNE = 'do = "prune"\nepochs = 1\nsparsity = 0.8\n'
+MOVE = 'do = "movement"\nepochs = 3\nwarmup_start_epoch = 1\nwarmup_end_epoch = 2\nfactor = 0.05\n'
+JPQD = [
+    {
+        "algorithm": "movement_sparsity",
+        "params": {
+            "warmup_start_epoch": 1,
+            "warmup_end_epoch": 4,
+            "importance_regularization_factor": 0.01,
+            "enable_structured_masking": True,
+        },
+        "sparse_structure_by_scopes": [
+            {"mode": "block", "sparse_factors": [32, 32], "target_scopes": "{re}.*BertAttention.*"},
+            {"mode": "per_dim", "axis": 0, "target_scopes": "{re}.*BertIntermediate.*"},
+            {"mode": "per_dim", "axis": 1, "target_scopes": "{re}.*BertOutput.*"},
+        ],
+        "ignored_scopes": ["{re}.*NNCFEmbedding", "{re}.*pooler.*", "{re}.*LayerNorm.*"],
+    },
+    {"algorithm": "quantization", "weights": {"mode": "symmetric"}, "activations": {"mode": "symmetric"}},
+]
+
+
+def file(tmp_path, *stages):
+    path = tmp_path / "mine.toml"
+    path.write_text("".join(f"[[stage]]\n{stage}\n" for stage in stages))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", reading.names())
+def test_every_recipe_that_ships_is_one(name):
+    recipe = reading.load(name, "sst2")
+    assert recipe.name == name
+    assert recipe.about
+    assert json.loads(json.dumps(to_json(recipe)))["stages"][0]["do"] == recipe.stages[0].do
+
+
+def test_the_recipes_that_are_promised_ship():
+    promised = {"ptq", "qat", "prune-4x1-80", "prune-4x1-90", "jpqd-sst2", "jpqd-squad", "distil-mse"}
+    assert promised <= set(reading.names())
+    pruned = reading.load("prune-4x1-90", "sst2")
+    assert [stage.do for stage in pruned.stages] == ["prune", "fine-tune", "quantize"]
+    assert pruned.stages[0].sparsity == 0.9
+    assert pruned.stages[1].lock
+
+
+def test_toml(tmp_path):
+    recipe = reading.load(
+        file(tmp_path, PRUNE + 'block = [8, 2]\ndistil = { loss = "mse_logits", weight = 1 }'), "sst2"
+    )
+    assert recipe == Recipe(
+        "mine", "", (Prune(epochs=1, sparsity=0.8, block=(8, 2), distil=Distillation("mse_logits", weight=1.0)),)
+    )
+    assert recipe.distils
+    assert not replace(recipe, stages=(Prune(epochs=1, sparsity=0.5),)).distils
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([], "a recipe has no stage"),
+        (['do = "prine"'], "stage 1: do is 'prine'; need 'prune'"),
+        (['do = "zzz"'], "do is 'zzz'; need fine-tune, movement, prune, quantize, quantize-aware, student"),
+        (["epochs = 1"], "do is None; need"),
+        ([PRUNE + "sparsty = 1"], "stage 1: the key 'sparsty' is unknown; need 'sparsity'"),
+        ([PRUNE + "distil = { temprature = 1 }"], "the key 'temprature' is unknown; need 'temperature'"),
+        ([PRUNE + "distil = 3"], "distil is 3; need Distillation"),
+        (['do = "prune"\nepochs = 1'], "sparsity is missing; need it"),
+        (['do = "fine-tune"\nepochs = "1"'], "epochs is '1'; need int"),
+        (['do = "fine-tune"\nepochs = true'], "epochs is True; need int"),
+        (['do = "fine-tune"\nepochs = 0'], "epochs is 0; need 1 to 1000"),
+        ([PRUNE.replace("0.8", "1.5")], "sparsity is 1.5"),
+        ([PRUNE + 'method = "l1"'], "method is 'l1'; need one-shot, prune-ofa, inc, movement"),
+        ([PRUNE + "begin = 0.5\nend = 0.5"], "begin and end are 0.5 and 0.5; need 0 <= begin < end <= 1"),
+        ([PRUNE + "block = [4]"], r"block is \[4\]; need rows and columns"),
+        ([PRUNE + "block = 4"], "block is 4; need a list of integers"),
+        ([PRUNE + "every = 0"], "every is 0; need at least 1"),
+        ([PRUNE + "learning_rate = 0"], "learning_rate is 0; need more than 0"),
+        ([PRUNE + "learning_rate = nan"], "learning_rate is nan; need more than 0"),
+        ([PRUNE + "dropout = 1"], "dropout is 1; need 0 to below 1"),
+        ([PRUNE + 'distil = { loss = "kl" }'], "loss is 'kl'; need kl_batchmean"),
+        ([PRUNE + "distil = { temperature = 0 }"], "temperature is 0; need more than 0"),
+        ([MOVE.replace("warmup_end_epoch = 2", "warmup_end_epoch = 4")], "need 0 <= warmup_start_epoch < warmup_end"),
+        ([MOVE + "factor2 = 1"], "unknown; need 'factor'"),
+        ([MOVE + 'overflow_fix = "on"'], "overflow_fix is 'on'; need disable, enable, first_layer_only"),
+        (['do = "student"\nlayers = [2, 1]'], r"layers is \[2, 1\]; need rising numbers"),
+        (['do = "student"\nlayers = []'], "layers is .*; need a list of integers"),
+        (['do = "quantize"\nobserver = "max"'], "observer is 'max'; need min-max"),
+        (['do = "quantize"\nmax_drop = -1'], "max_drop is -1; need at least 0"),
+        (['do = "quantize"', PRUNE], "stage 1, quantize, quantizes; need it last"),
+        ([MOVE + "quantize = true", 'do = "quantize"'], "stage 1, movement, quantizes; need it last"),
+    ],
+)
+def test_what_no_recipe_can_say(stages, message, tmp_path):
+    with pytest.raises(ValueError, match=message) as caught:
+        reading.load(file(tmp_path, *stages), "sst2")
+    assert str(caught.value).startswith(str(tmp_path / "mine.toml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.toml", b"[[stage]", "is no TOML"),
+        ("a.toml", b"stage = 3", "stage is no list of tables"),
+        ("a.toml", b"stages = 3", "the key 'stages' is unknown; need 'stage'"),
+        ("a.toml", b"about = 3", "about is 3; need a text"),
+        ("a.toml", b'about = "\xff"', "is no TOML"),
+        ("a.json", b"[" * 100000, "is no JSON"),
+        ("a.toml", b"#" * (1 << 21), "need a recipe of at most"),
+    ],
+)
+def test_files_that_are_no_recipe(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        reading.load(str(tmp_path / name), "sst2")
+
+
+def test_no_file_at_all():
+    with pytest.raises(FileNotFoundError, match=r"--recipe is prune-4x1; need a file, or one of .*prune-4x1-80"):
+        reading.load("prune-4x1", "sst2")
+
+
+# --- NNCF ------------------------------------------------------------------------------------------------------------
+
+
+def test_nncf_as_the_article_prints_it(tmp_path):
+    path = tmp_path / "jpqd.json"
+    path.write_text(json.dumps(JPQD))
+    (stage,) = reading.load(str(path), "sst2").stages
+    assert stage == Movement(
+        epochs=5, learning_rate=2e-5, batch=32, distil=Distillation(weight=0.9), warmup_start_epoch=1.0,
+        warmup_end_epoch=4.0, factor=0.01, structured=True, block=(32, 32), quantize=True,
+    )  # fmt: skip
+    assert nncf.parse({"compression": JPQD}, "jpqd", "squad").stages[0].epochs == 8
+
+
+def test_nncf_with_one_of_both():
+    (movement,) = nncf.parse(JPQD[:1], "m", "sst2").stages
+    assert isinstance(movement, Movement)
+    assert not movement.quantize
+    (quantized,) = nncf.parse(JPQD[1] | {"overflow_fix": "enable"}, "q", "sst2").stages
+    assert isinstance(quantized, QuantizeAware)
+    assert quantized.overflow_fix == "enable"
+
+
+def test_what_has_no_effect_is_said():
+    with pytest.warns(UserWarning, match="preset, ignored_scopes of quantization: no effect"):
+        nncf.parse([JPQD[1] | {"preset": "mixed", "ignored_scopes": []}], "q", "sst2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nncf.parse(JPQD, "q", "sst2")
+
+
+SCOPES = "sparse_structure_by_scopes"
+
+
+def structure(**values):
+    return changed(0, **{SCOPES: [values]})
+
+
+def changed(part, **values):
+    return [JPQD[i] | values if i == part else JPQD[i] for i in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1], "need a list of algorithms"),
+        (changed(0, algorithm="magnitude_sparsity"), "algorithm is .*magnitude_sparsity.*; need movement_sparsity and"),
+        ([JPQD[1], JPQD[1]], "once each"),
+        (changed(0, params=3), "params is 3; need an object"),
+        (changed(0, params={}), "params lacks warmup_start_epoch"),
+        (changed(0, params=JPQD[0]["params"] | {"warmup_epoch": 1}), "'warmup_epoch' is unknown; need"),
+        (changed(0, params=JPQD[0]["params"] | {"warmup_end_epoch": "4"}), "warmup_end_epoch is '4'; need float"),
+        (changed(0, params=JPQD[0]["params"] | {"enable_structured_masking": 1}), "masking is 1; need bool"),
+        (changed(0, params=JPQD[0]["params"] | {"warmup_end_epoch": 9}), "warmup_end_epoch <= epochs, 5"),
+        (changed(0, **{SCOPES: 3}), "sparse_structure_by_scopes is 3"),
+        (structure(mode="fine", target_scopes="{re}.*Swin.*"), "need one of Bert"),
+        (structure(mode="fine", target_scopes="BertOutput"), "per_dim, axis 1"),
+        (structure(mode="block", target_scopes="BertAttention"), "sparse_factors is None"),
+        (changed(1, weights={"mode": "asymmetric"}), "weights is .*; need an object with the mode symmetric"),
+        (changed(1, activations=3), "activations is 3"),
+        (changed(1, overflow_fix=3), "overflow_fix is 3; need a text"),
+        (changed(1, overflow_fix="on"), "overflow_fix is 'on'"),
+        (changed(1, bits=4), "'bits' is unknown"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_of_nncf(values, message):
+    with pytest.raises(ValueError, match=message):
+        nncf.parse(values, "jpqd", "sst2")
+
+
+def test_nncf_is_for_the_tasks_of_its_examples():
+    with pytest.raises(ValueError, match="the task is mlm; need sst2 or squad"):
+        nncf.parse(JPQD, "jpqd", "mlm")
+
+
+def test_layers_and_locks_have_defaults():
+    assert not FineTune(epochs=1).lock
+    assert Student(layers=(0, 3)).layers == (0, 3)
