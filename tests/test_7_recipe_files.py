@@ -1,4 +1,4 @@
-"""What a recipe leaves: files that come back as the model that was written, their bytes, and what engines say of them."""
+"""What a recipe leaves: files that come back as the model that was written, and their bytes."""
 
 from dataclasses import replace
 
