@@ -2,8 +2,8 @@
 started by ``serving``.
 
 Frames go both ways: 8 bytes, the length of what follows, little endian. The first answer is JSON, {"layers", "inputs",
-"version"}; then a frame in, the inputs as safetensors, and two out, {} as JSON and the output as safetensors. Instead of
-either JSON there may be {"error"}, and the process ends. It ends with its input, too. What the engine prints goes to
+"version"}; then a frame in, the inputs as safetensors, and two out, {} as JSON and the output as safetensors. In place
+of either JSON there may be {"error"}, and the process ends. It ends with its input, too. What the engine prints goes to
 stderr.
 """
 

@@ -9,7 +9,8 @@ Contract. Every engine is asked the same rows in the same batches, and scored by
 floats in different places, so a row whose logits nearly tie can be answered differently by two that are right: the
 margins say how near. An engine that did not run says why; nothing is left out.
 Integer layers are counted in what the engine made of the file (``engines.count_integer_layers``); products are the
-matrix products of the file whose operands are both quantized. An engine may merge equal ones.
+matrix products of the file whose operands are both quantized. An engine may merge equal ones, and OpenVINO fuses the
+two of an attention into a Subgraph, which is not counted.
 """
 
 import time
@@ -64,8 +65,8 @@ def compare_engines(
     -------
     list of dict
         "name", "file", "ran", "why": not, "" if it did; and of those that did "version"; "execution": what ran, in
-        words; "metrics": {name: value}; "integer_layers", "products": counts; "seconds": of the whole dev set; "rows":
-        how many; "different": how many are answered otherwise than by ours; "differences": these, [{"row": number from
+        words; "metrics": {name: value}; "integer_layers", "products": counts; "layers": {kind: how many run}, as far as
+        the engine tells; "seconds": of the whole dev set; "rows": how many; "different": how many are answered otherwise than by ours; "differences": these, [{"row": number from
         0, "text", "wanted", "ours", "theirs", "our_margin", "their_margin": logits or None}]
 
     Raises
@@ -84,7 +85,7 @@ def compare_engines(
     answers = questions.ask(ready, lambda done, of: tell(done, of, OURS))
     subject = Subject(ready, questions, threads, answers)
     facts = {"version": __version__, "execution": ready.execution, "integer_layers": _integer_layers(loaded.model)}
-    facts |= {"products": products, "seconds": time.perf_counter() - start}
+    facts |= {"layers": {}, "products": products, "seconds": time.perf_counter() - start}
     file = PACKED if isinstance(loaded, Packed) else HUGGING_FACE
     rows = [_row(OURS, file) | facts | _said(subject, answers)]
     for engine, file in FILES.items():
@@ -122,12 +123,13 @@ def _other(engine: str, path: Path, subject: Subject, tell: Tell) -> dict[str, A
         start = time.perf_counter()
         answers = subject.questions.ask(theirs, lambda done, of: tell(done, of, name))
         count = engines.count_integer_layers(engine, served.layers)
-        facts = {"version": served.version, "integer_layers": count, "seconds": time.perf_counter() - start}
+        facts = {"version": served.version, "integer_layers": count, "layers": served.layers}
+        facts |= {"seconds": time.perf_counter() - start}
     return {"execution": _words(count, subject.threads)} | facts | _said(subject, answers)
 
 
 def _words(integers: int, threads: int) -> str:
-    return f"{'INT8' if integers else 'f32'}, {threads} thread{'s' * (threads != 1)}"
+    return f"{'INT8' if integers else 'f32'}, {'one thread' if threads == 1 else f'{threads} threads'}"
 
 
 def _said(subject: Subject, answers: Sequence[Answer]) -> dict[str, Any]:
