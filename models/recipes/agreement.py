@@ -66,8 +66,9 @@ def compare_engines(
     list of dict
         "name", "file", "ran", "why": not, "" if it did; and of those that did "version"; "execution": what ran, in
         words; "metrics": {name: value}; "integer_layers", "products": counts; "layers": {kind: how many run}, as far as
-        the engine tells; "seconds": of the whole dev set; "rows": how many; "different": how many are answered otherwise than by ours; "differences": these, [{"row": number from
-        0, "text", "wanted", "ours", "theirs", "our_margin", "their_margin": logits or None}]
+        the engine tells; "seconds": of the whole dev set; "rows": how many; "different": how many are answered
+        otherwise than by ours; "differences": these, [{"row": number from 0, "text", "wanted", "ours", "theirs",
+        "our_margin", "their_margin": logits or None}]
 
     Raises
     ------
