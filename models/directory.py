@@ -11,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from refimpl.models import layer_sizes
 from refimpl.models.checkpoint import FILE
 from refimpl.models.compress import Dense
 from refimpl.models.config import ACTIVATION_KEY, KEYS, Config
@@ -68,6 +69,7 @@ def to_hugging_face(config: Config) -> dict[str, Any]:
         "model_type": kind,
         ACTIVATION_KEY[kind]: "gelu",
         **{key: getattr(config, field) for field, key in KEYS[kind].items()},
+        **layer_sizes.to_hugging_face(config.layer_heads, config.layer_feed_forward, config.heads),
     }
     if config.labels:
         values["id2label"] = {str(i): label for i, label in enumerate(config.labels)}

@@ -5,7 +5,7 @@ neurons; ``"layer_feed_forward": [96, 64, ...]`` is our own key. Values are untr
 """
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 PER_LAYER = ("layer_heads", "layer_feed_forward")
@@ -28,6 +28,14 @@ def parse(values: Mapping[str, Any], layers: Any, heads: Any, where: str) -> dic
             raise ValueError(f"{where}: {shown}; need the numbers of heads, of one of the layers")
         left[int(layer)] = heads - len(set(numbers))
     return {"layer_heads": tuple(left.values()), "layer_feed_forward": neurons}
+
+
+def to_hugging_face(layer_heads: Sequence[int], layer_feed_forward: Sequence[int], heads: int) -> dict[str, Any]:
+    """The keys of config.json that ``parse`` reads back. A count does not say which heads are gone: the last are named,
+    and a reader whose layers are as wide as they are stored computes the same whichever they are."""
+    gone = {str(i): list(range(left, heads)) for i, left in enumerate(layer_heads) if left < heads}
+    sizes = {"pruned_heads": gone, "layer_feed_forward": list(layer_feed_forward)}
+    return {key: value for key, value in sizes.items() if value}
 
 
 def as_tuple(name: str, value: Any, where: str) -> tuple[Any, ...]:

@@ -121,6 +121,14 @@ def signed_product(engine: str, codes: np.ndarray, w: np.ndarray) -> np.ndarray:
     return _module(engine).signed_product(codes, w)
 
 
+def write_ir(onnx_path: Path, path: Path) -> None:
+    """An ONNX file as OpenVINO's IR, ``path`` (.xml) and a .bin beside it. RuntimeError if OpenVINO is not installed or
+    cannot convert the file."""
+    if "openvino" not in installed():
+        raise RuntimeError("openvino is not installed; need: python -m pip install openvino")
+    _module("openvino").write_ir(onnx_path, path)
+
+
 def _module(engine: str) -> Any:
     return import_module(f"{__name__}.{engine}")
 

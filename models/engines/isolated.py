@@ -133,41 +133,52 @@ def check_conditions(conditions: Conditions) -> None:
 
 def _run(engine: str, start: isas.Launch, folder: Path, timeout: float) -> None:
     """Run the worker to its end; in a session of its own, so that what it started ends with it."""
-    environment = {key: value for key, value in os.environ.items() if key not in isas.SWITCHES} | start.environment
+    environment = environment_of(start)
     command = [*start.command, sys.executable, "-P", "-m", worker.__name__, str(folder)]
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         start_new_session=True,
     ) as child:  # fmt: skip
         printed = bytearray()
-        reader = threading.Thread(target=_keep_the_end, args=(child.stdout, printed), daemon=True)
+        reader = threading.Thread(target=keep_the_end, args=(child.stdout, printed), daemon=True)
         reader.start()
         try:
             status = child.wait(timeout)
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"{engine} ran for more than {timeout:g} s and was stopped") from None
         finally:
-            _stop(child)
+            stop(child)
             reader.join(10)
     if status == 0:
         return
-    last = (printed.decode("utf-8", "replace").strip().splitlines() or ["nothing"])[-1][: worker.LONGEST]
+    last = last_line(printed)
     error = folder / worker.ERROR
     if status != 1 or not error.exists():
-        raise RuntimeError(f"{engine} died: {_words(status)}; the last that it printed: {last}")
+        raise RuntimeError(f"{engine} died: {fate(status)}; the last that it printed: {last}")
     said = f"{engine}: {error.read_text('utf-8')}"
     raise RuntimeError(
         said if others.parse(engine).kind != others.COMMAND else f"{said}; the last that it printed: {last}"
     )
 
 
-def _keep_the_end(stream: IO[bytes], printed: bytearray) -> None:
+def environment_of(start: isas.Launch) -> dict[str, str]:
+    """This process's variables, without those that change an engine, and what the start sets."""
+    return {key: value for key, value in os.environ.items() if key not in isas.SWITCHES} | start.environment
+
+
+def last_line(printed: bytearray) -> str:
+    """Of what a process printed."""
+    return (printed.decode("utf-8", "replace").strip().splitlines() or ["nothing"])[-1][: worker.LONGEST]
+
+
+def keep_the_end(stream: IO[bytes], printed: bytearray) -> None:
+    """Read all that a process prints, so that it never waits, into the last ``KEPT`` bytes of it."""
     while block := stream.read1(KEPT):  # type: ignore[attr-defined]
         printed += block
         del printed[:-KEPT]
 
 
-def _stop(child: subprocess.Popen) -> None:
+def stop(child: subprocess.Popen) -> None:
     """Kill the child's whole session, whatever of it is left."""
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -176,7 +187,8 @@ def _stop(child: subprocess.Popen) -> None:
     child.wait()
 
 
-def _words(status: int) -> str:
+def fate(status: int) -> str:
+    """How a process ended, in words."""
     if status >= 0:
         return f"exit status {status}"
     try:

@@ -59,6 +59,15 @@ def open_graph(path: Path, tensors: Sequence[str] | None, threads: int = 1, opti
     return Graph(run, [port.get_any_name() for port in compiled.inputs], missing, runtime_layers(compiled))
 
 
+def write_ir(onnx_path: Path, path: Path) -> None:
+    """OpenVINO's own converter: an ONNX file as IR, ``path`` (.xml) and the .bin beside it. Constants keep their
+    types: f32 stays f32. It makes a FakeQuantize of each pair of QuantizeLinear and DequantizeLinear. RuntimeError."""
+    try:
+        ov.save_model(ov.convert_model(onnx_path), path, compress_to_fp16=False)
+    except Exception as error:  # the converter raises types of its own
+        raise RuntimeError(f"OpenVINO cannot convert {onnx_path}: {error}") from None
+
+
 def settings() -> tuple[str, ...]:
     """See ``engines.settings``: the precision of what is not integer."""
     return ("f32", "bf16") if "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else ("f32",)

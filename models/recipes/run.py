@@ -26,7 +26,7 @@ from refimpl.models.options import check_threads
 from refimpl.models.recipes.agreement import compare_engines
 from refimpl.models.recipes.artifacts import write_artifacts
 from refimpl.models.recipes.distilling import teach
-from refimpl.models.recipes.page import render
+from refimpl.models.recipes.page import page
 from refimpl.models.recipes.recipe import Recipe, to_json
 from refimpl.models.recipes.stages import Done, Setting, Work, run_stage
 from refimpl.models.runner import runner
@@ -111,7 +111,7 @@ def compress_by(
             stages[-1]["metrics"] = report["engines"][0]["metrics"]
             report["seconds"] = None if resume else round(perf_counter() - begun, 1)
             (temporary / REPORT).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-            (temporary / PAGE).write_text(render(report), "utf-8")
+            (temporary / PAGE).write_text(page(report), "utf-8")
     shutil.rmtree(folder)
     return report
 

@@ -4,13 +4,13 @@
     measure(runner, say)                                         metrics by name
 
 The runner may be of a model in training, of a directory or of a packed file. ``limit`` takes the first rows only, all
-if None.
+if None. ``QUESTIONS`` has the tasks that say something of every row: what it is, not only how much of it is right.
 """
 
 from collections.abc import Callable, Sequence
 from math import exp
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,41 +57,71 @@ def check_head(runner: Runner, task: str) -> None:
         raise ValueError(f"the model is for {config.head.replace('_', ' ')}; need {head.replace('_', ' ')}{classes}")
 
 
-def sst2_measure(folder: Path, tokenizer: Tokenizer, limit: int | None = None) -> Measure:
+class Answer(NamedTuple):
+    """What a model says of a row: a class's name or an answer's text; and by how much that led, in logits, over the
+    next that is another. None where there is no other."""
+
+    said: str
+    margin: float | None
+
+
+class Questions(NamedTuple):
+    """The rows for evaluation. texts, wanted: of each row; ask: runner -> an answer a row; score: these -> metrics."""
+
+    texts: list[str]
+    wanted: list[str]
+    ask: Callable[[Runner, Say], list[Answer]]
+    score: Callable[[Sequence[Answer]], dict[str, float]]
+
+
+def sst2_questions(folder: Path, tokenizer: Tokenizer, limit: int | None = None) -> Questions:
     """accuracy, %."""
     dev = sst2.read(find(folder, "dev", ENDINGS["sst2"]))[:limit]
-    rows, labels = tokenizer.rows([sentence.text for sentence in dev]), np.array([sentence.label for sentence in dev])
+    texts, wanted = [sentence.text for sentence in dev], [sst2.LABELS[sentence.label] for sentence in dev]
+    rows = tokenizer.rows(texts)
 
-    def measure(runner: Runner, say: Say) -> dict[str, float]:
-        said = in_batches(runner, rows, lambda i, row: int(row.output.argmax()), say)
-        return {"accuracy": 100 * float((np.array(said) == labels).mean())}
+    def answer(i: int, row: Row) -> Answer:
+        best = int(row.output.argmax())
+        return Answer(sst2.LABELS[best], float(row.output[best] - row.output[1 - best]))
 
-    return measure
+    def score(answers: Sequence[Answer]) -> dict[str, float]:
+        right = [answer.said == label for answer, label in zip(answers, wanted, strict=True)]
+        return {"accuracy": 100 * float(np.mean(right))}
+
+    return Questions(texts, wanted, lambda runner, say: in_batches(runner, rows, answer, say), score)
 
 
-def squad_measure(folder: Path, tokenizer: Tokenizer, limit: int | None = None) -> Measure:
+def squad_questions(folder: Path, tokenizer: Tokenizer, limit: int | None = None) -> Questions:
     """exact match and F1, %; of several windows of a paragraph the best answer counts."""
     dev = squad.read(find(folder, "dev", ENDINGS["squad"]))[:limit]
     rows = spans.windows(dev, tokenizer, min(spans.LENGTH, tokenizer.positions))
 
-    def measure(runner: Runner, say: Say) -> dict[str, float]:
-        found = in_batches(runner, rows, lambda i, row: _answer(row), say)
-        best: dict[int, tuple[float, str]] = {}
-        for window, (score, begin, end) in zip(rows, found, strict=True):
-            text = dev[window.number].context[begin:end]
-            if window.number not in best or score > best[window.number][0]:
-                best[window.number] = score, text
-        scores = squad_score.score(dev, {dev[i].id: text for i, (_, text) in best.items()})
+    def ask(runner: Runner, say: Say) -> list[Answer]:
+        found: list[list[tuple[float, str]]] = [[] for _ in dev]
+        for window, best in zip(rows, in_batches(runner, rows, lambda i, row: _best(row), say), strict=True):
+            context = dev[window.number].context
+            found[window.number] += [(score, context[begin:end]) for score, begin, end in best]
+        return [_leading(answers) for answers in found]
+
+    def score(answers: Sequence[Answer]) -> dict[str, float]:
+        said = {question.id: answer.said for question, answer in zip(dev, answers, strict=True)}
+        scores = squad_score.score(dev, said)
         return {"exact match": scores.exact_match, "F1": scores.f1}
 
-    return measure
+    return Questions([each.question for each in dev], [each.answers[0].text for each in dev], ask, score)
 
 
-def _answer(row: Row) -> tuple[float, int, int]:
-    """Score, first character and one past the last of a window's best span."""
-    for best in spans.best_spans(row.output[: row.ids.size], row.second):
-        return best.score, int(row.spans[best.first, 0]), int(row.spans[best.last, 1])
-    return -np.inf, 0, 0
+def _best(row: Row) -> list[tuple[float, int, int]]:
+    """Score, first character and one past the last of a window's two best spans."""
+    best = spans.best_spans(row.output[: row.ids.size], row.second, 2)
+    return [(span.score, int(row.spans[span.first, 0]), int(row.spans[span.last, 1])) for span in best]
+
+
+def _leading(answers: Sequence[tuple[float, str]]) -> Answer:
+    """Of several windows, in their order; of equal ones the first."""
+    best, said = max(answers, key=lambda answer: answer[0], default=(0.0, ""))
+    others = [score for score, text in answers if text != said]
+    return Answer(said, best - max(others) if others else None)
 
 
 def mlm_measure(folder: Path, tokenizer: Tokenizer, limit: int | None = None) -> Measure:
@@ -134,4 +164,17 @@ def hider(tokenizer: Tokenizer) -> Hide:
     return hide
 
 
-MEASURES: dict[str, Callable[..., Measure]] = {"sst2": sst2_measure, "squad": squad_measure, "mlm": mlm_measure}
+QUESTIONS = {"sst2": sst2_questions, "squad": squad_questions}
+
+
+def _measured(make: Callable[..., Questions]) -> Callable[..., Measure]:
+    def measure_of(folder: Path, tokenizer: Tokenizer, limit: int | None = None) -> Measure:
+        questions = make(folder, tokenizer, limit)
+        return lambda runner, say: questions.score(questions.ask(runner, say))
+
+    return measure_of
+
+
+MEASURES: dict[str, Callable[..., Measure]] = {task: _measured(make) for task, make in QUESTIONS.items()} | {
+    "mlm": mlm_measure
+}

@@ -1,0 +1,157 @@
+"""The files of a recipe in their engines over a task's whole dev set: how good each is, and where its answers are not
+our engine's.
+
+    refimpl         packed.safetensors, or huggingface/ where the model is in f32
+    ONNX Runtime    model.onnx
+    OpenVINO        openvino/openvino_model.xml
+
+Contract. Every engine is asked the same rows in the same batches, and scored by ``training.evaluation``. Engines round
+floats in different places, so a row whose logits nearly tie can be answered differently by two that are right: the
+margins say how near. An engine that did not run says why; nothing is left out.
+Integer layers are counted in what the engine made of the file (``engines.count_integer_layers``); products are the
+matrix products of the file whose operands are both quantized. An engine may merge equal ones, and OpenVINO fuses the
+two of an attention into a Subgraph, which is not counted.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from refimpl import __version__
+from refimpl.models import compress, engines, packed_file
+from refimpl.models.bert import Batch, Model, linears
+from refimpl.models.compress import Dense, Packed, PackedLinear
+from refimpl.models.engines.isolated import Conditions
+from refimpl.models.engines.serving import serving
+from refimpl.models.export import count_quantized
+from refimpl.models.recipes.artifacts import HUGGING_FACE, IR, ONNX, PACKED
+from refimpl.models.runner import Runner, runner
+from refimpl.models.training.evaluation import QUESTIONS, Answer, Questions, check_head
+
+OURS = "refimpl"
+FILES = {"onnxruntime": ONNX, "openvino": IR}
+"""Engine -> the file that it reads."""
+
+Tell = Callable[[int, int, str], None]
+
+
+class Subject(NamedTuple):
+    """What all are asked, and what ours answered."""
+
+    ready: Runner
+    questions: Questions
+    threads: int
+    ours: Sequence[Answer]
+
+
+def compare_engines(
+    folder: Path,
+    task: str,
+    data: Path,
+    limit: int | None = None,
+    threads: int = 1,
+    tell: Tell = lambda done, of, name: None,
+) -> list[dict[str, Any]]:
+    """A row an engine, ours first, as JSON.
+
+    Parameters
+    ----------
+    folder : as ``artifacts.write_artifacts`` leaves it
+    task, data, limit : as ``training.evaluation`` takes them; "sst2" or "squad"
+    tell : (rows done, of all, engine)
+
+    Returns
+    -------
+    list of dict
+        "name", "file", "ran", "why": not, "" if it did; and of those that did "version"; "execution": what ran, in
+        words; "metrics": {name: value}; "integer_layers", "products": counts; "layers": {kind: how many run}, as far as
+        the engine tells; "seconds": of the whole dev set; "rows": how many; "different": how many are answered
+        otherwise than by ours; "differences": these, [{"row": number from 0, "text", "wanted", "ours", "theirs",
+        "our_margin", "their_margin": logits or None}]
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        for a task, data or folder that cannot be meant, or a model that is not for the task
+    """
+    if task not in QUESTIONS:
+        raise ValueError(f"the task is {task!r}; need {' or '.join(QUESTIONS)}")
+    loaded = _load(folder)
+    ready = runner(loaded, threads)
+    check_head(ready, task)
+    questions = QUESTIONS[task](data, loaded.tokenizer, limit)
+    products = count_quantized(folder / ONNX)
+    start = time.perf_counter()
+    answers = questions.ask(ready, lambda done, of: tell(done, of, OURS))
+    subject = Subject(ready, questions, threads, answers)
+    facts = {"version": __version__, "execution": ready.execution, "integer_layers": _integer_layers(loaded.model)}
+    facts |= {"layers": {}, "products": products, "seconds": time.perf_counter() - start}
+    file = PACKED if isinstance(loaded, Packed) else HUGGING_FACE
+    rows = [_row(OURS, file) | facts | _said(subject, answers)]
+    for engine, file in FILES.items():
+        made = _row(engines.NAMES[engine], file)
+        try:
+            made |= _other(engine, folder / file, subject, tell) | {"products": products}
+        except (RuntimeError, TimeoutError, FileNotFoundError) as error:
+            made |= {"ran": False, "why": str(error)}
+        rows.append(made)
+    return rows
+
+
+def _load(folder: Path) -> Dense | Packed:
+    for name in (ONNX, HUGGING_FACE):
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder} has no {name}; need the folder of a compressed model")
+    path = folder / PACKED
+    return packed_file.load(path) if path.exists() else compress.load(folder / HUGGING_FACE)
+
+
+def _integer_layers(model: Model) -> int:
+    """The products of codes that our engine runs: its packed layers, and two of each INT8 attention."""
+    packed = sum(isinstance(layer, PackedLinear) for layer in linears(model).values())
+    return packed + 2 * sum(layer.attention_scales is not None for layer in model.layers)
+
+
+def _row(name: str, file: str) -> dict[str, Any]:
+    return {"name": name, "file": file, "ran": True, "why": ""}
+
+
+def _other(engine: str, path: Path, subject: Subject, tell: Tell) -> dict[str, Any]:
+    name = engines.NAMES[engine]
+    with serving(engine, path, Conditions(threads=subject.threads)) as served:
+        theirs = subject.ready._replace(run=lambda *batch: served.run(Batch(*batch)))
+        start = time.perf_counter()
+        answers = subject.questions.ask(theirs, lambda done, of: tell(done, of, name))
+        count = engines.count_integer_layers(engine, served.layers)
+        facts = {"version": served.version, "integer_layers": count, "layers": served.layers}
+        facts |= {"seconds": time.perf_counter() - start}
+    return {"execution": _words(count, subject.threads)} | facts | _said(subject, answers)
+
+
+def _words(integers: int, threads: int) -> str:
+    return f"{'INT8' if integers else 'f32'}, {'one thread' if threads == 1 else f'{threads} threads'}"
+
+
+def _said(subject: Subject, answers: Sequence[Answer]) -> dict[str, Any]:
+    asked = subject.questions
+    rows = zip(asked.texts, asked.wanted, subject.ours, answers, strict=True)
+    differences = [
+        {
+            "row": i,
+            "text": text,
+            "wanted": wanted,
+            "ours": ours.said,
+            "theirs": theirs.said,
+            "our_margin": ours.margin,
+            "their_margin": theirs.margin,
+        }
+        for i, (text, wanted, ours, theirs) in enumerate(rows)
+        if ours.said != theirs.said
+    ]
+    return {
+        "metrics": asked.score(answers),
+        "rows": len(answers),
+        "different": len(differences),
+        "differences": differences,
+    }
