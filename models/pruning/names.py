@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from refimpl.models.bert import Model, linears
+from refimpl.nn import Linear
 
 
 def names_in(parameters: Mapping[str, np.ndarray], model: Model) -> dict[str, str]:
@@ -19,7 +20,7 @@ def names_in(parameters: Mapping[str, np.ndarray], model: Model) -> dict[str, st
     known = {id(array): name for name, array in parameters.items()}
     found = {}
     for layer, p in linears(model).items():
-        for part in p._fields:
+        for part in Linear._fields:
             if id(getattr(p, part)) not in known:
                 raise ValueError(f"parameters lacks the array {layer}.{part} of the model; need the model's own arrays")
             found[f"{layer}.{part}"] = known[id(getattr(p, part))]

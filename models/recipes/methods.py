@@ -167,7 +167,7 @@ def moving(model: Model, names: Mapping[str, str], how: Movement, each: int, upd
             state.extra[SPARSITY][state.step] = share(stored(state.extra))
             at = stage(schedule, state.step)
             if at is Stage.AFTER:
-                state.extra[THRESHOLD][:] = how.final_threshold, np.nan
+                state.extra[THRESHOLD][:2] = how.final_threshold, np.nan
                 if how.structured:
                     last = {ours: state.extra[MASK + name] for ours, name in of.items()}
                     _put(state.extra, {of[ours]: m for ours, m in movement.resolved(model, last).items()})
