@@ -25,6 +25,7 @@ def prepare(
 ) -> Calibrated:
     """Every linear layer of the encoder under fake quantization; its input begins with the observed range.
 
+    q, k and v read one input and share its range, one array, as NNCF's quantizers do and as engines need it.
     initial: ``initial_high``, or ``initial_high_nncf`` for NNCF's floor of 0.1; levels: name of a layer -> the levels
     of its weight, as the ``overflow_fix`` functions return them; None for -127 ... 127. The arrays are copies, so that
     training may write into them.
@@ -33,11 +34,15 @@ def prepare(
     if levels is not None and set(levels) != set(names):
         raise ValueError(f"levels are of {len(levels)} layers; need exactly {', '.join(names)}")
 
+    inputs: dict[str, np.ndarray] = {}
+
     def change(name: str, layer: Linear) -> FakeQuantizedLinear:
         if not isinstance(layer, Linear):
             raise TypeError(f"{name} is {type(layer).__name__}; need Linear")
         weight = layer.weight.copy()
-        high = calibrated.ranges[name].copy()
+        stem, _, field = name.rpartition(".")
+        of = f"{stem}.q" if field in ("k", "v") else name
+        high = inputs.setdefault(of, calibrated.ranges[of].copy())
         return FakeQuantizedLinear(weight, layer.bias.copy(), initial(weight), high, (levels or {}).get(name, WEIGHT))
 
     return replace(calibrated, model=map_linears(calibrated.model, change))

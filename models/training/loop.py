@@ -158,9 +158,9 @@ def _update(job: Job, settings: Settings, state: State, group: Sequence[Any]) ->
             raise Diverged(f"update {state.step + 1}: the loss is {loss}; {bad} was not finite first")
         losses.append(loss)
         for name, g in new.items():
-            gradients[name] = gradients[name] + g if name in gradients else g
+            gradients[name] = np.asarray(gradients[name] + g) if name in gradients else g
     if len(group) > 1:
-        gradients = {name: g / len(group) for name, g in gradients.items()}
+        gradients = {name: np.asarray(g / len(group)) for name, g in gradients.items()}
     norm = settings.clipping.norm(gradients)
     if not isfinite(norm):
         bad = next(name for name, g in gradients.items() if not np.isfinite(g).all())

@@ -1,7 +1,7 @@
 """A model's parameters as a flat dictionary, by the names that they have in a Hugging Face checkpoint.
 
-The arrays are the model's own, not copies. A table that a model uses twice (a word table that is the decoder's weight,
-too) stands once, under the name of its first use.
+The arrays are the model's own, not copies. One that a model uses twice (a word table that is the decoder's weight, too;
+a range that q, k and v share) stands once, under the name of its first use.
 """
 
 from collections.abc import Callable, Mapping
@@ -62,14 +62,27 @@ def is_decayed(name: str) -> bool:
 
 def _visit(model: Model, visit: Visit) -> Model:
     """The model with each array replaced by what ``visit(name, array)`` gives."""
+    visit = _once(visit)
     config = model.config
     prefix = "" if config.head == "sentence_embedding" else config.model_type + "."
     embeddings = _embeddings(model.embeddings, prefix + "embeddings.", visit)
     stem, *names = LAYER[config.model_type]
     fields = dict(zip(LayerNames._fields[1:], names, strict=True))
     layers = tuple(_layer(layer, f"{prefix}{stem}{i}.", fields, visit) for i, layer in enumerate(model.layers))
-    head = _head(model, prefix, embeddings.word, visit)
+    head = _head(model, prefix, visit)
     return replace(model, embeddings=embeddings, layers=layers, head=head)
+
+
+def _once(visit: Visit) -> Visit:
+    """Of an array that comes again the first result."""
+    known: dict[int, np.ndarray] = {}
+
+    def again(name: str, array: np.ndarray) -> np.ndarray:
+        if id(array) not in known:
+            known[id(array)] = visit(name, array)
+        return known[id(array)]
+
+    return again
 
 
 def _record(record: Any, name: str, visit: Visit) -> Any:
@@ -94,25 +107,24 @@ def _layer(layer: EncoderLayer, stem: str, fields: Mapping[str, str], visit: Vis
     )
 
 
-def _head(model: Model, prefix: str, word: np.ndarray, visit: Visit) -> Head:
+def _head(model: Model, prefix: str, visit: Visit) -> Head:
     head: Any = model.head
     if isinstance(head, MaskedLanguageModel):
-        return _masked_lm(model, head, word, visit)
+        return _masked_lm(model, head, visit)
     names = {"pooler": prefix + "pooler.dense", "outputs": "qa_outputs"}
     return head._replace(
         **{field: _record(getattr(head, field), names.get(field, field), visit) for field in head._fields}
     )
 
 
-def _masked_lm(model: Model, head: MaskedLanguageModel, word: np.ndarray, visit: Visit) -> MaskedLanguageModel:
+def _masked_lm(model: Model, head: MaskedLanguageModel, visit: Visit) -> MaskedLanguageModel:
     kind = model.config.model_type
     transform, norm, decoder = MASKED_LM[kind]
-    tied = head.decoder.weight is model.embeddings.word
     return MaskedLanguageModel(
         _record(head.transform, transform, visit),
         _record(head.norm, norm, visit),
         Linear(
-            word if tied else visit(decoder + ".weight", head.decoder.weight),
+            visit(decoder + ".weight", head.decoder.weight),
             visit(BERT_LM_BIAS if kind == "bert" else decoder + ".bias", head.decoder.bias),
         ),
     )

@@ -123,7 +123,8 @@ class Tape:
     def parameter(self, array: np.ndarray, gradient: np.ndarray) -> None:
         """One more use of a parameter."""
         known = self.gradients.get(id(array))
-        self.gradients[id(array)] = gradient if known is None else known + gradient
+        # asarray: of arrays without a dimension NumPy's sum is a scalar.
+        self.gradients[id(array)] = gradient if known is None else np.asarray(known + gradient)
 
     def embedding(self, ids: np.ndarray, table: np.ndarray) -> Value:
         return self.record(
