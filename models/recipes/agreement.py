@@ -41,7 +41,7 @@ class Subject(NamedTuple):
 
     ready: Runner
     questions: Questions
-    threads: int
+    conditions: Conditions
     ours: Sequence[Answer]
 
 
@@ -50,7 +50,7 @@ def compare_engines(
     task: str,
     data: Path,
     limit: int | None = None,
-    threads: int = 1,
+    conditions: Conditions = Conditions(),  # noqa: B008  # immutable
     tell: Tell = lambda done, of, name: None,
 ) -> list[dict[str, Any]]:
     """A row an engine, ours first, as JSON.
@@ -59,6 +59,7 @@ def compare_engines(
     ----------
     folder : as ``artifacts.write_artifacts`` leaves it
     task, data, limit : as ``training.evaluation`` takes them; "sst2" or "squad"
+    conditions : of all engines the threads, of the others the ISA and the timeout, too; ours runs as it does
     tell : (rows done, of all, engine)
 
     Returns
@@ -78,13 +79,13 @@ def compare_engines(
     if task not in QUESTIONS:
         raise ValueError(f"the task is {task!r}; need {' or '.join(QUESTIONS)}")
     loaded = _load(folder)
-    ready = runner(loaded, threads)
+    ready = runner(loaded, conditions.threads)
     check_head(ready, task)
     questions = QUESTIONS[task](data, loaded.tokenizer, limit)
     products = count_quantized(folder / ONNX)
     start = time.perf_counter()
     answers = questions.ask(ready, lambda done, of: tell(done, of, OURS))
-    subject = Subject(ready, questions, threads, answers)
+    subject = Subject(ready, questions, conditions, answers)
     facts = {"version": __version__, "execution": ready.execution, "integer_layers": _integer_layers(loaded.model)}
     facts |= {"layers": {}, "products": products, "seconds": time.perf_counter() - start}
     file = PACKED if isinstance(loaded, Packed) else HUGGING_FACE
@@ -119,14 +120,14 @@ def _row(name: str, file: str) -> dict[str, Any]:
 
 def _other(engine: str, path: Path, subject: Subject, tell: Tell) -> dict[str, Any]:
     name = engines.NAMES[engine]
-    with serving(engine, path, Conditions(threads=subject.threads)) as served:
+    with serving(engine, path, subject.conditions) as served:
         theirs = subject.ready._replace(run=lambda *batch: served.run(Batch(*batch)))
         start = time.perf_counter()
         answers = subject.questions.ask(theirs, lambda done, of: tell(done, of, name))
         count = engines.count_integer_layers(engine, served.layers)
         facts = {"version": served.version, "integer_layers": count, "layers": served.layers}
         facts |= {"seconds": time.perf_counter() - start}
-    return {"execution": _words(count, subject.threads)} | facts | _said(subject, answers)
+    return {"execution": _words(count, subject.conditions.threads)} | facts | _said(subject, answers)
 
 
 def _words(integers: int, threads: int) -> str:

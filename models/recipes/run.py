@@ -21,6 +21,7 @@ from refimpl.models import sealed
 from refimpl.models.bert import linears
 from refimpl.models.compress import Dense
 from refimpl.models.config import read_config
+from refimpl.models.engines.isolated import Conditions
 from refimpl.models.files import atomic_folder, check_folder
 from refimpl.models.options import check_threads
 from refimpl.models.recipes.agreement import compare_engines
@@ -95,7 +96,7 @@ def compress_by(
     begun = perf_counter()
     with Bar() as bar, threadpool_limits(options.threads), interrupt.noted() as stop:
         bar.stop = stop
-        setting = _setting(recipe, dense, teacher, data, options, bar, folder)
+        setting = make_setting(dense, teacher, data, options, bar, folder)
         folder.mkdir(exist_ok=True)
         report = _about(recipe, model, data, output, options) | {"baseline": _baseline(setting, dense)}
         try:
@@ -106,7 +107,7 @@ def compress_by(
         with atomic_folder(output, lambda path: False) as temporary:
             report["sizes"] = write_artifacts(temporary, work.dense, work.quantized)
             report["engines"] = compare_engines(
-                temporary, options.task, data, options.limit, options.threads, bar.telling
+                temporary, options.task, data, options.limit, Conditions(threads=options.threads), bar.telling
             )
             stages[-1]["metrics"] = report["engines"][0]["metrics"]
             report["seconds"] = None if resume else round(perf_counter() - begun, 1)
@@ -146,9 +147,11 @@ def _load(path: Path, options: Options, teaches: bool) -> Dense:
     return Dense(load_for(path, head, labels, stream(options.seed, Purpose.HEAD)), Tokenizer.load(path, config))
 
 
-def _setting(
-    recipe: Recipe, dense: Dense, teacher: Dense | None, data: Path, options: Options, bar: Bar, folder: Path
-) -> Setting:
+def make_setting(dense: Dense, teacher: Dense | None, data: Path, options: Options, bar: Bar, folder: Path) -> Setting:
+    """What the stages of a run share; a teacher is asked of every training row here.
+
+    folder : of the checkpoints; the caller makes it
+    """
     forwards, backwards = training(options.threads)
     kinds = kinds_of(options.threads)
 

@@ -1,0 +1,160 @@
+"""Accuracy against density: one fine-tuned model pruned by three criteria to six densities, a short training a point.
+
+    python asv_bench/compression_curve.py MODEL --data DIR -o FOLDER
+
+MODEL is its own teacher, whose logits are computed once; blocks are 4x1; nothing is quantized. FOLDER/curve.json has
+the points that are done, FOLDER/stages the checkpoints of the one in work: the same command goes on. With the settings
+as they are a point takes 500 updates of 32 rows and an evaluation.
+
+    prune-ofa    magnitude, each layer alike           cubic
+    inc          snip_momentum, all layers together    exponential decay
+    movement     learned scores, each layer alike      cubic
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from refimpl.kernels import cpu
+from refimpl.models import compress
+from refimpl.models.compress import Dense
+from refimpl.models.files import atomic
+from refimpl.models.recipes.recipe import Distillation, Prune
+from refimpl.models.recipes.run import Options, check_options, make_setting
+from refimpl.models.recipes.stages import Setting, Work, run_stage
+from refimpl.models.terminal import say
+from refimpl.models.training import interrupt
+from refimpl.models.training.run import Stopped
+from refimpl.models.training.show import Bar
+
+CURVE, STAGES = "curve.json", "stages"
+METHODS = {"prune-ofa": "magnitude", "inc": "snip_momentum", "movement": "learned scores"}
+"""Of ``recipe.Prune`` -> the criterion, for the figure."""
+DENSITIES = (0.70, 0.50, 0.30, 0.20, 0.10, 0.05)
+TASK = "sst2"
+RATE, EVERY = 1e-4, 20
+COLOURS = dict(zip(METHODS, ("#1f5fbf", "#e08a00", "#0f8a5f"), strict=True))
+MARKERS = dict(zip(METHODS, "os^", strict=True))
+
+
+def stage_of(method: str, density: float, epochs: int) -> Prune:
+    """The training of a point: the teacher's logits alone, masks final after 7/10 of the updates."""
+    return Prune(
+        sparsity=round(1 - density, 6), method=method, epochs=epochs, every=EVERY, end=0.7, learning_rate=RATE,
+        warmup=0.05, distil=Distillation("kl_batchmean", 2.0, 1.0),
+    )  # fmt: skip
+
+
+def points(setting: Setting, dense: Dense, epochs: int, done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Those that are not done yet, each as it is finished."""
+    known = {(point["method"], point["density"]) for point in done}
+    for number, (density, method) in enumerate(product(DENSITIES, METHODS), 1):
+        if (method, density) in known:
+            continue
+        begun = perf_counter()
+        say("point:", f"{number} of {len(DENSITIES) * len(METHODS)}: {method}, density {density:g}", "bold")
+        made = run_stage(setting, number, stage_of(method, density, epochs), Work(dense))
+        metrics = {name: value for name, value in made.history[-1].items() if name not in ("epoch", "loss")}
+        yield {
+            "method": method,
+            "density": density,
+            "kept": 1 - made.sparsity[-1][1],
+            "metrics": metrics,
+            "updates": made.updates,
+            "seconds": round(perf_counter() - begun, 1),
+        }
+        for path in setting.folder.iterdir():
+            path.unlink()
+
+
+def measure(given: argparse.Namespace) -> None:
+    """Go through the points, and write after each."""
+    options = Options(TASK, seed=given.seed, limit=given.limit, threads=given.threads)
+    check_options(options)
+    (given.output / STAGES).mkdir(parents=True, exist_ok=True)
+    path = given.output / CURVE
+    about = {"model": given.model.name, "task": TASK, "data": given.data.name, "machine": cpu.name()}
+    about |= {key: getattr(given, key) for key in ("limit", "epochs", "seed", "threads")}
+    found = json.loads(path.read_text("utf-8")) if path.exists() else about | {"points": []}
+    if {key: found[key] for key in about} != about:
+        raise ValueError(f"{path} is of another model or other settings; name another folder")
+    dense = compress.load(given.model)
+    with Bar() as bar, threadpool_limits(given.threads), interrupt.noted() as stop:
+        bar.stop = stop
+        setting = make_setting(dense, dense, given.data, options, bar, given.output / STAGES)
+        if "dense" not in found:
+            bar.begin(0, 0, "dense")
+            found["dense"] = setting.task.evaluate(dense.model)
+        for point in points(setting, dense, given.epochs, found["points"]):
+            found["points"].append(point)
+            with atomic(path) as temporary:
+                temporary.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+
+
+def command(curve: dict[str, Any]) -> str:
+    """What measured it, with the last part of each path."""
+    limit = "" if curve["limit"] is None else f" --limit {curve['limit']}"
+    return (
+        f"python asv_bench/compression_curve.py {curve['model']} --data {curve['data']} -o curve{limit} "
+        f"--epochs {curve['epochs']} --seed {curve['seed']} --threads {curve['threads']}"
+    )
+
+
+def draw(curve: dict[str, Any], path: Path) -> None:
+    """The figure, SVG: a line a criterion, from dense to sparse. The same curve is the same file."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    (metric, dense), *_ = curve["dense"].items()
+    with mpl.rc_context({"svg.hashsalt": path.name, "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure = Figure(figsize=(8, 4.2), layout="constrained")
+        axes = figure.subplots()
+        axes.axhline(dense, color="#555555", linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        axes.annotate(f"dense {dense:.2f}", (DENSITIES[0], dense), (0, 3), textcoords="offset points", fontsize=8)
+        for method, criterion in METHODS.items():
+            here = sorted((p["kept"], p["metrics"][metric]) for p in curve["points"] if p["method"] == method)
+            if here:
+                look = {"color": COLOURS[method], "marker": MARKERS[method], "markersize": 5}
+                axes.plot(*zip(*here, strict=True), label=f"{criterion} ({method})", **look)
+        axes.set_xscale("log")
+        axes.invert_xaxis()
+        axes.set_xticks(DENSITIES)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.minorticks_off()
+        axes.set_xlabel("4x1 blocks that are kept")
+        axes.set_ylabel(f"{metric}, %")
+        axes.grid(axis="y", linewidth=0.4, color="#dddddd")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=9, loc="lower left")
+        with atomic(path) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description="accuracy against density, by criterion")
+    parser.add_argument("model", metavar="MODEL", type=Path, help="a fine-tuned Hugging Face directory")
+    parser.add_argument("--data", type=Path, required=True, help="the folder with train.tsv and dev.tsv")
+    parser.add_argument("-o", "--output", metavar="FOLDER", type=Path, required=True, help="where curve.json goes")
+    parser.add_argument("--limit", type=int, default=16000, help="training rows")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    try:
+        measure(given)
+    except (ValueError, OSError, RuntimeError, Stopped) as error:
+        say("error:", error, "red")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
