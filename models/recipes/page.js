@@ -179,7 +179,7 @@ function parametersFigure() {
   const size = (shape) => shape[0] * shape[1];
   const largest = Math.max(...data.layers.map((layer) => size(layer.shape)));
   const step = nice(largest / 4);
-  const most = step * Math.ceil(largest / step);
+  const most = step * Math.ceil((1.1 * largest) / step);  // with room for the numbers above the bars
   const height = (count) => (count / most) * (bottom - top);
   const steps = Array.from({ length: most / step + 1 }, (_, i) => i * step);
   grid(svg, top, bottom, steps.map((count) => [count / most, count >= 1e6 ? `${count / 1e6} M` : count >= 1e3 ? `${count / 1e3} k` : `${count}`]));
@@ -239,10 +239,9 @@ function sizes() {
   const { files, missing, encoder } = data.sizes;
   const rows = Object.entries(files).map(([name, bytes]) => [name, megabytes(bytes), ""]);
   rows.push(...Object.entries(missing).map(([name, why]) => [name, make("span", "bad", "NOT WRITTEN"), why]));
-  rows.push(["the encoder's linear layers, f32, before", megabytes(encoder.before), ""]);
-  const parts = [["in INT8 without 4x1 blocks", encoder.dense], ["in 4x1 blocks", encoder.blocks]].map(([name, bytes]) => `${megabytes(bytes)} ${name}`);
-  const how = encoder.dense === encoder.blocks ? "" : `all ${parts.join(", all ")}; the smaller, layer by layer`;
-  rows.push(["the same as stored, after", megabytes(encoder.after), `${encoder.ratio.toFixed(2)} times smaller${how ? `: ${how}` : ""}`]);
+  rows.push(["encoder, before", megabytes(encoder.before), "its linear layers in f32, all heads and neurons"]);
+  const forms = `; of each layer the smaller of INT8 without blocks, ${megabytes(encoder.dense)} in all, and 4x1 blocks, ${megabytes(encoder.blocks)}`;
+  rows.push(["encoder, after", megabytes(encoder.after), `${encoder.ratio.toFixed(2)} times smaller${encoder.dense === encoder.blocks ? "" : forms}`]);
   return table([["what"], ["size", true], [""]], rows);
 }
 
