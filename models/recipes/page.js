@@ -194,9 +194,9 @@ function parametersFigure() {
     const zero = 1 - layer.nonzero / size(layer.shape);
     place.append(draw("title", {}, `${layer.name}\n${layer.shape.join(" × ")} = ${many(size(layer.shape))} weights before\n${layer.kept_shape.join(" × ")} = ${many(size(layer.kept_shape))} stored\n${many(layer.nonzero)} not zero: ${percent(zero)} sparse`));
     const middle = x + thick / 2;
-    if (width > 20) {
-      place.append(label(middle, bottom - height(size(layer.shape)) - 4, `${Math.round(100 * zero)}`, { style: "font-size: 10px" }));
-      place.append(label(middle, bottom + 14, SHORT[part] || part, { class: "strong", style: "font-size: 10px" }));
+    if (width > 12) {
+      place.append(label(middle, bottom - height(size(layer.shape)) - 4, `${Math.round(100 * zero)}`, { style: "font-size: 9px" }));
+      place.append(label(middle, bottom + 14, SHORT[part] || part, { class: "strong", style: "font-size: 9px" }));
     }
     if (i % 6 === 0) {
       if (i) svg.append(draw("line", { class: "border", x1: LEFT + i * width, x2: LEFT + i * width, y1: top, y2: bottom + 30 }));
@@ -204,7 +204,8 @@ function parametersFigure() {
     }
     svg.append(place);
   });
-  svg.append(label(LEFT, bottom + 50, "q, k, v, o: attention and its output; f1, f2: the feed-forward layers. Above a bar: % of its weights that are zero or gone.", { "text-anchor": "start" }));
+  const legend = "q, k, v, o: attention and its output; f1, f2: the feed-forward layers. Above a bar: % of its weights that are zero or gone.";
+  if (width > 12) svg.append(label(LEFT, bottom + 50, legend, { "text-anchor": "start" }));
   return figure("Parameters of every linear layer", [["gone", "before, removed"], ["stored", "stored, zero"], ["left", "not zero"]], svg);
 }
 
