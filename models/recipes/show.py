@@ -34,6 +34,10 @@ def show(report: dict[str, Any], screen: Console) -> None:
     screen.print(f"[bold]{escape(ends)}; the encoder is {encoder['ratio']:.1f} times smaller[/]")
 
 
+def _minutes(seconds: float | None) -> str:
+    return "interrupted" if seconds is None else f"{seconds / 60:.1f}"
+
+
 def _last(report: dict[str, Any]) -> dict[str, Any]:
     return (report["stages"] or [{"metrics": report["baseline"]}])[-1]["metrics"]
 
@@ -61,7 +65,7 @@ def _stages(report: dict[str, Any]) -> Table:
         cells = [cell for name in names for cell in _change(stage["metrics"].get(name), before.get(name))]
         notes = "\n".join(map(escape, stage["notes"]))
         table.add_row(
-            f"{i}  {escape(stage['name'])}", *cells, f"{stage['updates']:,}", f"{stage['seconds'] / 60:.1f}", notes
+            f"{i}  {escape(stage['name'])}", *cells, f"{stage['updates']:,}", _minutes(stage["seconds"]), notes
         )
         before = stage["metrics"]
     return table
