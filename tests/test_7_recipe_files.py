@@ -7,7 +7,9 @@ import pytest
 import tiny
 from test_7_engines import needs
 
+from refimpl.kernels.layout import bsr4x1
 from refimpl.models import compress, engines, packed_file
+from refimpl.models.bert import linears, map_linears
 from refimpl.models.config import parse_config
 from refimpl.models.directory import to_hugging_face
 from refimpl.models.pruning.removal import remove_dead
@@ -75,7 +77,7 @@ def test_a_model_in_f32_has_no_packed_file(tmp_path):
     assert sizes["encoder"]["ratio"] == 1
 
 
-def test_bytes_of_the_encoder():
+def check_encoder_bytes(encoder_bytes):
     """Counted by hand: D 32, F 64, two layers, of which the first has lost 8 of 32 columns and 28 of 64 neurons."""
     dense = smaller()
     config = dense.model.config
@@ -89,8 +91,18 @@ def test_bytes_of_the_encoder():
     found = encoder_bytes(config, quantized(dense).model)
     assert (found.before, found.dense) == (before, left + 8 * rows_left + 4 * 12)
     assert found.blocks > found.dense == found.after  # 32 bytes a group of 16 weights, where none is zero
-    sparse = encoder_bytes(config, compress.quantize(tiny.calibrated(NAME, 0.1)).model)
-    assert sparse.blocks == sparse.after < sparse.dense == weights * 2 + 2 * 8 * rows + 4 * 12
+    sparse = tiny.quantized(NAME, 0.1).model
+    found = encoder_bytes(config, sparse)
+    stored = sum(x.nbytes for p in linears(sparse).values() for x in bsr4x1.pack(p.codes)[1:])
+    assert found.blocks == found.after == stored + 2 * 8 * rows + 4 * 12
+    assert found.after < found.dense == weights * 2 + 2 * 8 * rows + 4 * 12
+    mixed = map_linears(tiny.quantized(NAME, 1.0).model, lambda name, p: linears(sparse)[name] if ".0." in name else p)
+    found = encoder_bytes(config, mixed)
+    assert found.after < min(found.dense, found.blocks)
+
+
+def test_bytes_of_the_encoder():
+    check_encoder_bytes(encoder_bytes)
 
 
 def test_what_cannot_be_written(tmp_path, monkeypatch):

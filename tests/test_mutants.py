@@ -19,6 +19,7 @@ from mutants_profile import PROFILE
 from mutants_propagation import PROPAGATION
 from mutants_prune import PRUNE
 from mutants_quantization import QUANTIZATION
+from mutants_recipes import RECIPES
 from mutants_records import RECORDS
 from mutants_saturating import SATURATING_AND_BITMASK
 from mutants_saturation import SATURATION
@@ -44,6 +45,7 @@ SUITES = [
     *GRADIENTS,
     *ORACLE,
     *PROFILE,
+    *RECIPES,
     *SATURATION,
     *COMPARE,
     *COMPARE_COMMAND,

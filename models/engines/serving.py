@@ -26,6 +26,9 @@ from refimpl.models.engines import isa as isas
 from refimpl.models.engines.isolated import Conditions
 from refimpl.models.sealed import contiguous
 
+PROGRAM = ["-P", "-m", server.__name__]
+"""What Python runs in the process."""
+
 
 class Served(NamedTuple):
     """run: batch -> output; layers: kind -> how many are in what the engine made of the file; version: the engine's."""
@@ -55,7 +58,7 @@ def serving(engine: str, path: Path, conditions: Conditions = Conditions()) -> I
     if others.parse(engine).kind != "package":
         raise ValueError(f"the engine is {engine!r}; need {' or '.join(NAMES)}")
     start = isas.launch(engine, conditions.isa)
-    command = [*start.command, sys.executable, "-P", "-m", server.__name__]
+    command = [*start.command, sys.executable, *PROGRAM]
     with subprocess.Popen(
         [*command, engine, str(path.resolve()), str(conditions.threads)], env=isolated.environment_of(start),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,

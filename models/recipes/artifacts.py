@@ -120,4 +120,5 @@ def _stored(layer: Any) -> tuple[int, int]:
     dense = count_bytes(layer)
     if not isinstance(layer, QuantizedLinear):
         return dense, dense
-    return dense, count_bytes(pack_linear(layer)._replace(compensation=None))  # which is not stored
+    packed = pack_linear(layer)
+    return dense, count_bytes(packed) - packed.compensation.nbytes  # which is not stored

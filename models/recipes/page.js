@@ -23,6 +23,7 @@ const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 2 : 1)} MB`;
 const percent = (part) => `${(100 * part).toFixed(1)} %`;
 
 function time(seconds) {
+  if (seconds === null) return "interrupted";
   if (seconds < 120) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
   const minutes = Math.round(seconds / 60);
   return minutes < 120 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
@@ -179,7 +180,7 @@ function parametersFigure() {
   const size = (shape) => shape[0] * shape[1];
   const largest = Math.max(...data.layers.map((layer) => size(layer.shape)));
   const step = nice(largest / 4);
-  const most = step * Math.ceil(largest / step);
+  const most = step * Math.ceil((1.1 * largest) / step);  // with room for the numbers above the bars
   const height = (count) => (count / most) * (bottom - top);
   const steps = Array.from({ length: most / step + 1 }, (_, i) => i * step);
   grid(svg, top, bottom, steps.map((count) => [count / most, count >= 1e6 ? `${count / 1e6} M` : count >= 1e3 ? `${count / 1e3} k` : `${count}`]));
@@ -194,9 +195,9 @@ function parametersFigure() {
     const zero = 1 - layer.nonzero / size(layer.shape);
     place.append(draw("title", {}, `${layer.name}\n${layer.shape.join(" × ")} = ${many(size(layer.shape))} weights before\n${layer.kept_shape.join(" × ")} = ${many(size(layer.kept_shape))} stored\n${many(layer.nonzero)} not zero: ${percent(zero)} sparse`));
     const middle = x + thick / 2;
-    if (width > 20) {
-      place.append(label(middle, bottom - height(size(layer.shape)) - 4, `${Math.round(100 * zero)}`, { style: "font-size: 10px" }));
-      place.append(label(middle, bottom + 14, SHORT[part] || part, { class: "strong", style: "font-size: 10px" }));
+    if (width > 12) {
+      place.append(label(middle, bottom - height(size(layer.shape)) - 4, `${Math.round(100 * zero)}`, { style: "font-size: 9px" }));
+      place.append(label(middle, bottom + 14, SHORT[part] || part, { class: "strong", style: "font-size: 9px" }));
     }
     if (i % 6 === 0) {
       if (i) svg.append(draw("line", { class: "border", x1: LEFT + i * width, x2: LEFT + i * width, y1: top, y2: bottom + 30 }));
@@ -204,7 +205,8 @@ function parametersFigure() {
     }
     svg.append(place);
   });
-  svg.append(label(LEFT, bottom + 50, "q, k, v, o: attention and its output; f1, f2: the feed-forward layers. Above a bar: % of its weights that are zero or gone.", { "text-anchor": "start" }));
+  const legend = "q, k, v, o: attention and its output; f1, f2: the feed-forward layers. Above a bar: % of its weights that are zero or gone.";
+  if (width > 12) svg.append(label(LEFT, bottom + 50, legend, { "text-anchor": "start" }));
   return figure("Parameters of every linear layer", [["gone", "before, removed"], ["stored", "stored, zero"], ["left", "not zero"]], svg);
 }
 
@@ -239,10 +241,9 @@ function sizes() {
   const { files, missing, encoder } = data.sizes;
   const rows = Object.entries(files).map(([name, bytes]) => [name, megabytes(bytes), ""]);
   rows.push(...Object.entries(missing).map(([name, why]) => [name, make("span", "bad", "NOT WRITTEN"), why]));
-  rows.push(["the encoder's linear layers, f32, before", megabytes(encoder.before), ""]);
-  const parts = [["in INT8 without 4x1 blocks", encoder.dense], ["in 4x1 blocks", encoder.blocks]].map(([name, bytes]) => `${megabytes(bytes)} ${name}`);
-  const how = encoder.dense === encoder.blocks ? "" : `all ${parts.join(", all ")}; the smaller, layer by layer`;
-  rows.push(["the same as stored, after", megabytes(encoder.after), `${encoder.ratio.toFixed(2)} times smaller${how ? `: ${how}` : ""}`]);
+  rows.push(["encoder, before", megabytes(encoder.before), "its linear layers in f32, all heads and neurons"]);
+  const forms = `; of each layer the smaller of INT8 without blocks, ${megabytes(encoder.dense)} in all, and 4x1 blocks, ${megabytes(encoder.blocks)}`;
+  rows.push(["encoder, after", megabytes(encoder.after), `${encoder.ratio.toFixed(2)} times smaller${encoder.dense === encoder.blocks ? "" : forms}`]);
   return table([["what"], ["size", true], [""]], rows);
 }
 

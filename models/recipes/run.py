@@ -100,7 +100,7 @@ def compress_by(
         folder.mkdir(exist_ok=True)
         report = _about(recipe, model, data, output, options) | {"baseline": _baseline(setting, dense)}
         try:
-            stages, work = _stages(setting, recipe, dense)
+            stages, work = _stages(setting, recipe, dense, resume)
         except Stopped as stopped:
             raise Stopped(f"{stopped}; the same command with --resume goes on") from None
         report |= {"stages": stages} | _anatomy(dense, work)
@@ -179,13 +179,15 @@ def _baseline(setting: Setting, dense: Dense) -> dict[str, float]:
     return setting.task.evaluate(dense.model)
 
 
-def _stages(setting: Setting, recipe: Recipe, dense: Dense) -> tuple[list[dict[str, Any]], Work]:
+def _stages(setting: Setting, recipe: Recipe, dense: Dense, resume: bool) -> tuple[list[dict[str, Any]], Work]:
+    """The report's rows, and what is left. Seconds of a run that was interrupted are not known: None."""
     work, rows = Work(dense), []
     for number, stage in enumerate(recipe.stages, 1):
         begun = perf_counter()
         done = run_stage(setting, number, stage, work)
         work = done.work
-        rows.append({"name": stage.do, "seconds": round(perf_counter() - begun, 1)} | _row(done))
+        seconds = None if resume else round(perf_counter() - begun, 1)
+        rows.append({"name": stage.do, "seconds": seconds} | _row(done))
     return rows, work
 
 

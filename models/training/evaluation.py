@@ -101,7 +101,7 @@ def squad_questions(folder: Path, tokenizer: Tokenizer, limit: int | None = None
         for window, best in zip(rows, in_batches(runner, rows, lambda i, row: _best(row), say), strict=True):
             context = dev[window.number].context
             found[window.number] += [(score, context[begin:end]) for score, begin, end in best]
-        return [_leading(answers) for answers in found]
+        return [leading(answers) for answers in found]
 
     def score(answers: Sequence[Answer]) -> dict[str, float]:
         said = {question.id: answer.said for question, answer in zip(dev, answers, strict=True)}
@@ -117,7 +117,7 @@ def _best(row: Row) -> list[tuple[float, int, int]]:
     return [(span.score, int(row.spans[span.first, 0]), int(row.spans[span.last, 1])) for span in best]
 
 
-def _leading(answers: Sequence[tuple[float, str]]) -> Answer:
+def leading(answers: Sequence[tuple[float, str]]) -> Answer:
     """Of several windows, in their order; of equal ones the first."""
     best, said = max(answers, key=lambda answer: answer[0], default=(0.0, ""))
     others = [score for score, text in answers if text != said]
