@@ -69,13 +69,14 @@ def compress(
         raise ValueError(f"{'MODEL' if model is None else '--data'} is missing; need it with --recipe")
     from refimpl.models.recipes import reading
     from refimpl.models.recipes.run import Options, compress_by
-    from refimpl.models.recipes.show import show
 
     options = Options(task, teacher, seed, limit, threads, save_every)
     report = compress_by(reading.load(recipe, task), model, data, output, options, resume)
     if as_json:
         print_json(report)
     else:
+        from refimpl.models.recipes.show import show
+
         show(report, console())
 
 
