@@ -59,7 +59,7 @@ def small(recipe):
 
 def prepare(folder, task="sst2", name="bert_classification", labels=None):
     """model/ with a head for the task, and data/."""
-    copied = tiny.with_positions(tiny.copy(name, folder), 32)
+    copied = tiny.with_positions(tiny.copy(name, folder), 512)
     model = load_for(copied, HEADS[task][0], labels or HEADS[task][1], np.random.default_rng(0))
     save_directory(Dense(model, Tokenizer.load(copied, model.config)), folder / "model", {})
     if not (folder / "data").exists():

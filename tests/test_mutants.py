@@ -19,6 +19,7 @@ from mutants_profile import PROFILE
 from mutants_propagation import PROPAGATION
 from mutants_prune import PRUNE
 from mutants_quantization import QUANTIZATION
+from mutants_recipes import RECIPES
 from mutants_records import RECORDS
 from mutants_saturating import SATURATING_AND_BITMASK
 from mutants_saturation import SATURATION
@@ -39,6 +40,7 @@ SUITES = [
     *ENCODER,
     *PROPAGATION,
     *START,
+    *RECIPES,
     *RECORDS,
     *INSTANCES,
     *GRADIENTS,
