@@ -136,59 +136,57 @@ def top_scores(model: Model, names: Mapping[str, str], how: Prune, updates: int)
 
 def moving(model: Model, names: Mapping[str, str], how: Movement, each: int, updates: int) -> Method:
     """each: updates of an epoch."""
-    start, end = how.warmup_start_epoch, how.warmup_end_epoch
-    if not 1 <= int(start * each) < int(end * each):
-        need = f"an update or more before it and within it, {each} an epoch"
-        raise ValueError(f"the warm-up is from epoch {start:g} to {end:g}; need {need}")
+    schedule = _schedule(how, each)
     factors = movement.factors_of(model, movement.jpqd(how.block))
     of = {ours: names[ours] for ours in factors}
-    schedule = MovementSchedule(how.warmup_start_epoch, how.warmup_end_epoch, each, how.factor, how.final_threshold)
-
-    def scores_of(values: Arrays) -> Parameters:
-        return {ours: values[SCORE + name] for ours, name in of.items()}
 
     def masks(values: Arrays) -> Parameters:
         if frozen(values):
             return stored(values)
-        found = movement.masks_of(scores_of(values), factors, float(values[THRESHOLD][0]))
+        found = movement.masks_of(_scores(values, of), factors, float(values[THRESHOLD][0]))
         return {of[ours]: mask for ours, mask in found.items()}
 
     def more(gradients: Arrays, values: Arrays, masks: Arrays) -> More:
         if frozen(values):
             return 0.0, {}
         _put(values, masks)
-        ours_of = {ours: gradients[name] for ours, name in of.items()}
-        weights = {ours: values[name] for ours, name in of.items()}
-        _, found = movement.effective_backward(ours_of, weights, {o: masks[n] for o, n in of.items()}, factors)
-        loss, pull = movement.regularization_loss(scores_of(values), factors, float(values[THRESHOLD][1]))
+        ours_of = ({ours: arrays[name] for ours, name in of.items()} for arrays in (gradients, values, masks))
+        _, found = movement.effective_backward(*ours_of, factors)
+        loss, pull = movement.regularization_loss(_scores(values, of), factors, float(values[THRESHOLD][1]))
         return loss, {SCORE + of[ours]: g + pull[ours] for ours, g in found.items()}
 
     def after(state: State) -> State:
-        values = {**state.parameters, **state.extra}
-        if not frozen(values):
-            state.extra[SPARSITY][state.step] = share(stored(state.extra))
-            at = stage(schedule, state.step)
-            if at is Stage.AFTER:
-                state.extra[THRESHOLD][:2] = how.final_threshold, np.nan
-                if how.structured:
-                    last = {ours: state.extra[MASK + name] for ours, name in of.items()}
-                    _put(state.extra, {of[ours]: m for ours, m in movement.resolved(model, last).items()})
-                    state.extra[SPARSITY][state.step] = share(stored(state.extra))
-            elif at is Stage.WARMUP:
-                if np.isinf(state.extra[THRESHOLD][0]):
-                    state.extra[THRESHOLD][2] = movement.automatic_threshold(scores_of(values), factors)
-                first = float(state.extra[THRESHOLD][2])
-                state.extra[THRESHOLD][:2] = (
-                    threshold(schedule, state.step, first),
-                    regularization_factor(schedule, state.step),
-                )
+        if frozen(state.extra):
+            return state
+        at, now = stage(schedule, state.step), state.extra[THRESHOLD]
+        if at is Stage.WARMUP:
+            if np.isinf(now[0]):  # its first step
+                now[2] = movement.automatic_threshold(_scores(state.parameters, of), factors)
+            now[:2] = threshold(schedule, state.step, float(now[2])), regularization_factor(schedule, state.step)
+        elif at is Stage.AFTER:
+            now[:2] = how.final_threshold, np.nan
+            if how.structured:
+                last = {ours: state.extra[MASK + name] for ours, name in of.items()}
+                _put(state.extra, {of[ours]: mask for ours, mask in movement.resolved(model, last).items()})
+        state.extra[SPARSITY][state.step] = share(stored(state.extra))
         return state
 
     begun = movement.initial_scores(model, factors)
     extra = {MASK + of[ours]: m for ours, m in movement.masks_of(begun, factors, -np.inf).items()}
     extra |= {THRESHOLD: np.array([-np.inf, 0.0, 0.0]), SPARSITY: _noted(updates, 0.0)}
-    trained = {SCORE + of[ours]: array for ours, array in begun.items()}
-    return Method(trained, extra, masks, stored, more, after)
+    return Method({SCORE + of[ours]: array for ours, array in begun.items()}, extra, masks, stored, more, after)
+
+
+def _schedule(how: Movement, each: int) -> MovementSchedule:
+    start, end = how.warmup_start_epoch, how.warmup_end_epoch
+    if not 1 <= int(start * each) < int(end * each):
+        need = f"an update or more before it and within it, {each} an epoch"
+        raise ValueError(f"the warm-up is from epoch {start:g} to {end:g}; need {need}")
+    return MovementSchedule(start, end, each, how.factor, how.final_threshold)
+
+
+def _scores(values: Arrays, of: Mapping[str, str]) -> Parameters:
+    return {ours: values[SCORE + name] for ours, name in of.items()}
 
 
 def frozen(values: Arrays) -> bool:

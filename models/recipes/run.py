@@ -36,6 +36,7 @@ from refimpl.models.terminal import say
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.models.training import interrupt
 from refimpl.models.training.batches import Purpose, stream
+from refimpl.models.training.checkpoint import Run
 from refimpl.models.training.evaluation import HEADS, MEASURES
 from refimpl.models.training.new_heads import load_for
 from refimpl.models.training.parameters import named
@@ -182,7 +183,8 @@ def _setting(
     digests["tokenizer"] = sha256(dense.tokenizer.to_bytes()).hexdigest()
     if teacher is not None:
         digests["teacher"] = sealed.digest([], named(teacher.model))
-    identity = {"version": __version__, "task": options.task, "seed": options.seed, "limit": options.limit} | digests
+    identity: Run = {"version": __version__, "task": options.task, "seed": options.seed, "limit": options.limit}
+    identity |= digests
     ask = MEASURES[options.task](data, dense.tokenizer, options.limit)
     return Setting(
         task, logits, folder, identity, lambda: Tape(forwards, backwards, kinds),
