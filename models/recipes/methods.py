@@ -143,16 +143,15 @@ def moving(model: Model, names: Mapping[str, str], how: Movement, each: int, upd
     def masks(values: Arrays) -> Parameters:
         if frozen(values):
             return stored(values)
-        found = movement.masks_of(_scores(values, of), factors, float(values[THRESHOLD][0]))
+        found = movement.masks_of(_ours(values, of, SCORE), factors, float(values[THRESHOLD][0]))
         return {of[ours]: mask for ours, mask in found.items()}
 
     def more(gradients: Arrays, values: Arrays, masks: Arrays) -> More:
         if frozen(values):
             return 0.0, {}
         _put(values, masks)
-        ours_of = ({ours: arrays[name] for ours, name in of.items()} for arrays in (gradients, values, masks))
-        _, found = movement.effective_backward(*ours_of, factors)
-        loss, pull = movement.regularization_loss(_scores(values, of), factors, float(values[THRESHOLD][1]))
+        _, found = movement.effective_backward(_ours(gradients, of), _ours(values, of), _ours(masks, of), factors)
+        loss, pull = movement.regularization_loss(_ours(values, of, SCORE), factors, float(values[THRESHOLD][1]))
         return loss, {SCORE + of[ours]: g + pull[ours] for ours, g in found.items()}
 
     def after(state: State) -> State:
@@ -161,13 +160,13 @@ def moving(model: Model, names: Mapping[str, str], how: Movement, each: int, upd
         at, now = stage(schedule, state.step), state.extra[THRESHOLD]
         if at is Stage.WARMUP:
             if np.isinf(now[0]):  # its first step
-                now[2] = movement.automatic_threshold(_scores(state.parameters, of), factors)
+                now[2] = movement.automatic_threshold(_ours(state.parameters, of, SCORE), factors)
             now[:2] = threshold(schedule, state.step, float(now[2])), regularization_factor(schedule, state.step)
         elif at is Stage.AFTER:
             now[:2] = how.final_threshold, np.nan
             if how.structured:
-                last = {ours: state.extra[MASK + name] for ours, name in of.items()}
-                _put(state.extra, {of[ours]: mask for ours, mask in movement.resolved(model, last).items()})
+                whole = movement.resolved(model, _ours(state.extra, of, MASK))
+                _put(state.extra, {of[ours]: mask for ours, mask in whole.items()})
         state.extra[SPARSITY][state.step] = share(stored(state.extra))
         return state
 
@@ -185,8 +184,9 @@ def _schedule(how: Movement, each: int) -> MovementSchedule:
     return MovementSchedule(start, end, each, how.factor, how.final_threshold)
 
 
-def _scores(values: Arrays, of: Mapping[str, str]) -> Parameters:
-    return {ours: values[SCORE + name] for ours, name in of.items()}
+def _ours(values: Arrays, of: Mapping[str, str], prefix: str = "") -> Parameters:
+    """By our names."""
+    return {ours: values[prefix + name] for ours, name in of.items()}
 
 
 def frozen(values: Arrays) -> bool:
