@@ -64,8 +64,8 @@ def other_event(shift):
     )
 
 
-def own_loss(method, *_):
-    """Momentum of the masked weight's gradient after the mask."""
+def half(method, *_):
+    """Of half the gradient, as if it were a mean of two batches."""
 
     def more(gradients, values, masks):
         return method.more({name: g * np.float32(0.5) for name, g in gradients.items()}, values, masks)
@@ -221,7 +221,7 @@ RECIPES = [
     Suite(
         methods_test.check_momentum,
         methods.pruning,
-        {"another gradient": pruning_with(own_loss), "no momentum": pruning_with(without_momentum)},
+        {"half the gradient": pruning_with(half), "no momentum": pruning_with(without_momentum)},
     ),
     Suite(
         methods_test.check_top_scores,
