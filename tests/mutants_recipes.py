@@ -1,62 +1,270 @@
-"""Plausible wrong counts of what a recipe saves, and leads of an answer. tests/test_mutants.py runs them."""
+"""Plausible wrong versions of what the stages of a recipe do around each pass. tests/test_mutants.py runs them."""
 
+from dataclasses import replace
+
+import numpy as np
+import test_8_recipe_methods as methods_test
+import test_8_recipe_runs as runs
 from mutants import Suite
-from test_7_recipe_engines import check_leading
-from test_7_recipe_files import check_encoder_bytes
 
+from refimpl import distil
+from refimpl.distil.mixing import ovtrainer
 from refimpl.models.bert import linears
-from refimpl.models.recipes.artifacts import encoder_bytes
-from refimpl.models.training.evaluation import Answer, leading
+from refimpl.models.recipes import methods, tuned
+from refimpl.models.recipes.distilling import distilled, kd_of
+from refimpl.models.training.method import PLAIN, Method, masked_backward
+from refimpl.nn.losses import Loss
+from refimpl.prune import straight_through, topk_mask
+from refimpl.prune.lock import lock_mask_inc
 
 
-def before_of_what_is_left(config, model):
-    shapes = [shape for i in range(config.layers) for shape in config.linear_shapes(i).values()]
-    return encoder_bytes(config, model)._replace(before=sum(4 * (m * k + m) for m, k in shapes))
+def lock_by(mask_of):
+    def locked(model, names):
+        weights = {names[f"{name}.weight"]: p.weight for name, p in linears(model).items()}
+        return Method(
+            extra={methods.MASK + name: mask_of(w) for name, w in weights.items()},
+            masks=methods.stored, stored=methods.stored,
+        )  # fmt: skip
+
+    return locked
 
 
-def without_biases(config, model):
-    found, biases = encoder_bytes(config, model), sum(p.bias.nbytes for p in linears(model).values())
-    return found._replace(dense=found.dense - biases, blocks=found.blocks - biases, after=found.after - biases)
+def pruning_with(change):
+    return lambda model, names, how, updates: change(methods.pruning(model, names, how, updates), how, updates)
 
 
-def with_compensation(config, model):
-    found, sums = encoder_bytes(config, model), sum(p.bias.nbytes for p in linears(model).values())
-    return found._replace(blocks=found.blocks + sums)
+def at_every_update(method, how, updates):
+    """The masks anew from today's weights at each update."""
+
+    def after(state):
+        state = method.after(state)
+        for name, mask in methods.stored(state.extra).items():
+            if not mask.all():
+                w = np.abs(state.parameters[name]).reshape(-1, 4, mask.shape[1]).mean(1)
+                mask[...] = topk_mask(w, float(mask.mean())).repeat(4, 0)
+        return state
+
+    return replace(method, after=after)
 
 
-def one_form_for_all(config, model):
-    found = encoder_bytes(config, model)
-    return found._replace(after=min(found.dense, found.blocks))
+def never_noted(method, how, updates):
+    def after(state):
+        before = state.extra[methods.SPARSITY].copy()
+        state = method.after(state)
+        state.extra[methods.SPARSITY][...] = before
+        return state
+
+    return replace(method, after=after)
 
 
-ENCODER_BYTES = Suite(
-    check_encoder_bytes,
-    encoder_bytes,
-    {
-        "before, with the heads that are left": before_of_what_is_left,
-        "biases do not count": without_biases,
-        "compensation counts, which is not stored": with_compensation,
-        "one form for all layers": one_form_for_all,
-    },
-)
-
-
-def the_next_span(answers):
-    ordered = sorted(answers, key=lambda answer: -answer[0])
-    return (
-        Answer(ordered[0][1], ordered[0][0] - ordered[1][0] if len(ordered) > 1 else None) if ordered else leading([])
+def other_event(shift):
+    """An update late or early."""
+    return lambda model, names, how, updates: methods.pruning(
+        model, names, replace(how, begin=how.begin + shift / updates, end=how.end + shift / updates), updates
     )
 
 
-LEADING = Suite(
-    check_leading,
-    leading,
-    {
-        "the same text of another window is another answer": the_next_span,
-        "of equal ones the last": lambda answers: leading(answers[::-1]),
-        "no other answer is a lead of 0": lambda answers: leading(answers)._replace(
-            margin=leading(answers).margin or 0.0
-        ),
-    },
-)
-RECIPES = [ENCODER_BYTES, LEADING]
+def half(method, *_):
+    """Of half the gradient, as if it were a mean of two batches."""
+
+    def more(gradients, values, masks):
+        return method.more({name: g * np.float32(0.5) for name, g in gradients.items()}, values, masks)
+
+    return replace(method, more=more)
+
+
+def without_momentum(method, *_):
+    def more(gradients, values, masks):
+        for name, array in values.items():
+            if name.startswith(methods.KEPT):
+                array[...] = 0
+        return method.more(gradients, values, masks)
+
+    return replace(method, more=more)
+
+
+def top_with(gradient):
+    def top(model, names, how, updates):
+        method = methods.top_scores(model, names, how, updates)
+
+        def more(gradients, values, masks):
+            return 0.0, {methods.SCORE + name: gradient(gradients[name], values[name], mask, how.block)
+                         for name, mask in masks.items()}  # fmt: skip
+
+        return replace(method, more=more)
+
+    return top
+
+
+def tied_scores(model, names, how, updates):
+    """What ties with the last goes too."""
+    method = methods.top_scores(model, names, how, updates)
+
+    def after(state):
+        state = method.after(state)
+        for name, mask in methods.stored(state.extra).items():
+            mask[...] = topk_mask(state.parameters[methods.SCORE + name], float(mask.mean())).repeat(4, 0)
+        return state
+
+    return replace(method, after=after)
+
+
+def moving_with(change):
+    return lambda *given: change(methods.moving(*given))
+
+
+def masked_scores(method):
+    """The scores' gradient sees the mask."""
+    return replace(
+        method, more=lambda gradients, values, masks: method.more(masked_backward(gradients, masks), values, masks)
+    )
+
+
+def without_regularization(method):
+    def more(gradients, values, masks):
+        held = values[methods.THRESHOLD][1]
+        values[methods.THRESHOLD][1] = 0
+        found = method.more(gradients, values, masks)
+        values[methods.THRESHOLD][1] = held
+        return found
+
+    return replace(method, more=more)
+
+
+def summed_regularization(method):
+    """The sum over layers, not their mean."""
+
+    def more(gradients, values, masks):
+        layers = len(linears(methods_test.MODEL))
+        values[methods.THRESHOLD][1] *= layers
+        loss, found = method.more(gradients, values, masks)
+        values[methods.THRESHOLD][1] /= layers
+        return loss, found
+
+    return replace(method, more=more)
+
+
+def distilled_by(mix):
+    def make(task, logits, how):
+        kd = kd_of(how)
+
+        def loss(y, batch, target):
+            told, rows = target
+            return mix(task.loss(y, batch, told), kd(y, np.stack([logits[i] for i in rows])), how.weight)
+
+        return distilled(task, logits, how)._replace(loss=loss)
+
+    return make
+
+
+def padded(task, logits, how):
+    """Padding is a token like the others, of which the teacher says 0."""
+    kd = kd_of(how)
+
+    def loss(y, batch, target):
+        whole = np.zeros_like(y)
+        for row, i in zip(whole, target[1], strict=True):
+            row[: len(logits[i])] = logits[i]
+        return distil.start_end(kd, y, whole)
+
+    return distilled(task, logits, how)._replace(loss=loss)
+
+
+def of_all_tokens(task, logits, how):
+    """Padded logits hidden, but counted by the losses that are means over elements."""
+    kd = kd_of(how)
+
+    def loss(y, batch, target):
+        whole = np.zeros_like(y)
+        for row, i in zip(whole, target[1], strict=True):
+            row[: len(logits[i])] = logits[i]
+        live = batch.mask[..., None] != 0
+        return distil.start_end(kd, np.where(live, y, np.float32(-1e4)), np.where(live, whole, np.float32(-1e4)))
+
+    return distilled(task, logits, how)._replace(loss=loss)
+
+
+def summed(task, kd, weight):
+    return Loss(task.value + kd.value, task.gradient + kd.gradient)
+
+
+RECIPES = [
+    Suite(
+        methods_test.check_masked_backward,
+        masked_backward,
+        {
+            "the gradient is not masked": lambda gradients, masks: dict(gradients),
+            "the mask is turned": lambda gradients, masks: masked_backward(
+                gradients, {name: ~mask for name, mask in masks.items()}
+            ),
+        },
+    ),
+    Suite(
+        methods_test.check_locked,
+        methods.locked,
+        {
+            "every zero": lock_by(lambda w: w != 0),
+            "blocks whose sum is 0": lock_by(lock_mask_inc),
+            "none": lambda model, names: PLAIN,
+        },
+    ),
+    Suite(
+        methods_test.check_pruning,
+        methods.pruning,
+        {
+            "at every update": pruning_with(at_every_update),
+            "an update late": other_event(1),
+            "an update early": other_event(-1),
+            "not noted": pruning_with(never_noted),
+        },
+    ),
+    Suite(
+        methods_test.check_momentum,
+        methods.pruning,
+        {"half the gradient": pruning_with(half), "no momentum": pruning_with(without_momentum)},
+    ),
+    Suite(
+        methods_test.check_top_scores,
+        methods.top_scores,
+        {
+            "the mask applied to the scores": top_with(lambda g, w, mask, block: straight_through(g * mask, w, block)),
+            "the masked weight": top_with(lambda g, w, mask, block: straight_through(g, w * mask, block)),
+            "the other sign": top_with(lambda g, w, mask, block: -straight_through(g, w, block)),
+            "ties go": tied_scores,
+        },
+    ),
+    Suite(
+        methods_test.check_moving,
+        methods.moving,
+        {
+            "the mask applied to the scores": moving_with(masked_scores),
+            "no regularization": moving_with(without_regularization),
+            "regularization summed": moving_with(summed_regularization),
+        },
+    ),
+    Suite(
+        methods_test.check_distilled,
+        distilled,
+        {
+            "weights of both are swapped": distilled_by(lambda task, kd, w: ovtrainer(task, kd, 1 - w)),
+            "a plain sum": distilled_by(summed),
+            "the task alone": distilled_by(lambda task, kd, w: task),
+            "the task whole": distilled_by(
+                lambda task, kd, w: Loss(
+                    task.value + np.float32(w) * kd.value, task.gradient + np.float32(w) * kd.gradient
+                )
+            ),
+        },
+    ),
+    Suite(methods_test.check_padding, distilled, {"padding is a token": padded, "padding is counted": of_all_tokens}),
+    Suite(
+        runs.check_units,
+        tuned._units,
+        {
+            "each layer alone": lambda names: {name: [name] for name in names},
+            "all layers' q, k and v": lambda names: {
+                "qkv": [name for name in names if name.rpartition(".")[2] in tuned.TOGETHER]
+            },
+        },
+    ),
+]

@@ -31,40 +31,9 @@ from refimpl.models.training.tasks import Source, find, sst2_task
 HEADS = {"sst2": "classification", "squad": "question_answering", "mlm": "masked_lm"}
 
 
-def positions(folder, count):
-    """The directory with so many positions, those of the file repeated."""
-    config = json.loads((folder / "config.json").read_text())
-    tensors = load_file(folder / "model.safetensors")
-    (name,) = [name for name in tensors if name.endswith("position_embeddings.weight")]
-    tensors[name] = np.resize(tensors[name], (count, tensors[name].shape[1]))
-    save_file(tensors, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": count}))
-    return folder
-
-
 @pytest.fixture
 def data(tmp_path):
-    """Small files of all three tasks: a sentence is positive if it has a cat."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    draw = np.random.default_rng(0)
-    rows = [" ".join(draw.choice(["cat", "hat", "mat", "sat", "the"], draw.integers(1, 7))) for _ in range(24)]
-    (folder / "train.tsv").write_text("label\ttext_a\n" + "".join(f"{int('cat' in row)}\t{row}\n" for row in rows))
-    (folder / "dev.tsv").write_text("sentence\tlabel\nthe cat\t1\nthe hat\t0\n")
-    for name in ("train", "dev"):
-        (folder / f"{name}.txt").write_text("\n".join(rows) + "\n")
-        answers = [(row, row.split()[-1]) for row in rows[:12]]
-        paragraphs = [
-            {
-                "context": row,
-                "qas": [
-                    {"id": str(i), "question": "who", "answers": [{"text": text, "answer_start": row.rindex(text)}]}
-                ],
-            }
-            for i, (row, text) in enumerate(answers)
-        ]
-        (folder / f"{name}.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
-    return folder
+    return tiny.write_data(tmp_path / "data")
 
 
 # --- parameters and directories --------------------------------------------------------------------------------------
@@ -155,7 +124,7 @@ PLAN = Plan("sst2", epochs=2, batch=4, learning_rate=3e-3, accumulate=2, save_ev
 @pytest.mark.parametrize("task", HEADS)
 @pytest.mark.parametrize("name", ["distilbert_bare", "bert_question_answering"])
 def test_each_task_learns(task, name, data, tmp_path):
-    model = positions(tiny.copy(name, tmp_path), 512)
+    model = tiny.with_positions(tiny.copy(name, tmp_path), 512)
     plan = replace(PLAN, task=task, epochs=8, accumulate=1, dropout=0.0)
     report = fine_tune(model, data, tmp_path / "out", plan, False)
     assert report["history"][-1]["loss"] < report["history"][0]["loss"]

@@ -19,6 +19,7 @@ from mutants_profile import PROFILE
 from mutants_propagation import PROPAGATION
 from mutants_prune import PRUNE
 from mutants_quantization import QUANTIZATION
+from mutants_recipe_files import RECIPE_FILES
 from mutants_recipes import RECIPES
 from mutants_records import RECORDS
 from mutants_saturating import SATURATING_AND_BITMASK
@@ -40,6 +41,8 @@ SUITES = [
     *ENCODER,
     *PROPAGATION,
     *START,
+    *RECIPE_FILES,
+    *RECIPES,
     *RECORDS,
     *INSTANCES,
     *GRADIENTS,

@@ -1,11 +1,12 @@
 """Tiny models for the tests: the golden ones of ``tests/golden`` with a tokenizer, and their stages of compression."""
 
+import json
 import shutil
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from refimpl.models import compress
 from refimpl.models.bert import Batch, Model, forward
@@ -123,3 +124,37 @@ def same_model(first: Model, second: Model) -> None:
     assert first.config == second.config
     for part in ("embeddings", "layers", "head"):
         same(getattr(first, part), getattr(second, part))
+
+
+def with_positions(folder: Path, count: int) -> Path:
+    """The directory with so many positions, those of the file repeated."""
+    config = json.loads((folder / "config.json").read_text())
+    tensors = load_file(folder / "model.safetensors")
+    (name,) = [name for name in tensors if name.endswith("position_embeddings.weight")]
+    tensors[name] = np.resize(tensors[name], (count, tensors[name].shape[1]))
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": count}))
+    return folder
+
+
+def write_data(folder: Path) -> Path:
+    """Small files of all three tasks: a sentence is positive if it has a cat."""
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    rows = [" ".join(draw.choice(["cat", "hat", "mat", "sat", "the"], draw.integers(1, 7))) for _ in range(24)]
+    (folder / "train.tsv").write_text("label\ttext_a\n" + "".join(f"{int('cat' in row)}\t{row}\n" for row in rows))
+    (folder / "dev.tsv").write_text("sentence\tlabel\nthe cat\t1\nthe hat\t0\n")
+    for name in ("train", "dev"):
+        (folder / f"{name}.txt").write_text("\n".join(rows) + "\n")
+        answers = [(row, row.split()[-1]) for row in rows[:12]]
+        paragraphs = [
+            {
+                "context": row,
+                "qas": [
+                    {"id": str(i), "question": "who", "answers": [{"text": text, "answer_start": row.rindex(text)}]}
+                ],
+            }
+            for i, (row, text) in enumerate(answers)
+        ]
+        (folder / f"{name}.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    return folder

@@ -1,7 +1,7 @@
 """The command ``compress``: by a recipe into a folder, or without training into one packed file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -9,6 +9,9 @@ from rich.markup import escape
 from refimpl.models.loading import load_dense
 from refimpl.models.options import AsJson, DirectoryPath, Force, TextFile
 from refimpl.models.terminal import console, print_json, read_texts, working
+
+if TYPE_CHECKING:
+    from refimpl.models.recipes.run import Options
 
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="The file to write; with --recipe a folder.")]
 IntegerAttention = Annotated[bool, typer.Option("--int8-attention", metavar="", help="Attention in INT8, not f32.")]
@@ -65,18 +68,26 @@ def compress(
         return
     if text is not None or sparsity is not None or int8_attention or force:
         raise ValueError("--file, --sparsity, --int8-attention and --force are not for recipes; leave them out")
-    if model is None or data is None:
-        raise ValueError(f"{'MODEL' if model is None else '--data'} is missing; need it with --recipe")
-    from refimpl.models.recipes import reading
-    from refimpl.models.recipes.run import Options, compress_by
-    from refimpl.models.recipes.show import show
+    from refimpl.models.recipes.run import Options
 
-    options = Options(task, teacher, seed, limit, threads, save_every)
-    report = compress_by(reading.load(recipe, task), model, data, output, options, resume)
+    report = _by(recipe, model, data, output, Options(task, teacher, seed, limit, threads, save_every), resume)
     if as_json:
         print_json(report)
     else:
+        from refimpl.models.recipes.show import show
+
         show(report, console())
+
+
+def _by(
+    recipe: str, model: Path | None, data: Path | None, output: Path, options: "Options", resume: bool
+) -> dict[str, Any]:
+    from refimpl.models.recipes import reading
+    from refimpl.models.recipes.run import compress_by
+
+    if model is None or data is None:
+        raise ValueError(f"{'MODEL' if model is None else '--data'} is missing; need it with --recipe")
+    return compress_by(reading.load(recipe, options.task), model, data, output, options, resume)
 
 
 def _list(as_json: bool) -> None:

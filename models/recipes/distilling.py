@@ -3,9 +3,9 @@
     loss = (1 - w) loss of the task + w kd(student, teacher)          ``refimpl.distil.mixing.ovtrainer``
 
 Without dropout the teacher says the same of a row in every epoch. Rows of one length are put together, so that nothing
-is padded. Answers to questions are logits of tokens: a padded token is none, for student and teacher alike (OVTrainer
-and nn_pruning let the teacher's padding take part). A masked language model has other words hidden in each pass, so
-that nothing could be kept: it cannot be distilled here.
+is padded. Answers to questions are logits of tokens: a row's loss is over its own tokens, the batch's is the mean over
+rows, and a padded token takes no part (in OVTrainer and nn_pruning it does). A masked language model has other words
+hidden in each pass, so that nothing could be kept: it cannot be distilled here.
 """
 
 from collections.abc import Callable, Mapping
@@ -56,7 +56,7 @@ def distilled(task: Task, logits: list[np.ndarray], how: Distillation) -> Task:
     def loss(y: np.ndarray, batch: Batch, target: Any) -> Loss:
         told, rows = target
         taught = [logits[i] for i in rows]
-        similar = _of_tokens(kd, y, taught, batch.mask) if y.ndim == 3 else kd(y, np.stack(taught))
+        similar = _of_tokens(kd, y, taught) if y.ndim == 3 else kd(y, np.stack(taught))
         if how.weight == 1:
             return similar
         return ovtrainer(task.loss(y, batch, told), similar, how.weight)
@@ -76,13 +76,11 @@ def kd_of(how: Distillation) -> Kd:
     return partial(tempered[how.loss], temperature=how.temperature)
 
 
-def _of_tokens(kd: Kd, y: np.ndarray, taught: list[np.ndarray], mask: np.ndarray) -> Loss:
+def _of_tokens(kd: Kd, y: np.ndarray, taught: list[np.ndarray]) -> Loss:
     """Of starts and ends. y: float (B, T, 2); taught: (tokens of the row, 2) each."""
-    whole = np.zeros_like(y)
-    for row, known in zip(whole, taught, strict=True):
-        row[: len(known)] = known
-    if kd is distil.mse_logits:
-        return kd(y * mask[..., None].astype(y.dtype), whole)
-    lowest = np.finfo(y.dtype).min / 2
-    hidden = [np.where(mask[..., None] != 0, x, lowest) for x in (y, whole)]
-    return distil.start_end(kd, *hidden)
+    value, gradient, n = y.dtype.type(0), np.zeros_like(y), y.dtype.type(len(y))
+    for row, known, own in zip(y, taught, gradient, strict=True):
+        found = distil.start_end(kd, row[None, : len(known)], known[None])
+        value += found.value / n
+        own[: len(known)] = found.gradient[0] / n
+    return Loss(np.asarray(value), gradient)

@@ -7,7 +7,6 @@ State that a method has is in extra arrays, so that an interrupted stage goes on
     full            which layers Intel Neural Compressor's ranking has closed
     threshold       of movement, f64 (3,): importance threshold and regularization factor of the next step, NaN once
                     masks are frozen; and the threshold at which the warm-up began
-    density         of movement's highest scores, f64 (1,): the share of blocks that the next step keeps
     sparsity        f64 (S + 1,): share of the encoder's weights that is masked, by update; NaN where it was not noted
 """
 
@@ -21,14 +20,15 @@ from refimpl.models.recipes.recipe import Movement, Prune
 from refimpl.models.training.checkpoint import State
 from refimpl.models.training.method import Arrays, Method, More
 from refimpl.models.training.parameters import Parameters
-from refimpl.prune import expand, straight_through, topk_mask
+from refimpl.prune import expand, straight_through
+from refimpl.prune.binarizers import topk_exact_mask
 from refimpl.prune.lock import lock_mask
 from refimpl.prune.movement import zero_scores
 from refimpl.prune.movement_schedule import MovementSchedule, Stage, regularization_factor, stage, threshold
 from refimpl.prune.schedules import zhu_gupta_cubic
 
 MASK, KEPT, SCORE = "mask.", "kept.", "score."
-FULL, THRESHOLD, DENSITY, SPARSITY = "full", "threshold", "density", "sparsity"
+FULL, THRESHOLD, SPARSITY = "full", "threshold", "sparsity"
 
 
 def stored(values: Arrays) -> Parameters:
@@ -55,7 +55,7 @@ def pruning(model: Model, names: Mapping[str, str], how: Prune, updates: int) ->
     try:
         begun = gradual.advance(plan, gradual.start(plan, weights), weights, 0)
     except ValueError as error:
-        raise ValueError(f"block {how.block[0]}x{how.block[1]} does not divide every layer: {error}") from None
+        raise _undivided(how.block, error) from None
     order = list(weights)
 
     def state_of(values: Arrays) -> gradual.State:
@@ -86,8 +86,12 @@ def pruning(model: Model, names: Mapping[str, str], how: Prune, updates: int) ->
     return Method(extra=extra, masks=stored, stored=stored, more=more, after=after)
 
 
+def _undivided(block: tuple[int, int], error: ValueError) -> ValueError:
+    return ValueError(f"block {block[0]}x{block[1]} does not divide every layer: {error}")
+
+
 def _ends(how: Prune, updates: int) -> tuple[int, int]:
-    first = round(how.begin * updates)
+    first = min(round(how.begin * updates), updates - 1)
     return first, max(round(how.end * updates), first + 1)
 
 
@@ -111,82 +115,78 @@ def top_scores(model: Model, names: Mapping[str, str], how: Prune, updates: int)
     weights = _weights(model, names)
     first, last = _ends(how, updates)
 
-    def density_at(step: int) -> float:
-        return 1 - zhu_gupta_cubic(step, first, last, 0.0, how.sparsity)
-
-    def masks(values: Arrays) -> Parameters:
-        density = float(values[DENSITY][0])
-        return {name: expand(topk_mask(values[SCORE + name], density), how.block) for name in weights}
-
     def more(gradients: Arrays, values: Arrays, masks: Arrays) -> More:
-        _put(values, masks)
         return 0.0, {SCORE + name: straight_through(gradients[name], values[name], how.block) for name in weights}
 
     def after(state: State) -> State:
-        state.extra[DENSITY][0] = density_at(state.step)
+        density = 1 - zhu_gupta_cubic(state.step, first, last, 0.0, how.sparsity)
+        scores = {name: state.parameters[SCORE + name] for name in weights}
+        _put(state.extra, {name: expand(topk_exact_mask(each, density), how.block) for name, each in scores.items()})
         state.extra[SPARSITY][state.step] = share(stored(state.extra))
         return state
 
+    try:
+        trained = {SCORE + name: zero_scores(w, how.block) for name, w in weights.items()}
+    except ValueError as error:
+        raise _undivided(how.block, error) from None
     extra = {MASK + name: np.ones(w.shape, bool) for name, w in weights.items()}
-    extra |= {DENSITY: np.array([density_at(0)]), SPARSITY: _noted(updates, 0.0)}
-    return Method(
-        {SCORE + name: zero_scores(w, how.block) for name, w in weights.items()}, extra, masks, stored, more, after
-    )
+    extra[SPARSITY] = _noted(updates, 0.0)
+    return Method(trained, extra, stored, stored, more, after)
 
 
 def moving(model: Model, names: Mapping[str, str], how: Movement, each: int, updates: int) -> Method:
     """each: updates of an epoch."""
-    if int(how.warmup_start_epoch * each) < 1:
-        raise ValueError(f"warmup_start_epoch is {how.warmup_start_epoch:g}; need an update or more before it")
+    schedule = _schedule(how, each)
     factors = movement.factors_of(model, movement.jpqd(how.block))
     of = {ours: names[ours] for ours in factors}
-    schedule = MovementSchedule(how.warmup_start_epoch, how.warmup_end_epoch, each, how.factor, how.final_threshold)
-
-    def scores_of(values: Arrays) -> Parameters:
-        return {ours: values[SCORE + name] for ours, name in of.items()}
 
     def masks(values: Arrays) -> Parameters:
         if frozen(values):
             return stored(values)
-        found = movement.masks_of(scores_of(values), factors, float(values[THRESHOLD][0]))
+        found = movement.masks_of(_ours(values, of, SCORE), factors, float(values[THRESHOLD][0]))
         return {of[ours]: mask for ours, mask in found.items()}
 
     def more(gradients: Arrays, values: Arrays, masks: Arrays) -> More:
         if frozen(values):
             return 0.0, {}
         _put(values, masks)
-        ours_of = {ours: gradients[name] for ours, name in of.items()}
-        weights = {ours: values[name] for ours, name in of.items()}
-        _, found = movement.effective_backward(ours_of, weights, {o: masks[n] for o, n in of.items()}, factors)
-        loss, pull = movement.regularization_loss(scores_of(values), factors, float(values[THRESHOLD][1]))
+        _, found = movement.effective_backward(_ours(gradients, of), _ours(values, of), _ours(masks, of), factors)
+        loss, pull = movement.regularization_loss(_ours(values, of, SCORE), factors, float(values[THRESHOLD][1]))
         return loss, {SCORE + of[ours]: g + pull[ours] for ours, g in found.items()}
 
     def after(state: State) -> State:
-        values = {**state.parameters, **state.extra}
-        if not frozen(values):
-            state.extra[SPARSITY][state.step] = share(stored(state.extra))
-            at = stage(schedule, state.step)
-            if at is Stage.AFTER:
-                state.extra[THRESHOLD][:2] = how.final_threshold, np.nan
-                if how.structured:
-                    last = {ours: state.extra[MASK + name] for ours, name in of.items()}
-                    _put(state.extra, {of[ours]: m for ours, m in movement.resolved(model, last).items()})
-                    state.extra[SPARSITY][state.step] = share(stored(state.extra))
-            elif at is Stage.WARMUP:
-                if np.isinf(state.extra[THRESHOLD][0]):
-                    state.extra[THRESHOLD][2] = movement.automatic_threshold(scores_of(values), factors)
-                first = float(state.extra[THRESHOLD][2])
-                state.extra[THRESHOLD][:2] = (
-                    threshold(schedule, state.step, first),
-                    regularization_factor(schedule, state.step),
-                )
+        if frozen(state.extra):
+            return state
+        at, now = stage(schedule, state.step), state.extra[THRESHOLD]
+        if at is Stage.WARMUP:
+            if np.isinf(now[0]):  # its first step
+                now[2] = movement.automatic_threshold(_ours(state.parameters, of, SCORE), factors)
+            now[:2] = threshold(schedule, state.step, float(now[2])), regularization_factor(schedule, state.step)
+        elif at is Stage.AFTER:
+            now[:2] = how.final_threshold, np.nan
+            if how.structured:
+                whole = movement.resolved(model, _ours(state.extra, of, MASK))
+                _put(state.extra, {of[ours]: mask for ours, mask in whole.items()})
+        state.extra[SPARSITY][state.step] = share(stored(state.extra))
         return state
 
     begun = movement.initial_scores(model, factors)
     extra = {MASK + of[ours]: m for ours, m in movement.masks_of(begun, factors, -np.inf).items()}
     extra |= {THRESHOLD: np.array([-np.inf, 0.0, 0.0]), SPARSITY: _noted(updates, 0.0)}
-    trained = {SCORE + of[ours]: array for ours, array in begun.items()}
-    return Method(trained, extra, masks, stored, more, after)
+    return Method({SCORE + of[ours]: array for ours, array in begun.items()}, extra, masks, stored, more, after)
+
+
+def _schedule(how: Movement, each: int) -> MovementSchedule:
+    start, end = how.warmup_start_epoch, how.warmup_end_epoch
+    if not 1 <= int(start * each) < int(end * each):
+        need = f"an update or more before it and within it, {each} an epoch"
+        raise ValueError(f"the warm-up is from epoch {start:g} to {end:g}; need {need}")
+    return MovementSchedule(start, end, each, how.factor, how.final_threshold)
+
+
+def _ours(values: Arrays, of: Mapping[str, str], prefix: str = "") -> Parameters:
+    """By our names."""
+    return {ours: values[prefix + name] for ours, name in of.items()}
 
 
 def frozen(values: Arrays) -> bool:

@@ -56,6 +56,7 @@ class Distillation:
 class Training:
     """What stages that train have in common. warmup: share of the updates."""
 
+    do: ClassVar[str]
     epochs: int
     batch: int = 32
     learning_rate: float = 5e-5

@@ -7,7 +7,9 @@ interrupted.
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
@@ -28,17 +30,18 @@ from refimpl.models.recipes.agreement import compare_engines
 from refimpl.models.recipes.artifacts import write_artifacts
 from refimpl.models.recipes.distilling import teach
 from refimpl.models.recipes.page import page
-from refimpl.models.recipes.recipe import Recipe, to_json
+from refimpl.models.recipes.recipe import Recipe, Training, to_json
 from refimpl.models.recipes.stages import Done, Setting, Work, run_stage
 from refimpl.models.runner import runner
 from refimpl.models.terminal import say
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.models.training import interrupt
 from refimpl.models.training.batches import Purpose, stream
+from refimpl.models.training.checkpoint import Run
 from refimpl.models.training.evaluation import HEADS, MEASURES
 from refimpl.models.training.new_heads import load_for
 from refimpl.models.training.parameters import named
-from refimpl.models.training.run import Stopped
+from refimpl.models.training.run import Interrupted, Stopped
 from refimpl.models.training.show import Bar
 from refimpl.models.training.tasks import TASKS, Source
 from refimpl.nn import NO_TAP, Tap
@@ -94,15 +97,11 @@ def compress_by(
     _check_output(output, folder, resume)
     dense, teacher = _models(recipe, model, options)
     begun = perf_counter()
-    with Bar() as bar, threadpool_limits(options.threads), interrupt.noted() as stop:
+    with _checkpoints(folder), Bar() as bar, threadpool_limits(options.threads), interrupt.noted() as stop:
         bar.stop = stop
         setting = make_setting(dense, teacher, data, options, bar, folder)
-        folder.mkdir(exist_ok=True)
         report = _about(recipe, model, data, output, options) | {"baseline": _baseline(setting, dense)}
-        try:
-            stages, work = _stages(setting, recipe, dense, resume)
-        except Stopped as stopped:
-            raise Stopped(f"{stopped}; the same command with --resume goes on") from None
+        stages, work = _stages(setting, recipe, dense, resume)
         report |= {"stages": stages} | _anatomy(dense, work)
         with atomic_folder(output, lambda path: False) as temporary:
             report["sizes"] = write_artifacts(temporary, work.dense, work.quantized)
@@ -113,13 +112,34 @@ def compress_by(
             report["seconds"] = None if resume else round(perf_counter() - begun, 1)
             (temporary / REPORT).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
             (temporary / PAGE).write_text(page(report), "utf-8")
-    shutil.rmtree(folder)
+        shutil.rmtree(folder)
     return report
+
+
+@contextmanager
+def _checkpoints(folder: Path) -> Iterator[None]:
+    """Their folder, which does not stay if it is empty. What interrupts says whether there is something to go on from.
+
+    Between trainings nothing is saved: what is interrupted there begins anew, after the stages that are finished.
+    """
+    folder.mkdir(exist_ok=True)
+    try:
+        yield
+    except Stopped as stopped:
+        raise Stopped(f"{stopped}; the same command with --resume goes on") from None
+    except Interrupted:
+        kept = any(folder.iterdir())
+        goes_on = f"saved in {folder}; the same command with --resume goes on"
+        raise Stopped(f"stopped between trainings; {goes_on if kept else 'nothing is saved'}") from None
+    finally:
+        if folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _models(recipe: Recipe, model: Path, options: Options) -> tuple[Dense, Dense | None]:
     """The model to be compressed, and the teacher if there is need of one."""
-    dense = _load(model, options, recipe.distils and options.teacher is None)
+    trains = any(isinstance(stage, Training) for stage in recipe.stages)
+    dense = _load(model, options, not trains or (recipe.distils and options.teacher is None))
     if not recipe.distils:
         if options.teacher is not None:
             raise ValueError(f"the recipe {recipe.name} distils in no stage; leave --teacher out")
@@ -134,15 +154,16 @@ def _models(recipe: Recipe, model: Path, options: Options) -> tuple[Dense, Dense
     return dense, teacher
 
 
-def _load(path: Path, options: Options, teaches: bool) -> Dense:
+def _load(path: Path, options: Options, as_it_is: bool) -> Dense:
+    """as_it_is: its head is not to be trained, or before that it teaches."""
     head, labels = HEADS[options.task]
     config = read_config(path)
-    if teaches and (config.head != head or len(config.labels) != len(labels)):
+    if as_it_is and (config.head != head or len(config.labels) != len(labels)):
         classes = f" of {len(labels)} classes" if labels else ""
         found = f"{config.head.replace('_', ' ')}{f' of {len(config.labels)} classes' if config.labels else ''}"
-        need = f"{head.replace('_', ' ')}{classes}, to teach; refimpl train makes one"
+        need = f"{head.replace('_', ' ')}{classes}; refimpl train makes one"
         raise ValueError(f"{path} is for {found}; need one for {need}")
-    if teaches and labels and config.labels != labels and set(config.labels) == set(labels):
+    if labels and config.labels != labels and set(config.labels) == set(labels):
         raise ValueError(f"{path} has the labels {', '.join(config.labels)}; need {', '.join(labels)}, in this order")
     return Dense(load_for(path, head, labels, stream(options.seed, Purpose.HEAD)), Tokenizer.load(path, config))
 
@@ -165,7 +186,8 @@ def make_setting(dense: Dense, teacher: Dense | None, data: Path, options: Optio
     digests["tokenizer"] = sha256(dense.tokenizer.to_bytes()).hexdigest()
     if teacher is not None:
         digests["teacher"] = sealed.digest([], named(teacher.model))
-    identity = {"version": __version__, "task": options.task, "seed": options.seed, "limit": options.limit} | digests
+    identity: Run = {"version": __version__, "task": options.task, "seed": options.seed, "limit": options.limit}
+    identity |= digests
     ask = MEASURES[options.task](data, dense.tokenizer, options.limit)
     return Setting(
         task, logits, folder, identity, lambda: Tape(forwards, backwards, kinds),
@@ -193,7 +215,7 @@ def _stages(setting: Setting, recipe: Recipe, dense: Dense, resume: bool) -> tup
 
 def _row(done: Done) -> dict[str, Any]:
     every = -(-len(done.sparsity) // MOST_POINTS) or 1
-    points = [*done.sparsity[::every], *done.sparsity[-1:]]
+    points = dict.fromkeys([*done.sparsity[::every], *done.sparsity[-1:]])
     last = done.history[-1] if done.history else {}
     metrics = {name: value for name, value in last.items() if name not in ("epoch", "loss")}
     return {
@@ -208,13 +230,11 @@ def _row(done: Done) -> dict[str, Any]:
 def _anatomy(before: Dense, work: Work) -> dict[str, Any]:
     """What is left of each linear layer, and of heads and neurons."""
     model, rows = work.dense.model, []
-    whole = before.model.config
+    whole = replace(before.model.config, layer_heads=(), layer_feed_forward=())
     for name, p in linears(model).items():
-        _, i, field = name.split(".")
-        kept = getattr(model.layers[int(i)], field)
-        shape = whole.linear_shapes(0)[field]
+        shape = whole.linear_shapes(0)[name.rpartition(".")[2]]
         nonzero = int((p.weight != 0).sum())
-        rows.append({"name": name, "shape": list(shape), "kept_shape": list(kept.weight.shape), "nonzero": nonzero})
+        rows.append({"name": name, "shape": list(shape), "kept_shape": list(p.weight.shape), "nonzero": nonzero})
     heads = [
         {"layer": i, "kept": model.config.heads_of(i), "of": whole.heads}
         | {"neurons": model.config.feed_forward_of(i), "of_neurons": whole.feed_forward}
@@ -240,6 +260,8 @@ def _about(recipe: Recipe, model: Path, data: Path, output: Path, options: Optio
 
 def _check_output(output: Path, folder: Path, resume: bool) -> None:
     check_folder(output)
+    if folder.exists() and (output / REPORT).exists():
+        raise ValueError(f"{output} is there: the run is finished; {folder.name} is left over, remove it")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} exists and is not an empty folder; name another output")
     if folder.exists() and not resume:

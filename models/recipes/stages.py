@@ -188,8 +188,12 @@ def _train(setting: Setting, number: int, stage: Training, model: Model, method:
         task = distilled(task, setting.logits, stage.distil)
     work = job(task, model, How(stage.batch, setting.seed, stage.dropout, setting.new_tape, method))
     state = checkpoint.begin({**named(model), **method.trained}, method.extra)
-    own = {"stage": number, "settings": json.dumps(asdict(stage)), "begins_with": sealed.digest([], state.parameters)}
-    run = {**setting.identity, **own}
+    own: Run = {
+        "stage": number,
+        "settings": json.dumps(asdict(stage)),
+        "begins_with": sealed.digest([], state.parameters),
+    }
+    run = setting.identity | own
     kept = setting.folder / f"{number}.training"
     remove_parts(kept)
     if kept.exists():

@@ -1,0 +1,421 @@
+"""What the stages of a recipe do around each pass: locks, gradual pruning, movement, distillation; and that each goes
+on after a stop at any update with the same bits. Oracles: the formulas of ``refimpl.prune`` and ``refimpl.distil``.
+"""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import tiny
+
+from refimpl import distil
+from refimpl.distil.mixing import ovtrainer
+from refimpl.models.bert import Batch, forward, linears, map_linears
+from refimpl.models.pruning import movement
+from refimpl.models.pruning.names import names_in
+from refimpl.models.quantization.learned import prepare
+from refimpl.models.recipes import methods
+from refimpl.models.recipes.distilling import distilled, teach
+from refimpl.models.recipes.recipe import LOSSES, Distillation, Movement, Prune
+from refimpl.models.training import checkpoint
+from refimpl.models.training.loop import Settings, Updated, train
+from refimpl.models.training.method import PLAIN, masked, masked_backward
+from refimpl.models.training.optimizer import Optimizer
+from refimpl.models.training.parameters import named
+from refimpl.models.training.schedule import linear
+from refimpl.models.training.task import How, Task, job
+from refimpl.nn import REFERENCE
+from refimpl.nn.adamw import AdamW
+from refimpl.nn.losses import cross_entropy, question_answering
+from refimpl.nn.tape import Tape
+from refimpl.prune import movement_schedule
+from refimpl.prune.criteria import snip_momentum_inc_code
+from refimpl.prune.movement import regularization_backward
+from refimpl.prune.schedules import zhu_gupta_cubic
+from refimpl.quant.fake_linear import FakeQuantizedLinear, fake_quantized_kind
+
+DENSE = tiny.dense("bert_classification")
+MODEL = DENSE.model
+ROWS, SIZE, SEED, ACCUMULATE = 12, 2, 5, 2
+EACH, EPOCHS = 3, 4
+"""Updates of an epoch, when two batches make one."""
+UPDATES = EACH * EPOCHS
+IDS = [np.random.default_rng(i).integers(1, tiny.TOKENS, 3 + i % 5) for i in range(ROWS)]
+
+
+def encoded(rows, more=0):
+    """A batch, with so many tokens of padding beyond the longest row."""
+    ids = np.zeros((len(rows), max(len(IDS[i]) for i in rows) + more), np.int64)
+    for row, i in zip(ids, rows, strict=True):
+        row[: len(IDS[i])] = IDS[i]
+    return Batch(ids, (ids > 0).astype(np.int64), np.zeros_like(ids))
+
+
+TASK = Task(
+    "classification", MODEL.config.labels, [len(row) for row in IDS],
+    lambda rows, generator: (encoded(rows), np.array(rows) % 3),
+    lambda y, batch, target: cross_entropy(y, target),
+    lambda model: {"size": float(np.abs(forward(model, encoded([0, 1]))).sum())}, "",
+)  # fmt: skip
+QUESTIONS = tiny.dense("bert_question_answering").model
+ASKED = TASK._replace(
+    head="question_answering",
+    loss=lambda y, batch, target: question_answering(y, batch.mask, target % 3, target % 2 + 1),
+)
+
+
+def tape():
+    return Tape(linears={FakeQuantizedLinear: fake_quantized_kind()})
+
+
+def training(method, model=MODEL, accumulate=ACCUMULATE, rate=0.02):
+    """Job, settings and first state."""
+    total = EPOCHS * -(-ROWS // SIZE // accumulate)
+    work = job(TASK, model, How(SIZE, SEED, 0.1, tape, method))
+    settings = Settings(EPOCHS, rate, linear(total, 1), Optimizer(AdamW(decay=0.01)), seed=SEED, accumulate=accumulate)
+    return work, settings, checkpoint.begin({**named(model), **method.trained}, method.extra)
+
+
+def frozen_copy(state):
+    """Parameters and extra arrays as they are now."""
+    return {name: array.copy() for name, array in {**state.parameters, **state.extra}.items()}
+
+
+def steps(method, **how):
+    """Values before each update, and after the last."""
+    work, settings, state = training(method, **how)
+    found = [frozen_copy(state)]
+    for event in train(work, settings, state):
+        if isinstance(event, Updated):
+            found.append(frozen_copy(event.state))
+    return found
+
+
+NAMES = names_in(named(MODEL), MODEL)
+WEIGHTS = [NAMES[f"{name}.weight"] for name in linears(MODEL)]
+
+
+# --- masks, locks, gradual pruning -----------------------------------------------------------------------------------
+
+
+def check_masked_backward(function):
+    g = np.float32([1, 2, 3])
+    found = function({"a": g, "b": g}, {"a": np.array([True, False, True])})
+    np.testing.assert_array_equal(found["a"], [1, 0, 3])
+    assert found["b"] is g
+
+
+def holed():
+    """In q of the first layer a block of zeros, a zero alone, and a block whose sum is 0."""
+
+    def change(name, p):
+        if name != "layer.0.q":
+            return p
+        weight = p.weight.copy()
+        weight[:4, 0] = weight[5, 1] = 0
+        weight[8:12, 2] = 1, -1, 2, -2
+        return p._replace(weight=weight)
+
+    return map_linears(MODEL, change)
+
+
+def check_locked(function):
+    model = holed()
+    names = names_in(named(model), model)
+    method = function(model, names)
+    before, *_, after = steps(method, model=model)
+    after = masked(after, method.stored(after))
+    name = names["layer.0.q.weight"]
+    assert not after[name][:4, 0].any()
+    assert after[name][5, 1] != 0
+    assert after[name][8:12, 2].all()
+    assert all((after[other] != before[other]).any() for other in names.values())
+
+
+HOW = Prune(epochs=EPOCHS, sparsity=0.625, begin=0.25, end=0.85, every=3)
+"""Events at 3, 6 and 9 of 12 updates."""
+
+
+def masks(values):
+    return {name: values[methods.MASK + name] for name in WEIGHTS}
+
+
+def pruned(values):
+    return methods.share(masks(values))
+
+
+def check_pruning(function):
+    for kind in ("prune-ofa", "inc"):
+        found = steps(function(MODEL, NAMES, replace(HOW, method=kind), UPDATES))
+        changed = [
+            i + 1
+            for i, (a, b) in enumerate(pairwise(found))
+            if any((masks(a)[n] != masks(b)[n]).any() for n in WEIGHTS)
+        ]
+        assert changed == [6, 9], kind
+        assert pruned(found[-1]) == HOW.sparsity
+        noted = found[-1][methods.SPARSITY]
+        assert np.flatnonzero(~np.isnan(noted)).tolist() == [0, 3, 6, 9]
+        assert [noted[i] for i in (3, 6, 9)] == [pruned(found[i]) for i in (3, 6, 9)]
+        for name, mask in masks(found[-1]).items():
+            blocks = mask.reshape(-1, 4, mask.shape[1])
+            assert (blocks.all(1) | ~blocks.any(1)).all(), name
+            if kind == "prune-ofa":
+                assert 1 - mask.mean() == HOW.sparsity
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0.0, 1.0), (0.99, 1.0), (0.0, 0.01)])
+@pytest.mark.parametrize("kind", ["one-shot", "prune-ofa", "inc", "movement"])
+def test_the_whole_sparsity_is_reached_whatever_the_shares(kind, begin, end):
+    how = replace(HOW, method=kind, begin=begin, end=end, every=50)
+    make = methods.top_scores if kind == "movement" else methods.pruning
+    assert pruned(steps(make(MODEL, NAMES, how, UPDATES))[-1]) == HOW.sparsity
+
+
+def check_momentum(function):
+    """Of snip_momentum: what is kept is 0.9 of what was, and |w dw| of the pass."""
+    method = function(MODEL, NAMES, replace(HOW, method="inc"), UPDATES)
+    work, _, state = training(method)
+    plain, _, _ = training(PLAIN)
+    values, kept = {**state.parameters, **state.extra}, dict.fromkeys(WEIGHTS, np.float32(0))
+    for i in range(2):
+        found = [each.gradients(values, [i, 4], np.random.default_rng(i)) for each in (work, plain)]
+        assert found[0][0] == found[1][0]
+        for name in WEIGHTS:
+            kept[name] = snip_momentum_inc_code(
+                np.broadcast_to(kept[name], values[name].shape), values[name], found[1][1][name]
+            )
+            np.testing.assert_array_equal(values[methods.KEPT + name], kept[name])
+
+
+def test_masks():
+    check_masked_backward(masked_backward)
+    check_locked(methods.locked)
+    check_pruning(methods.pruning)
+    check_momentum(methods.pruning)
+
+
+# --- movement: the highest scores ------------------------------------------------------------------------------------
+
+TOP = replace(HOW, method="movement", begin=0.0, end=0.8)
+
+
+def check_top_scores(function):
+    """The density is the cubic schedule's, each layer alike, though scores tie at first; a score's gradient does not
+    see the mask."""
+    method = function(MODEL, NAMES, TOP, UPDATES)
+    found = steps(method)
+    for step, values in enumerate(found):
+        density = 1 - zhu_gupta_cubic(step, 0, 10, 0.0, TOP.sparsity)
+        for mask in masks(values).values():
+            assert mask.sum() == 4 * int(density * (mask.size // 4)), step
+        assert values[methods.SPARSITY][step] == pruned(values)
+    values = found[8]
+    assert 0.4 < pruned(values) < 1
+    work, _, _ = training(method)
+    _, gradients = work.gradients(values, [1, 2], np.random.default_rng(0))
+    plain, _, _ = training(PLAIN)
+    _, seen = plain.gradients(masked(values, masks(values)), [1, 2], np.random.default_rng(0))
+    for name in WEIGHTS:
+        product = (seen[name] * values[name]).reshape(-1, 4, values[name].shape[1])
+        np.testing.assert_array_equal(gradients[methods.SCORE + name], product.sum(1))
+        np.testing.assert_array_equal(gradients[name], seen[name] * masks(values)[name])
+        kept = masks(values)[name][::4]
+        scores = values[methods.SCORE + name]
+        assert scores[kept].min() >= scores[~kept].max()
+
+
+# --- movement: NNCF's ------------------------------------------------------------------------------------------------
+
+MOVE = Movement(
+    epochs=EPOCHS, warmup_start_epoch=1, warmup_end_epoch=2.7, factor=0.5, final_threshold=0.02, block=(8, 8)
+)
+SCHEDULE = movement_schedule.MovementSchedule(1, 2.7, EACH, 0.5, 0.02)
+LAST = 8
+"""The first step after the warm-up."""
+
+
+def moving(model=MODEL, **change):
+    return methods.moving(model, names_in(named(model), model), replace(MOVE, **change), EACH, UPDATES)
+
+
+FACTORS = movement.factors_of(MODEL, movement.jpqd(MOVE.block))
+
+
+def scores(values):
+    return {ours: values[methods.SCORE + NAMES[ours]] for ours in FACTORS}
+
+
+def test_movement_follows_the_schedule():
+    found = steps(moving())
+    first = movement.automatic_threshold(scores(found[EACH]), FACTORS)
+    for step, values in enumerate(found):
+        cut, factor, _ = values[methods.THRESHOLD]
+        assert cut == movement_schedule.threshold(SCHEDULE, step, first)
+        assert (np.isnan(factor) and step >= LAST) or factor == movement_schedule.regularization_factor(SCHEDULE, step)
+        assert values[methods.SPARSITY][min(step, LAST)] == methods.share(methods.stored(values))
+    assert methods.frozen(found[LAST])
+    assert not methods.frozen(found[LAST - 1])
+    assert np.isnan(found[-1][methods.SPARSITY][LAST + 1 :]).all()
+    assert 0.1 < found[-1][methods.SPARSITY][LAST] < 0.9
+
+
+def test_after_the_warm_up_masks_are_whole_and_scores_rest():
+    found, loose = steps(moving()), steps(moving(structured=False))
+    last = {ours: loose[LAST][methods.MASK + name] for ours, name in NAMES.items()}
+    want = movement.resolved(MODEL, last)
+    assert any((want[ours] != last[ours]).any() for ours in want)
+    for ours, name in NAMES.items():
+        np.testing.assert_array_equal(found[LAST][methods.MASK + name], want[ours])
+        for run in (found, loose):
+            assert all((run[LAST][kind + name] == run[-1][kind + name]).all() for kind in (methods.MASK, methods.SCORE))
+    assert all((found[LAST][name] != found[-1][name]).any() for name in WEIGHTS)
+
+
+def check_moving(function):
+    """The gradient of scores: of the masked weight times the whole weight, a block; and the regularization's share."""
+    method = function(MODEL, NAMES, MOVE, EACH, UPDATES)
+    values = steps(method)[LAST - 1]
+    work, _, _ = training(method)
+    loss, gradients = work.gradients(values, [1, 2], np.random.default_rng(0))
+    own = method.masks(values)
+    assert any(not mask.all() for mask in own.values())
+    plain, _, _ = training(PLAIN)
+    task, seen = plain.gradients(masked(values, own), [1, 2], np.random.default_rng(0))
+    factor = movement_schedule.regularization_factor(SCHEDULE, LAST - 1)
+    added, _ = movement.regularization_loss(scores(values), FACTORS, factor)
+    assert loss == task + added
+    for ours, block in FACTORS.items():
+        name = NAMES[ours]
+        product = seen[name] * values[name]
+        grid = product.reshape(
+            [n for size, part in zip(product.shape, block, strict=True) for n in (size // part, part)]
+        )
+        total = grid.sum(tuple(range(1, 2 * len(block), 2)))
+        pull = regularization_backward(scores(values)[ours], block, factor / len(linears(MODEL)))
+        np.testing.assert_array_equal(gradients[methods.SCORE + name], total + pull)
+        np.testing.assert_array_equal(gradients[name], seen[name] * own[name])
+
+
+def test_movement():
+    check_top_scores(methods.top_scores)
+    check_moving(methods.moving)
+
+
+def test_what_a_model_does_not_allow():
+    for make, how in ((methods.pruning, HOW), (methods.top_scores, TOP)):
+        with pytest.raises(ValueError, match=r"block 5x1 does not divide every layer: .*need multiples"):
+            make(MODEL, NAMES, replace(how, block=(5, 1)), UPDATES)
+    with pytest.raises(ValueError, match=r"layer\.0\.q has the shape \(32, 32\); need multiples of the block 5x8"):
+        moving(block=(5, 8))
+    for start, end in ((0.2, 2), (1, 1.2)):
+        with pytest.raises(ValueError, match="need an update or more before it and within it, 3 an epoch"):
+            moving(warmup_start_epoch=start, warmup_end_epoch=end)
+
+
+# --- going on --------------------------------------------------------------------------------------------------------
+
+
+def quantized_model():
+    return prepare(tiny.calibrated("bert_classification")).model
+
+
+def kinds():
+    model = quantized_model()
+    names = names_in(named(model), model)
+    made = {kind: (methods.pruning(MODEL, NAMES, replace(HOW, method=kind), UPDATES), MODEL) for kind in
+            ("one-shot", "prune-ofa", "inc")}  # fmt: skip
+    return made | {
+        "locked": (methods.locked(holed(), names_in(named(MODEL), MODEL)), MODEL),
+        "top": (methods.top_scores(MODEL, NAMES, TOP, UPDATES), MODEL),
+        "moving": (moving(), MODEL),
+        "quantize-aware": (methods.locked(model, names), model),
+        "jpqd": (moving(model), model),
+    }
+
+
+KINDS = ["one-shot", "prune-ofa", "inc", "locked", "top", "moving", "quantize-aware", "jpqd"]
+
+
+@pytest.mark.parametrize(("kind", "accumulate"), [*((kind, 2) for kind in KINDS), ("inc", 1), ("moving", 4)])
+def test_a_stop_after_any_update_changes_no_bit(kind, accumulate, tmp_path):
+    method, model = kinds()[kind]
+    work, settings, state = training(method, model, accumulate)
+    run = {"test": kind}
+    path = tmp_path / "kept"
+    cuts = []
+    for event in train(work, settings, state):
+        state = event.state
+        cuts.append(path.with_name(f"kept{len(cuts)}"))
+        checkpoint.save(state, run, cuts[-1])
+    for cut in cuts[:-1]:
+        work, settings, begun = training(kinds()[kind][0], model, accumulate)
+        again = checkpoint.load(cut, run, begun)
+        for event in train(work, settings, again):
+            again = event.state
+        assert (again.step, again.history) == (state.step, state.history)
+        tiny.same(tuple(frozen_copy(again).values()), tuple(frozen_copy(state)[name] for name in frozen_copy(again)))
+
+
+# --- distillation ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("task", "model"), [(TASK, MODEL), (ASKED, QUESTIONS)])
+def test_a_teacher_says_what_its_model_gives(task, model):
+    calls = []
+    said = teach(task, model, REFERENCE, lambda *call: calls.append(call))
+    assert calls[-1] == (ROWS, ROWS)
+    for length in set(task.lengths):
+        rows = [i for i in range(ROWS) if task.lengths[i] == length]
+        np.testing.assert_array_equal([said[i] for i in rows], forward(model, encoded(rows), REFERENCE))
+
+
+def test_a_masked_language_model_is_not_distilled():
+    with pytest.raises(ValueError, match="masked language model, which cannot be distilled here; need sst2 or squad"):
+        teach(TASK._replace(head="masked_lm"), MODEL, REFERENCE, print)
+
+
+KD = {
+    "kl_batchmean": lambda s, t, at: distil.kl_batchmean(s, t, at),
+    "kl_element_mean": lambda s, t, at: distil.kl_element_mean(s, t, at),
+    "soft_cross_entropy": lambda s, t, at: distil.soft_cross_entropy(s, t, at),
+    "mse_logits": lambda s, t, at: distil.mse_logits(s, t),
+}
+
+
+def check_distilled(function):
+    draw = np.random.default_rng(0)
+    taught = [draw.normal(size=3).astype(np.float32) for _ in range(ROWS)]
+    rows, y = [4, 1, 7], draw.normal(size=(3, 3)).astype(np.float32)
+    for name in LOSSES:
+        kd = KD[name](y, np.stack([taught[i] for i in rows]), 1.5)
+        for weight in (0.0, 0.7, 1.0):
+            task = function(TASK, taught, Distillation(name, 1.5, weight))
+            batch, target = task.example(rows, draw)
+            tiny.same(batch, encoded(rows))
+            want = kd if weight == 1 else ovtrainer(TASK.loss(y, batch, np.array(rows) % 3), kd, weight)
+            tiny.same(task.loss(y, batch, target), want)
+
+
+def check_padding(function):
+    """Of questions: each row by its own tokens, as if it were alone, whatever is in the padding."""
+    draw = np.random.default_rng(1)
+    taught = [draw.normal(size=(n, 2)).astype(np.float32) for n in ASKED.lengths]
+    rows = [4, 1, 7, 0]
+    y = draw.normal(size=(4, max(ASKED.lengths[i] for i in rows) + 5, 2)).astype(np.float32)
+    for name in LOSSES:
+        task = function(ASKED, taught, Distillation(name, 0.25, 1.0))
+        found = task.loss(y, encoded(rows, 5), (np.array(rows), rows))
+        tiny.same(found.value, task.loss(y[:, :-5], encoded(rows), (np.array(rows), rows)).value)
+        alone = [distil.start_end(lambda s, t: KD[name](s, t, 0.25), x[None, : len(taught[i])], taught[i][None])  # noqa: B023
+                 for x, i in zip(y, rows, strict=True)]  # fmt: skip
+        assert found.value == sum((each.value / np.float32(4) for each in alone), np.float32(0))
+        for got, each, i in zip(found.gradient, alone, rows, strict=True):
+            np.testing.assert_array_equal(got[: len(taught[i])], each.gradient[0] / np.float32(4))
+            assert not got[len(taught[i]) :].any()
+
+
+def test_distillation():
+    check_distilled(distilled)
+    check_padding(distilled)

@@ -1,0 +1,389 @@
+"""Recipes from directory to folder: every kind of stage, every recipe that ships, what is refused, and going on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count, pairwise
+
+import numpy as np
+import pytest
+import recipe_child as child
+import tiny
+from recipe_child import KILLED, MOVES, SMALL
+from test_7_engines import needs
+from typer.testing import CliRunner
+
+from refimpl.models import compress, packed_file
+from refimpl.models.bert import linears
+from refimpl.models.cli import app
+from refimpl.models.compress import Quantized
+from refimpl.models.recipes import reading, run, tuned
+from refimpl.models.recipes.recipe import (
+    FineTune,
+    Movement,
+    Prune,
+    Quantize,
+    QuantizeAware,
+    Recipe,
+    Student,
+    to_json,
+)
+from refimpl.models.recipes.run import Options, compress_by
+from refimpl.models.training import interrupt
+from refimpl.models.training.loop import Diverged
+from refimpl.models.training.run import Stopped
+from refimpl.models.training.show import Bar
+from refimpl.nn import Linear
+
+OPTIONS = Options("sst2", save_every=1)
+PTQ = Recipe("ptq", "", (Quantize(samples=4),))
+KEYS = {
+    "version", "command", "recipe", "task", "seed", "machine", "baseline", "stages", "layers", "heads", "sizes",
+    "engines", "seconds",
+}  # fmt: skip
+STAGE_KEYS = {"name", "seconds", "updates", "metrics", "history", "sparsity", "notes"}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    child.alone(monkeypatch.setattr)
+    return child.prepare(tmp_path)
+
+
+def go(folder, recipe, options=OPTIONS, resume=False, output="out", **change):
+    where = {"model": folder / "model", "data": folder / "data", "output": folder / output} | change
+    return compress_by(recipe, where["model"], where["data"], where["output"], options, resume)
+
+
+def recipe(*stages):
+    return Recipe("mine", "", stages)
+
+
+# --- end to end ------------------------------------------------------------------------------------------------------
+
+MADE = {
+    "fine-tune": recipe(FineTune(**SMALL)),
+    "inc": recipe(Prune(**SMALL, sparsity=0.5, method="inc", every=1)),
+    "one-shot": recipe(Prune(**SMALL, sparsity=0.5, method="one-shot"), QuantizeAware(**SMALL, samples=4)),
+    "highest": recipe(Prune(**SMALL, sparsity=0.5, method="movement", accumulate=2), Quantize(samples=4)),
+    "movement": recipe(Movement(**SMALL, **MOVES), QuantizeAware(**SMALL, samples=4)),
+    "loose": recipe(Movement(**SMALL, **MOVES, structured=False), Quantize(samples=4, bias_correction="full")),
+    "levels": recipe(QuantizeAware(**SMALL, samples=4, overflow_fix="first_layer_only", observer="mse")),
+    "ptq": recipe(Quantize(samples=4, overflow_fix="enable", observer="min-max", bias_correction="fast")),
+} | {f"shipped {name}": child.small(reading.load(name, "sst2")) for name in reading.names()}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_recipe_leaves_what_is_promised(name, folder, monkeypatch):
+    made, given = MADE[name], []
+    write = run.write_artifacts
+    monkeypatch.setattr(run, "write_artifacts", lambda *parts: given.append(parts[1:]) or write(*parts))
+    report = go(folder, made)
+    (trained, quantized), out = given[0], folder / "out"
+    assert json.loads((out / "report.json").read_text("utf-8")) == json.loads(json.dumps(report))
+    assert report.keys() == KEYS
+    assert report["recipe"] == to_json(made)
+    assert report["engines"][0]["metrics"] == report["stages"][-1]["metrics"]
+    assert report["engines"][0]["integer_layers"] == (0 if quantized is None else len(linears(quantized.model)))
+    files = {"huggingface", "model.onnx", *(["packed.safetensors"] if quantized else [])}
+    assert report["sizes"]["files"].keys() == files
+    assert {path.name for path in out.iterdir()} == files | {"report.json", "report.html"}
+    assert not (folder / "out.stages").exists()
+    for stage, row in zip(made.stages, report["stages"], strict=True):
+        assert row.keys() == STAGE_KEYS
+        trains = hasattr(stage, "epochs")
+        assert row["updates"] == (stage.epochs * -(-3 // stage.accumulate) if trains else 0)
+        assert [line["epoch"] for line in row["history"]] == (list(range(1, stage.epochs + 1)) if trains else [])
+        assert all(a[0] < b[0] for a, b in pairwise(row["sparsity"]))
+        if isinstance(stage, Prune):
+            assert row["sparsity"][-1][1] == pytest.approx(stage.sparsity, abs=4 / 32**2)  # of each layer a block less
+    tiny.same_model(compress.load(out / "huggingface").model, trained.model)
+    if quantized:
+        tiny.same_model(packed_file.load(out / "packed.safetensors").model, compress.pack(quantized).model)
+        for layer, p in linears(quantized.model).items():
+            weight = linears(trained.model)[layer].weight
+            assert weight.shape == p.codes.shape
+            assert not p.codes[weight == 0].any()
+        for layer in quantized.model.layers:
+            assert layer.q.input_scale == layer.k.input_scale == layer.v.input_scale
+    left = [(row["kept_shape"], row["nonzero"]) for row in report["layers"]]
+    assert left == [(list(p.weight.shape), np.count_nonzero(p.weight)) for p in linears(trained.model).values()]
+    smaller = any(isinstance(stage, Movement) and stage.structured for stage in made.stages)
+    assert any(row["kept"] < row["of"] or row["neurons"] < row["of_neurons"] for row in report["heads"]) == smaller
+
+
+def test_questions(tmp_path, monkeypatch):
+    child.alone(monkeypatch.setattr)
+    folder = child.prepare(tmp_path, "squad", "bert_question_answering")
+    report = go(folder, child.small(reading.load("jpqd-squad", "squad")), Options("squad"))
+    assert set(report["baseline"]) == {"exact match", "F1"}
+    assert set(report["stages"][0]["metrics"]) == {"exact match", "F1"}
+
+
+def test_with_other_engines(tmp_path):
+    needs("onnxruntime")
+    needs("openvino")
+    report = go(child.prepare(tmp_path), child.small(reading.load("prune-4x1-80", "sst2")), replace(OPTIONS, limit=8))
+    assert [(row["name"], row["ran"]) for row in report["engines"]] == [
+        ("refimpl", True), ("ONNX Runtime", True), ("OpenVINO", True),
+    ]  # fmt: skip
+    assert report["sizes"]["missing"] == {}
+    assert report["stages"][0]["updates"] == 2  # a batch an epoch: the limit holds
+
+
+def test_the_command(folder):
+    path = folder / "mine.toml"
+    path.write_text('[[stage]]\ndo = "quantize"\nsamples = 4\n')
+    words = ["compress", folder / "model", "--recipe", path, "--data", folder / "data", "-o", folder / "out", "--json"]
+    done = CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
+    assert json.loads(done.stdout)["recipe"]["name"] == "mine"
+
+
+# --- tuning ----------------------------------------------------------------------------------------------------------
+
+
+def check_units(function):
+    units = function(list(linears(tiny.dense("bert_classification").model)))
+    alone = [f"layer.{i}.{field}" for i in range(2) for field in ("attention_output", "intermediate", "output")]
+    assert units == {name: [name] for name in alone} | {
+        f"layer.{i}.qkv": [f"layer.{i}.{field}" for field in "qkv"] for i in range(2)
+    }
+
+
+def test_layers_go_back_to_f32_until_the_goal():
+    check_units(tuned._units)
+    calibrated = tiny.calibrated("bert_classification")
+    value = {"layer.0.q": 3.0, "layer.1.output": 2.0, "layer.0.output": 0.5}
+
+    def measure(loaded):
+        return {"accuracy": 100.0 if isinstance(loaded, compress.Dense) else 90 + sum(
+            gain for name, gain in value.items() if type(linears(loaded.model)[name]) is Linear)}  # fmt: skip
+
+    whole = tiny.quantized("bert_classification")
+    for drop, kept in [(10.0, []), (7.0, ["layer.0.q", "layer.0.k", "layer.0.v"]),
+                       (5.0, ["layer.0.q", "layer.0.k", "layer.0.v", "layer.1.output"])]:  # fmt: skip
+        found, notes = tuned.restored(whole, calibrated, measure, drop)
+        assert isinstance(found, Quantized)
+        floats = [name for name, p in linears(found.model).items() if type(p) is Linear]
+        assert sorted(floats) == sorted(kept)
+        assert f"goal {100 - drop:.2f} reached" in notes[0]
+    found, notes = tuned.restored(whole, calibrated, measure, 1.0)
+    assert "goal 99.00 not reached" in notes[0]
+
+
+def test_tuning_in_a_recipe(folder):
+    report = go(folder, recipe(Quantize(samples=4, max_drop=100.0)))
+    assert "reached; in f32: none" in report["stages"][0]["notes"][0]
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+def test_who_may_teach(folder, tmp_path):
+    distils = recipe(FineTune(**SMALL))
+    three = tiny.copy("bert_masked_lm", tmp_path)
+    with pytest.raises(ValueError, match="is for masked lm; need one for classification of 2 classes; refimpl train"):
+        go(folder, distils, replace(OPTIONS, teacher=three))
+    with pytest.raises(ValueError, match="is for classification of 3 classes; need one for classification of 2"):
+        go(folder, distils, model=folder / "bert_classification")
+    with pytest.raises(ValueError, match="is for classification of 3 classes"):
+        go(folder, PTQ, model=folder / "bert_classification")
+    with pytest.raises(ValueError, match="the recipe ptq distils in no stage; leave --teacher out"):
+        go(folder, PTQ, replace(OPTIONS, teacher=folder / "model"))
+    turned = tmp_path / "turned"
+    turned.mkdir()
+    child.prepare(turned, labels=("positive", "negative"))
+    for arguments in ({"options": replace(OPTIONS, teacher=turned / "model")}, {"model": turned / "model"}):
+        with pytest.raises(ValueError, match="has the labels positive, negative; need negative, positive, in this"):
+            go(folder, distils, **arguments)
+    other = tmp_path / "other"
+    other.mkdir()
+    files = child.prepare(other) / "model"
+    (files / "tokenizer.json").unlink()
+    (files / "vocab.txt").write_text(tiny.vocabulary().replace("cat\n", "dog\n", 1))
+    with pytest.raises(ValueError, match=r"another tokenizer than .*need a teacher that reads the same ids"):
+        go(folder, distils, replace(OPTIONS, teacher=other / "model"))
+    assert not list(folder.glob("out*"))
+
+
+def test_a_model_with_another_head_is_trained_with_a_teacher(folder):
+    untaught = recipe(FineTune(**SMALL))
+    report = go(folder, untaught, replace(OPTIONS, teacher=folder / "model"), model=folder / "bert_classification")
+    assert report["stages"][0]["updates"] == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"task": "mlm"}, "--task is 'mlm'; need sst2 or squad"),
+        ({"save_every": 0}, "--save-every is 0"),
+        ({"limit": 0}, "--limit is 0"),
+        ({"threads": 0}, "--threads is 0"),
+        ({"seed": -1}, "--seed is -1"),
+    ],
+)
+def test_options_that_cannot_be(change, error):
+    with pytest.raises(ValueError, match=error):
+        run.check_options(replace(OPTIONS, **change))
+
+
+def test_stages_that_the_model_does_not_allow(folder):
+    for stage, error in [
+        (Student(layers=(0, 2)), "layers has 2; need numbers below 2, the model's layers"),
+        (Prune(**SMALL, sparsity=0.5, block=(5, 1)), "block 5x1 does not divide every layer"),
+        (Movement(**SMALL, **MOVES | {"block": (5, 5)}), "need multiples of the block 5x5"),
+    ]:
+        with pytest.raises(ValueError, match=error):
+            go(folder, recipe(stage))
+        assert not list(folder.glob("out*"))
+
+
+def test_an_output_that_is_there(folder):
+    with pytest.raises(ValueError, match="data exists and is not an empty folder; name another output"):
+        go(folder, PTQ, output="data")
+    go(folder, PTQ, resume=True)  # nothing to resume: a note
+    (folder / "out.stages").mkdir()
+    with pytest.raises(ValueError, match=r"out is there: the run is finished; out\.stages is left over, remove it"):
+        go(folder, PTQ, resume=True)
+
+
+def test_nothing_to_resume_is_said(folder, capsys):
+    go(folder, PTQ, resume=True)
+    assert "there is no out.stages: nothing to resume, a new run begins" in capsys.readouterr().err
+
+
+def test_a_run_that_diverges_says_where_and_keeps_its_checkpoint(folder):
+    stage = FineTune(**(SMALL | {"learning_rate": 1.0, "epochs": 60, "distil": None}), weight_decay=0.0)
+    patch = pytest.MonkeyPatch()
+    with patch.context() as patched, np.errstate(all="ignore"):
+        begin = Bar.report
+
+        def spoil(self, event):
+            begin(self, event)
+            if event.state.step == 4:
+                event.state.parameters["classifier.bias"][0] = np.nan
+
+        patched.setattr(Bar, "report", spoil)
+        with pytest.raises(
+            Diverged, match=r"update 5: the loss is nan; the parameter classifier\.bias was .*update \d"
+        ):
+            go(folder, recipe(stage))
+    assert (folder / "out.stages" / "1.training").exists()
+
+
+# --- going on --------------------------------------------------------------------------------------------------------
+
+
+def stopping(after):
+    """A signal comes before the question ``after``; and how many there were."""
+    asked = [0]
+
+    def stop():
+        asked[0] += 1
+        return asked[0] >= after
+
+    @contextmanager
+    def noted():
+        yield stop
+
+    return noted, asked
+
+
+def results(folder, output):
+    """Both files, but for the order of the keys in the header of the packed one, which is safetensors' to choose."""
+    packed = (folder / output / "packed.safetensors").read_bytes()
+    size = 8 + int.from_bytes(packed[:8], "little")
+    return json.loads(packed[8:size]), packed[size:], (folder / output / "model.onnx").read_bytes()
+
+
+def test_stopped_again_and_again_it_ends_with_the_same_bits(folder, monkeypatch):
+    """In the teacher's pass, the baseline, updates and evaluations; each time with one line."""
+    whole, said = go(folder, KILLED, output="whole"), set()
+    for after in count(1):
+        monkeypatch.setattr(interrupt, "noted", stopping(after)[0])
+        try:
+            again = go(folder, KILLED, resume=(folder / "out.stages").exists())
+            break
+        except Stopped as stopped:
+            line = str(stopped)
+        assert ("the same command with --resume goes on" in line) == (folder / "out.stages").exists()
+        assert ("nothing is saved" in line) != (folder / "out.stages").exists()
+        assert not (folder / "out").exists()
+        said.add(line.split(";")[0])
+    assert {"stopped between trainings", "stopped after update 1", "stopped after update 3"} <= said
+    assert results(folder, "out") == results(folder, "whole")
+    for key in ("updates", "history", "sparsity", "metrics"):
+        assert [row[key] for row in again["stages"]] == [row[key] for row in whole["stages"]]
+
+
+@pytest.mark.slow
+def test_stopped_at_any_moment_it_ends_with_the_same_bits(folder, monkeypatch):
+    """Every question whether to stop, the comparison's too."""
+    noted, asked = stopping(10**9)
+    monkeypatch.setattr(interrupt, "noted", noted)
+    go(folder, KILLED, output="whole")
+    questions = asked[0]
+    for after in range(1, questions + 1):
+        monkeypatch.setattr(interrupt, "noted", stopping(after)[0])
+        with pytest.raises(Stopped):
+            go(folder, KILLED, output=f"{after}")
+        monkeypatch.setattr(interrupt, "noted", stopping(10**9)[0])
+        go(folder, KILLED, output=f"{after}", resume=(folder / f"{after}.stages").exists())
+        assert results(folder, f"{after}") == results(folder, "whole")
+
+
+def test_a_checkpoint_is_of_one_run(folder, monkeypatch):
+    noted = interrupt.noted
+    monkeypatch.setattr(interrupt, "noted", stopping(12)[0])
+    with pytest.raises(
+        Stopped, match=r"stopped after update \d; saved in .*1\.training; the same command with --resume"
+    ):
+        go(folder, KILLED)
+    monkeypatch.setattr(interrupt, "noted", noted)
+    with pytest.raises(ValueError, match=r"has the checkpoints of an interrupted run; --resume to go on"):
+        go(folder, KILLED)
+    first, *others = KILLED.stages
+    for change, error in [
+        ({"options": replace(OPTIONS, seed=1)}, "is of another run: its seed is 0, this one's 1"),
+        ({"options": replace(OPTIONS, limit=20)}, "is of another run: its data is|its limit is None, this one's 20"),
+        ({"made": recipe(replace(first, sparsity=0.25), *others)}, "is of another run: its settings is"),
+    ]:
+        with pytest.raises(ValueError, match=error):
+            go(folder, change.get("made", KILLED), change.get("options", OPTIONS), resume=True)
+    with (folder / "data" / "train.tsv").open("a") as file:
+        file.write("1\tthe cat\n")
+    with pytest.raises(ValueError, match="is of another run: its data is"):
+        go(folder, KILLED, resume=True)
+
+
+def test_a_real_signal_ends_with_one_line(folder):
+    """Between two updates, of a program of its own."""
+    command = [sys.executable, child.__file__, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.stdout.readline() != "report\n":
+            pass
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate()
+    assert error.splitlines()[-1].startswith("refimpl.models.training.run.Stopped: stopped after update ")
+    assert error.splitlines()[-1].endswith("1.training; the same command with --resume goes on")
+
+
+@pytest.mark.slow
+def test_killed_ten_times_it_ends_with_the_same_bits(folder):
+    go(folder, KILLED, output="whole")
+    draw, command = np.random.default_rng(0), [sys.executable, child.__file__, str(folder)]
+    for kill in range(11):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            if kill < 10:
+                for _ in range(draw.integers(1, 25)):
+                    process.stdout.readline()
+                time.sleep(draw.uniform(0, 0.03))
+                os.kill(process.pid, signal.SIGKILL)
+            process.stdout.read()
+        assert process.returncode == (-signal.SIGKILL if kill < 10 else 0)
+    assert results(folder, "out") == results(folder, "whole")
