@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from test_6_training_tasks import data, positions  # noqa: F401
+from test_6_training_tasks import data  # noqa: F401
 from test_7_engines import ENGINES, needs
+from tiny import with_positions
 
 from refimpl.models import compress, engines
 from refimpl.models.bert import Batch, forward
@@ -189,7 +190,7 @@ def test_rows_that_are_answered_otherwise(tmp_path, data, engines_here):  # noqa
 
 
 def test_squad_in_f32(tmp_path, data, engines_here):  # noqa: F811
-    dense = compress.load(positions(tiny.copy("bert_question_answering", tmp_path), 384))
+    dense = compress.load(with_positions(tiny.copy("bert_question_answering", tmp_path), 384))
     rows = compare_engines(written(tmp_path / "out", dense), "squad", data, limit=2)
     assert [row["file"] for row in rows] == ["huggingface", "model.onnx", "openvino/openvino_model.xml"]
     assert [(row["integer_layers"], row["products"], row["rows"]) for row in rows] == [(0, 0, 2)] * 3

@@ -48,7 +48,6 @@ SUITES = [
     *GRADIENTS,
     *ORACLE,
     *PROFILE,
-    *RECIPES,
     *SATURATION,
     *COMPARE,
     *COMPARE_COMMAND,
