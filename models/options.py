@@ -15,10 +15,7 @@ MOST_BATCH = 4096
 
 ModelPath = Annotated[
     Path | None,
-    typer.Argument(help="A Hugging Face directory or a packed file; if left out, the embedded MiniLM."),
-]
-DirectoryPath = Annotated[
-    Path | None, typer.Argument(help="A Hugging Face directory; if left out, the embedded MiniLM.")
+    typer.Argument(help="A Hugging Face directory or a packed file; if left out, the embedded classifier."),
 ]
 TextFile = Annotated[
     Path | None, typer.Option("--file", "--text", help="A file of texts, one a line; if left out, our own.")
@@ -48,7 +45,7 @@ Inputs = Annotated[
 ]
 TokenizerPath = Annotated[
     Path | None,
-    typer.Option("--tokenizer", help="For texts: a Hugging Face directory or packed file; else the embedded MiniLM."),
+    typer.Option("--tokenizer", help="For texts: a Hugging Face directory or packed file; else the embedded one."),
 ]
 Tensors = Annotated[
     list[str] | None,

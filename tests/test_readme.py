@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from refimpl.kernels.bsgemm_4x1_u8s8s32 import BSGEMM_4X1
-from refimpl.models.embedded import embedded_model
+from refimpl.models.embedded import demo_model
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -15,7 +15,7 @@ def test_python_blocks(capsys):
     if not BSGEMM_4X1.source.runs_natively():
         pytest.skip("this CPU lacks AVX-512 VNNI, which one block needs")
     try:
-        embedded_model()
+        demo_model()
     except ValueError as error:
         pytest.skip(str(error))
     namespace = {}
