@@ -21,7 +21,10 @@ TextFile = Annotated[
     Path | None, typer.Option("--file", "--text", help="A file of texts, one a line; if left out, our own.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON for a program instead of tables.")]
-Density = Annotated[float | None, typer.Option(help=f"Share of the 4x1 blocks to keep; {DENSITY} if left out.")]
+Density = Annotated[
+    float | None,
+    typer.Option(help=f"Of a directory or random weights: share of the 4x1 blocks to keep; {DENSITY} if left out."),
+]
 Attention = Annotated[
     bool | None,
     typer.Option(
