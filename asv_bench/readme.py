@@ -21,35 +21,33 @@ from rich.console import Console
 from roofline import plot
 
 from refimpl.kernels import cpu
-from refimpl.models import compress
 from refimpl.models.bench.plot import plot as draw
 from refimpl.models.bench.synthetic import random_texts
 from refimpl.models.bert import Batch
 from refimpl.models.compress import Packed
-from refimpl.models.embedded import embedded_model
 from refimpl.models.graph.report import look
 from refimpl.models.graph.show import show_changes, show_totals
 from refimpl.models.information import machine, size_line
-from refimpl.models.loading import EMBEDDED, load, pack
+from refimpl.models.loading import EMBEDDED, load
 from refimpl.models.options import TOKENS
 from refimpl.models.profiling.measure import profile
 from refimpl.models.profiling.show import times as show_times
 from refimpl.models.terminal import WIDTH, read_texts
 from refimpl.models.verify.show import show_verdict
-from refimpl.models.verify.steps import verify
+from refimpl.models.verify.steps import verify_packed
 
 README = Path(__file__).parents[1] / "README.md"
 
 
 def verdict() -> str:
     """The last tables of ``refimpl verify``, as text."""
-    report = verify(compress.load(embedded_model()), read_texts(None), EMBEDDED)
+    report = verify_packed(load(None), read_texts(None), EMBEDDED)
     return printed(lambda console: show_verdict(report, console))
 
 
 def graph() -> str:
     """The totals and the changes of ``refimpl graph``."""
-    packed = pack(load(None), None)
+    packed = load(None)
     report = look(packed, EMBEDDED, example(packed))
 
     def show(console: Console) -> None:
@@ -61,7 +59,7 @@ def graph() -> str:
 
 def times() -> str:
     """The table of ``refimpl profile``."""
-    packed = pack(load(None), None)
+    packed = load(None)
     report = profile(packed, EMBEDDED, example(packed), threads=1, seconds=10.0)
     where = f"{machine(report.shape.threads)}; {size_line(report.lengths, report.shape)}\n"
     return printed(lambda console: console.print(where, show_times(report, every=False), sep="\n"))

@@ -22,8 +22,8 @@ DENSITIES, LENGTHS, LENGTH = (0.2, 0.1, 1.0), (16, 32, 64, 96, 128, 384), 128
 PRODUCTION_LENGTHS = (16, 32, 48, 64, 80, 96, 112, 128)
 CONTESTANTS = 7
 """In a case, roughly: their time is shared."""
-MODEL: list[str] = []
-"""What is run; random weights in DistilBERT's shape if empty."""
+MODEL = ["--synthetic"]
+"""What is run: random weights in DistilBERT's shape, or a path."""
 KEPT = (
     *("model", "density", "attention", "cpu", "threads", "seconds", "limit_ms", "versions", "not_installed"),
     *("scenarios", "passed"),

@@ -16,17 +16,18 @@ from refimpl.models.bench import commands as bench_commands
 from refimpl.models.compare import commands as compare_commands
 from refimpl.models.explain import commands as explain_commands
 from refimpl.models.graph import commands as graph_commands
-from refimpl.models.loading import load, load_dense, name_of
-from refimpl.models.options import AsJson, DirectoryPath, Force, ModelPath, TextFile
+from refimpl.models.loading import load, name_of
+from refimpl.models.options import AsJson, Force, ModelPath
 from refimpl.models.profiling import commands as profiling_commands
 from refimpl.models.recipes import commands as recipes_commands
 from refimpl.models.records import commands as records_commands
 from refimpl.models.run import commands as run_commands
 from refimpl.models.saturation import commands as saturation_commands
-from refimpl.models.terminal import console, print_json, read_texts, say, show_warnings, steps_bar
+from refimpl.models.terminal import console, print_json, say, show_warnings
 from refimpl.models.training import commands as training_commands
 from refimpl.models.tune import commands as tune_commands
 from refimpl.models.vectors import commands as vectors_commands
+from refimpl.models.verify import commands as verify_commands
 
 app = typer.Typer(
     help="A readable, bit-exact reference for compressed BERT on CPUs.",
@@ -34,9 +35,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-IntegerAttention = Annotated[bool, typer.Option("--int8-attention", metavar="", help="Attention in INT8, not f32.")]
-Sparsity = Annotated[float, typer.Option(help="Share of the 4x1 blocks to prune, 0 to 1.")]
 
 
 def main() -> None:
@@ -58,31 +56,7 @@ def _version(
         raise typer.Exit
 
 
-@app.command()
-def verify(
-    model: DirectoryPath = None,
-    text: TextFile = None,
-    sparsity: Sparsity = 0.8,
-    int8_attention: IntegerAttention = False,
-    as_json: AsJson = False,
-) -> None:
-    """Run a model in f32 and compressed, every way there is, and judge it against ONNX Runtime and OpenVINO."""
-    from refimpl import check
-    from refimpl.models import compress as stages
-    from refimpl.models.verify.show import show
-    from refimpl.models.verify.steps import count_steps
-    from refimpl.models.verify.steps import verify as run_steps
-
-    check.fraction("sparsity", sparsity)
-    texts, dense = read_texts(text), load_dense(model)
-    quantizer = stages.quantize_with_attention if int8_attention else stages.quantize
-    with steps_bar("load", count_steps()) as begin:
-        report = run_steps(dense, texts, name_of(model), sparsity, begin, quantizer)
-    if as_json:
-        print_json(report.to_json())
-    else:
-        show(report, console())
-    raise typer.Exit(0 if report.passed else 1)
+app.command()(verify_commands.verify)
 
 
 @app.command()

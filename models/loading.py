@@ -1,4 +1,4 @@
-"""The model that a command is given: a Hugging Face directory, a packed file, the embedded model or a synthetic one.
+"""The model that a command is given: a Hugging Face directory, a packed file, the embedded one or a synthetic one.
 
 Imports wait until a command needs them.
 """
@@ -6,20 +6,20 @@ Imports wait until a command needs them.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from refimpl.models.embedded import NAME as EMBEDDED
+from refimpl.models.embedded import demo_model, embedded_model
 from refimpl.models.terminal import read_texts
 
 if TYPE_CHECKING:
     from refimpl.models.compress import Dense, Packed
 
-EMBEDDED = "all-MiniLM-L6-v2"
 DENSITY = 0.2
 """Share of the 4x1 blocks that is kept where a command compresses and nothing else is asked for."""
 
 
 def load(path: Path | None) -> "Dense | Packed":
-    """A directory or a packed file; the embedded model if there is no path."""
+    """A directory or a packed file; the embedded one if there is no path."""
     from refimpl.models import compress, packed_file
-    from refimpl.models.embedded import embedded_model
 
     found = path or embedded_model()
     if not found.exists():
@@ -28,12 +28,12 @@ def load(path: Path | None) -> "Dense | Packed":
 
 
 def load_dense(path: Path | None) -> "Dense":
-    """A directory, or the embedded model. Raises FileNotFoundError, ValueError for a packed file."""
+    """A directory; all-MiniLM-L6-v2 if there is no path. Raises FileNotFoundError, ValueError for a packed file."""
     from refimpl.models.compress import Dense
 
     if path is not None and not path.exists():
         raise FileNotFoundError(f"{path} does not exist; need a Hugging Face directory")
-    loaded = load(path)
+    loaded = load(path or demo_model())
     if not isinstance(loaded, Dense):
         raise ValueError(f"{path} is packed already; need a Hugging Face directory")
     return loaded
@@ -57,10 +57,12 @@ def load_for_engine(
         return None
     loaded = load(path)
     if isinstance(loaded, Packed) and density is not None:
-        raise ValueError(f"{path} is packed already, so that --density cannot change it; leave it out")
+        raise ValueError(
+            f"{name_of(path)} is packed already, so that --density cannot change it; leave it out, or name a directory"
+        )
     if isinstance(loaded, Packed) and int8_attention is not None:
         raise ValueError(
-            f"{path} is packed already, with its attention; leave --int8-attention and --f32-attention out"
+            f"{name_of(path)} is packed already, with its attention; leave --int8-attention and --f32-attention out"
         )
     return loaded
 

@@ -15,16 +15,16 @@ MOST_BATCH = 4096
 
 ModelPath = Annotated[
     Path | None,
-    typer.Argument(help="A Hugging Face directory or a packed file; if left out, the embedded MiniLM."),
-]
-DirectoryPath = Annotated[
-    Path | None, typer.Argument(help="A Hugging Face directory; if left out, the embedded MiniLM.")
+    typer.Argument(help="A Hugging Face directory or a packed file; if left out, the embedded classifier."),
 ]
 TextFile = Annotated[
     Path | None, typer.Option("--file", "--text", help="A file of texts, one a line; if left out, our own.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON for a program instead of tables.")]
-Density = Annotated[float | None, typer.Option(help=f"Share of the 4x1 blocks to keep; {DENSITY} if left out.")]
+Density = Annotated[
+    float | None,
+    typer.Option(help=f"Of a directory or random weights: share of the 4x1 blocks to keep; {DENSITY} if left out."),
+]
 Attention = Annotated[
     bool | None,
     typer.Option(
@@ -48,7 +48,7 @@ Inputs = Annotated[
 ]
 TokenizerPath = Annotated[
     Path | None,
-    typer.Option("--tokenizer", help="For texts: a Hugging Face directory or packed file; else the embedded MiniLM."),
+    typer.Option("--tokenizer", help="For texts: a Hugging Face directory or packed file; else the embedded one."),
 ]
 Tensors = Annotated[
     list[str] | None,

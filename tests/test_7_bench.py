@@ -744,6 +744,7 @@ def test_a_plot_without_matplotlib(one_line, monkeypatch, tmp_path):  # noqa: F8
         (["--int8-attention"], "is packed already, with its attention; leave --int8-attention and"),
         (["--density", 1.5], "--density is 1.5; need 0 to 1"),
         (["--engine", "onnxruntime"], "--engine is 'onnxruntime'; need module:function"),
+        (["--synthetic"], "--synthetic makes a model, but"),
     ],
 )
 def test_mistakes(one_line, packed, arguments, message):  # noqa: F811

@@ -21,7 +21,7 @@ from refimpl.kernels import cpu
 from refimpl.models import compress
 from refimpl.models.bert import Batch, Model, linears
 from refimpl.models.compress import Calibrated, Quantized
-from refimpl.models.embedded import embedded_model
+from refimpl.models.embedded import demo_model
 from refimpl.models.engines import NAMES, Session, feeds, installed, open_session, signed_product, tap_tensors
 from refimpl.models.export import INPUTS, TAPS, count_quantized, export_onnx, to_onnx
 from refimpl.models.judge import judge
@@ -203,7 +203,7 @@ def test_density_0_in_engines(tmp_path, engine):
 @pytest.fixture(scope="module")
 def calibrated() -> Calibrated:
     try:
-        directory = embedded_model()
+        directory = demo_model()
     except ValueError as error:
         pytest.skip(str(error))
     dense = compress.load(directory)

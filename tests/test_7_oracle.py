@@ -325,10 +325,10 @@ def test_all_minilm(stage, tmp_path):
     """The real model, every tensor of ONNX Runtime's unoptimized run."""
     pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
     from refimpl.models import compress
-    from refimpl.models.embedded import embedded_model
+    from refimpl.models.embedded import demo_model
     from refimpl.models.engines import open_graph
 
-    dense = compress.load(embedded_model())
+    dense = compress.load(demo_model())
     batch = dense.tokenizer.encode(["a film that works", "it does not"])
     model = dense.model
     if stage == "int8":

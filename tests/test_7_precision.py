@@ -11,7 +11,7 @@ from refimpl import bounds_bf16
 from refimpl.isa.bf16 import from_bf16, vcvtneps2bf16
 from refimpl.models import compress, precision
 from refimpl.models.bert import linears
-from refimpl.models.embedded import embedded_model
+from refimpl.models.embedded import demo_model
 from refimpl.models.export import export_onnx
 from refimpl.models.runtime.session import Session
 from refimpl.models.terminal import read_texts
@@ -71,7 +71,7 @@ def test_the_first_bf16_product_has_the_bits_of_the_reference():
 @NEEDS_JIT
 @on_stages
 def test_a_real_model_is_within_the_bounds(stage):
-    loaded = compress.load(embedded_model())
+    loaded = compress.load(demo_model())
     texts = compress.encode_each(loaded.tokenizer, read_texts(None)[:6])
     made = STAGES[stage](loaded)
     session = Session(made)

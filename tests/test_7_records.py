@@ -16,7 +16,6 @@ from test_cli import one_line, refimpl  # noqa: F401
 
 from refimpl.integer.gemm import gemm_u8s8s32, gemm_u8s8s32_pair_saturating
 from refimpl.models import sealed
-from refimpl.models.embedded import embedded_model
 from refimpl.models.engines import feeds, onnx_file, version
 from refimpl.models.engines.isolated import Conditions, run_isolated
 from refimpl.models.export import export_onnx
@@ -372,9 +371,5 @@ def test_the_commands_mistakes(one_line, tmp_path):  # noqa: F811
 
 def test_texts_need_a_tokenizer(one_line, tmp_path):  # noqa: F811
     (tmp_path / "texts").write_text("a\n")
-    try:
-        embedded_model()
-    except ValueError as error:
-        pytest.skip(str(error))
     message = one_line("record", MODEL, "--engine", "m:f", "-o", tmp_path / "r", "--text", tmp_path / "texts")
     assert "the file's inputs are x (float32): give --inputs" in message

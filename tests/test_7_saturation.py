@@ -20,7 +20,7 @@ from refimpl.kernels.layout import bsr4x1
 from refimpl.kernels.layout.bsr4x1_slots import block_rows, from_block_rows, saturable_pairs
 from refimpl.models import cli, compress, packed_file
 from refimpl.models.bert import forward, linears
-from refimpl.models.embedded import embedded_model
+from refimpl.models.embedded import demo_model
 from refimpl.models.engines.isa import CAPS
 from refimpl.models.engines.isolated import Conditions, run_taps
 from refimpl.models.judge import judge
@@ -39,7 +39,7 @@ SENTENCES = read_texts(None)[:4]
 @pytest.fixture(scope="module")
 def dense_minilm():
     try:
-        return from_dense(compress.load(embedded_model()), SENTENCES, 0.0)
+        return from_dense(compress.load(demo_model()), SENTENCES, 0.0)
     except ValueError as error:
         pytest.skip(str(error))
 
@@ -47,7 +47,7 @@ def dense_minilm():
 @pytest.fixture(scope="module")
 def sparse_minilm():
     try:
-        return from_dense(compress.load(embedded_model()), SENTENCES, 0.8)
+        return from_dense(compress.load(demo_model()), SENTENCES, 0.8)
     except ValueError as error:
         pytest.skip(str(error))
 

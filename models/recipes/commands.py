@@ -7,12 +7,16 @@ import typer
 from rich.markup import escape
 
 from refimpl.models.loading import load_dense
-from refimpl.models.options import AsJson, DirectoryPath, Force, TextFile
+from refimpl.models.options import AsJson, Force, TextFile
 from refimpl.models.terminal import console, print_json, read_texts, working
 
 if TYPE_CHECKING:
     from refimpl.models.recipes.run import Options
 
+Directory = Annotated[
+    Path | None,
+    typer.Argument(help="A Hugging Face directory; if left out, all-MiniLM-L6-v2, which the extra demo installs."),
+]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="The file to write; with --recipe a folder.")]
 IntegerAttention = Annotated[bool, typer.Option("--int8-attention", metavar="", help="Attention in INT8, not f32.")]
 Sparsity = Annotated[
@@ -36,7 +40,7 @@ SPARSITY = 0.8
 
 
 def compress(
-    model: DirectoryPath = None,
+    model: Directory = None,
     output: Output = None,
     recipe: RecipeName = None,
     task: TaskName = "sst2",

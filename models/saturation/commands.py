@@ -40,14 +40,15 @@ def saturation(
 ) -> None:
     """Show what CPUs without VNNI do to an INT8 model, prove which layers are safe, and compare or apply remedies."""
     from refimpl.models.bert import linears
-    from refimpl.models.loading import load
+    from refimpl.models.loading import load, name_of
     from refimpl.models.saturation.show import show
     from refimpl.models.saturation.steps import Request, count_steps, examine
 
     texts = read_texts(text)
     loaded = load(model)
-    name = str(model or "all-MiniLM-L6-v2")
-    request = Request(name, texts, text is not None, sparsity, layout, fix, output, force, time).checked(loaded)
+    request = Request(name_of(model), texts, text is not None, sparsity, layout, fix, output, force, time).checked(
+        loaded
+    )
     with steps_bar("start", count_steps(request, len(linears(loaded.model)))) as begin:
         report = examine(loaded, request, begin)
     if as_json:

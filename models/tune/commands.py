@@ -4,8 +4,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from refimpl.models.loading import load_for_engine, pack
-from refimpl.models.options import AsJson, Attention, Density, ModelPath, check_limit, check_seconds, check_tokens
+from refimpl.models.loading import load_for_engine, name_of, pack, positions_of
+from refimpl.models.options import (
+    AsJson,
+    Attention,
+    Density,
+    ModelPath,
+    Synthetic,
+    check_limit,
+    check_seconds,
+    check_tokens,
+)
 from refimpl.models.terminal import console, print_json, steps_bar
 
 if TYPE_CHECKING:
@@ -19,6 +28,7 @@ Seconds = Annotated[float, typer.Option(help="Time to measure each split with ea
 
 def tune(
     model: ModelPath = None,
+    synthetic: Synthetic = False,
     tokens: Tokens = 32,
     limit: Limit = 10.0,
     density: Density = None,
@@ -28,17 +38,15 @@ def tune(
 ) -> None:
     """Find how many instances with how many threads, and which batch size, are best on this machine."""
     from refimpl.kernels.cpu import cores
-    from refimpl.models.bench.synthetic import NAME, POSITIONS
     from refimpl.models.tune.show import Report, show, to_json
 
     check_seconds(seconds)
     check_limit(limit)
-    loaded = load_for_engine(model, density, model is None, int8_attention)
-    positions = POSITIONS if loaded is None else loaded.model.config.positions
-    check_tokens([tokens], positions)
+    loaded = load_for_engine(model, density, synthetic, int8_attention)
+    check_tokens([tokens], positions_of(loaded))
     packed = pack(loaded, density, int8_attention)
     rows = _measure(packed, tokens, seconds)
-    report = Report(NAME if model is None else str(model), len(cores()), tokens, limit / 1e3, rows)
+    report = Report(name_of(model, synthetic), len(cores()), tokens, limit / 1e3, rows)
     if as_json:
         print_json(to_json(report))
     else:

@@ -1,1 +1,1 @@
-"""``refimpl verify``: a model in f32 and compressed, run every way there is, and judged against two engines."""
+"""``refimpl verify``: a compressed model and, if it is there, the f32 one, run every way and judged against engines."""

@@ -92,6 +92,8 @@ class Check:
 class Report:
     """Everything that ``refimpl verify`` shows.
 
+    Of a model that was packed already there is no f32 model: then fp32 is empty, calibration_texts is 0, and
+    compression_cosine, that of the compressed outputs with the f32 model's, is None.
     sizes in bytes; seconds: medians for ``timed_texts`` texts at once; products: matrix products that should run in
     integers, those of INT8 attention among them; distinct_layers: those that differ in input or weights, since an
     engine may merge equal ones; faults: "f32 ENGINE" or "INT8 ENGINE" -> the first tap that is out of bounds, with its
@@ -100,12 +102,12 @@ class Report:
 
     model: str
     shape: str
-    calibration_texts: int
     texts: int
     tokens: int
     timed_texts: int
     sparsity: float
     execution: str
+    calibration_texts: int = 0
     attention: str = "f32"
     engines: dict[str, str] = field(default_factory=dict)
     fp32: list[TapRow] = field(default_factory=list)
@@ -119,7 +121,7 @@ class Report:
     saturation: list[SaturationRow] = field(default_factory=list)
     saturated_output_difference: float = 0.0
     largest_output: float = 0.0
-    compression_cosine: float = 0.0
+    compression_cosine: float | None = None
     decisions: str = ""
     decides: bool = False
     sizes: dict[str, int] = field(default_factory=dict)

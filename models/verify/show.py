@@ -15,9 +15,8 @@ def show(report: Report, console: Console) -> None:
     """Print everything, the verdict last."""
     engines = ", ".join(f"{name} {version}" for name, version in report.engines.items())
     console.print(f"[bold]{escape(report.model)}[/]: {report.shape}, {report.attention} attention")
-    console.print(
-        f"judged on {_texts(report.texts)} ({report.tokens} tokens), calibrated on {report.calibration_texts}"
-    )
+    calibrated = f", calibrated on {report.calibration_texts}" if report.calibration_texts else ""
+    console.print(f"judged on {_texts(report.texts)} ({report.tokens} tokens){calibrated}")
     if engines:
         console.print(f"against {engines}")
     for table in (_fp32(report), _bits(report), _int8(report), _saturation(report)):
@@ -165,7 +164,8 @@ def _saturation(report: Report) -> Table:
 def _costs(report: Report) -> Table:
     table = _table(
         "5  Size and time",
-        f"Median of a pass over {_texts(report.timed_texts)}, one thread, in turns in one run.",
+        f"Median of a pass over {_texts(report.timed_texts)}, one thread, in turns in one run."
+        + ("" if report.fp32 else " f32: the same weights as numbers, zeros included."),
         "what",
         "MB",
         "ms",
@@ -197,7 +197,12 @@ def _conclude(report: Report, console: Console) -> None:
         console.print(f"[bold red]FAILED[/]: {'; '.join(failed)}")
         return
     console.print("[bold green]PASSED[/]: the arithmetic agrees.")
-    console.print(
-        "Accuracy is another matter: pruned without training, the compressed outputs have a cosine of "
-        f"{report.compression_cosine:.3f} with the f32 model's."
-    )
+    if report.compression_cosine is None:
+        console.print(
+            "Judged was the packed model as it is, not what it was made of; how accurate it is, refimpl evaluate tells."
+        )
+    else:
+        console.print(
+            "Accuracy is another matter: pruned without training, the compressed outputs have a cosine of "
+            f"{report.compression_cosine:.3f} with the f32 model's."
+        )

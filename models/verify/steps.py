@@ -12,18 +12,19 @@ from refimpl.kernels.bsgemm_4x1_u8s8s32 import BSGEMM_4X1
 from refimpl.kernels.simd.threefold import NATIVE, PORTABLE
 from refimpl.models import compress
 from refimpl.models.bench.case import describe
-from refimpl.models.bert import Batch, linears
+from refimpl.models.bench.variants import dequantized
+from refimpl.models.bert import Batch, Model, linears
 from refimpl.models.compress import Calibrated, Dense, Packed, Quantized
 from refimpl.models.engines import NAMES, installed, version
 from refimpl.models.export import count_quantized, export_onnx
-from refimpl.models.information import shape_line
+from refimpl.models.information import density_of, shape_line
 from refimpl.models.judge import first_outside, judge
 from refimpl.models.runtime.session import Session
 from refimpl.models.verify import fp32, int8, timing
 from refimpl.models.verify.engine import judge_session
 from refimpl.models.verify.report import Report
 from refimpl.models.verify.verdict import checks
-from refimpl.quant import QUANTIZED
+from refimpl.quant import QUANTIZED, QuantizedLinear
 
 JUDGED_TEXTS = 12
 """How many of the texts are run and judged, in one batch; all of them calibrate."""
@@ -57,10 +58,57 @@ def verify(
         sparsity is outside 0 ... 1, or a text cannot be encoded
     """
     batch = dense.tokenizer.encode(texts[:JUDGED_TEXTS])
-    report = Report(
+    report = _report(name, dense.model, texts, batch, sparsity)
+    report.calibration_texts = len(texts)
+    masked = compress.prune(dense, 1 - sparsity)  # first: it may refuse the model
+    with tempfile.TemporaryDirectory() as folder:
+        files = {"f32": Path(folder) / "f32.onnx", "INT8": Path(folder) / "int8.onnx"}
+        ours = _judge_f32(report, dense, batch, files["f32"], say)
+        say("calibrate, quantize, pack")
+        quantized = quantizer(compress.calibrate(masked, compress.encode_each(dense.tokenizer, texts)))
+        int8_model = _stages(quantized, compress.pack(quantized))
+        output = _judge_int8(report, int8_model, batch, files["INT8"], say)
+        report.compression_cosine = int8.cosine(output, ours)
+        _cost(report, dense, int8_model, texts, files, say)
+    report.checks = checks(report)
+    return report
+
+
+def verify_packed(packed: Packed, texts: Sequence[str], name: str, say: Say = lambda step: None) -> Report:
+    """What ``verify`` does to a model that is compressed already: nothing is pruned or calibrated, and there is no f32
+    model to judge. Sizes and times of f32 are of what its codes stand for.
+
+    Raises
+    ------
+    ValueError
+        a linear layer is not in INT8, or a text cannot be encoded
+    """
+    quantized = compress.unpack(packed)
+    for layer, p in linears(quantized.model).items():
+        if not isinstance(p, QuantizedLinear):
+            raise ValueError(f"{layer} is not in INT8, which verify needs; refimpl compare judges {name}")
+    batch = packed.tokenizer.encode(texts[:JUDGED_TEXTS])
+    report = _report(name, packed.model, texts, batch, 1 - density_of(packed.model))
+    with tempfile.TemporaryDirectory() as folder:
+        files = {"f32": Path(folder) / "f32.onnx", "INT8": Path(folder) / "int8.onnx"}
+        int8_model = _stages(quantized, packed)
+        _judge_int8(report, int8_model, batch, files["INT8"], say)
+        decoded = Dense(dequantized(quantized), packed.tokenizer)
+        export_onnx(decoded.model, files["f32"])
+        _cost(report, decoded, int8_model, texts, files, say)
+    report.checks = checks(report)
+    return report
+
+
+def count_steps(loaded: Dense | Packed) -> int:
+    """How often ``verify`` says something, or ``verify_packed``."""
+    return 8 + 3 * len(installed()) if isinstance(loaded, Dense) else 6 + 2 * len(installed())
+
+
+def _report(name: str, model: Model, texts: Sequence[str], batch: Batch, sparsity: float) -> Report:
+    return Report(
         model=name,
-        shape=shape_line(dense.model.config),
-        calibration_texts=len(texts),
+        shape=shape_line(model.config),
         texts=len(batch.ids),
         tokens=int(batch.mask.sum()),
         timed_texts=min(TIMED_TEXTS, len(texts)),
@@ -68,36 +116,22 @@ def verify(
         execution=f"{BSGEMM_4X1.fastest()} {BSGEMM_4X1.name}",
         engines={NAMES[engine]: version(engine) for engine in installed()},
     )
-    masked = compress.prune(dense, 1 - sparsity)  # first: it may refuse the model
-    with tempfile.TemporaryDirectory() as folder:
-        files = {"f32": Path(folder) / "f32.onnx", "INT8": Path(folder) / "int8.onnx"}
-        ours = _judge_f32(report, dense, batch, files["f32"], say)
-        say("calibrate, quantize, pack")
-        quantized = quantizer(compress.calibrate(masked, compress.encode_each(dense.tokenizer, texts)))
-        int8_model = _stages(quantized)
-        output = _judge_int8(report, int8_model, batch, files["INT8"], say)
-        report.compression_cosine = int8.cosine(output, ours)
-        say("sizes and times")
-        report.sizes = timing.sizes(dense, *int8_model[:2], Path(folder))
-        few = dense.tokenizer.encode(texts[:TIMED_TEXTS])
-        runs = timing.ours(dense, *int8_model, few) | timing.engines(few, files)
-        report.seconds = timing.race(runs)
-    report.checks = checks(report)
-    return report
 
 
-def count_steps() -> int:
-    """How often ``verify`` says something."""
-    return 8 + 3 * len(installed())
-
-
-def _stages(quantized: Quantized) -> Int8:
-    packed = compress.pack(quantized)
+def _stages(quantized: Quantized, packed: Packed) -> Int8:
     try:
         return Int8(quantized, packed, Session(packed))
     except ValueError as error:
         warnings.warn(f"our engine cannot run this model, so it is not judged: {error}", stacklevel=3)
         return Int8(quantized, packed, None)
+
+
+def _cost(report: Report, dense: Dense, stages: Int8, texts: Sequence[str], files: dict[str, Path], say: Say) -> None:
+    """Table 5."""
+    say("sizes and times")
+    report.sizes = timing.sizes(dense, *stages[:2], files["INT8"].parent)
+    few = dense.tokenizer.encode(texts[:TIMED_TEXTS])
+    report.seconds = timing.race(timing.ours(dense, *stages, few) | timing.engines(few, files))
 
 
 def _judge_f32(report: Report, dense: Dense, batch: Batch, path: Path, say: Say) -> np.ndarray:

@@ -92,9 +92,9 @@ class Positional(torch.nn.Module):
 
 
 def minilm(attention: str) -> Base:
-    from refimpl.models.embedded import embedded_model
+    from refimpl.models.embedded import demo_model
 
-    model = AutoModel.from_pretrained(embedded_model(), attn_implementation=attention)
+    model = AutoModel.from_pretrained(demo_model(), attn_implementation=attention)
     return Base(model, "bert", 12, 384)
 
 
@@ -168,9 +168,9 @@ def batches(base: str, shapes: list[tuple[int, int]], padded: bool = True) -> It
 def _tokens(shape: tuple[int, int], random: np.random.Generator) -> np.ndarray:
     """Rows of English, cut where the length says."""
     from refimpl.models.compress import load
-    from refimpl.models.embedded import embedded_model
+    from refimpl.models.embedded import demo_model
 
-    tokenizer = load(embedded_model()).tokenizer
+    tokenizer = load(demo_model()).tokenizer
     rows = []
     for _ in range(shape[0]):
         text = " ".join(random.permutation(TEXTS * (shape[1] // 8 + 1)))
@@ -227,10 +227,10 @@ def by_torch(name: str, how: str, path: Path) -> Path:
 
 def by_us(name: str, how: str, path: Path) -> Path:
     from refimpl.models import compress
-    from refimpl.models.embedded import embedded_model
+    from refimpl.models.embedded import demo_model
     from refimpl.models.export import export_onnx
 
-    dense = compress.load(embedded_model())
+    dense = compress.load(demo_model())
     model = dense.model
     if how == "ours_int8":
         calibration = [dense.tokenizer.encode(TEXTS)]
