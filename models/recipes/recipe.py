@@ -39,15 +39,20 @@ def _at_least(name: str, value: float, least: float) -> None:
 
 @dataclass(frozen=True)
 class Distillation:
-    """(1 - weight) loss of the task + weight loss; see ``refimpl.distil.logits`` and ``mixing.ovtrainer``."""
+    """(1 - weight) loss of the task + weight loss + hidden loss of hidden states.
+
+    See ``refimpl.distil.logits``, ``mixing.ovtrainer`` and ``matching``.
+    """
 
     loss: str = "kl_batchmean"
     temperature: float = 2.0
     weight: float = 0.9
+    hidden: float = 0.0
 
     def __post_init__(self) -> None:
         _among("loss", self.loss, LOSSES)
         check.fraction("weight", self.weight)
+        _at_least("hidden", self.hidden, 0)
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature is {self.temperature:g}; need more than 0")
 

@@ -190,10 +190,19 @@ def make_setting(dense: Dense, teacher: Dense | None, data: Path, options: Optio
     identity |= digests
     ask = MEASURES[options.task](data, dense.tokenizer, options.limit)
     return Setting(
-        task, logits, folder, identity, lambda: Tape(forwards, backwards, kinds),
-        lambda loaded: ask(runner(loaded, options.threads), bar.evaluated), bar,
-        options.seed, options.threads, options.save_every,
-    )  # fmt: skip
+        task=task,
+        logits=logits,
+        teacher=None if teacher is None else teacher.model,
+        ops=forwards,
+        folder=folder,
+        identity=identity,
+        new_tape=lambda: Tape(forwards, backwards, kinds),
+        measure=lambda loaded: ask(runner(loaded, options.threads), bar.evaluated),
+        bar=bar,
+        seed=options.seed,
+        threads=options.threads,
+        save_every=options.save_every,
+    )
 
 
 def _baseline(setting: Setting, dense: Dense) -> dict[str, float]:

@@ -24,6 +24,7 @@ from refimpl.models.quantization.biases import correct_biases, correct_biases_in
 from refimpl.models.quantization.learned import prepare
 from refimpl.models.recipes import methods, tuned
 from refimpl.models.recipes.distilling import distilled
+from refimpl.models.recipes.matching import matched
 from refimpl.models.recipes.recipe import FineTune, Movement, Prune, Quantize, QuantizeAware, Stage, Student, Training
 from refimpl.models.training import checkpoint
 from refimpl.models.training.batches import Purpose, stream
@@ -37,7 +38,7 @@ from refimpl.models.training.run import Keeping, remove_parts, run_training
 from refimpl.models.training.schedule import linear
 from refimpl.models.training.show import Bar
 from refimpl.models.training.task import How, Task, job
-from refimpl.nn import Linear
+from refimpl.nn import Linear, Ops
 from refimpl.nn.adamw import AdamW
 from refimpl.nn.tape import Tape
 from refimpl.quant import fake_linear, quantize_weight
@@ -64,7 +65,7 @@ CORRECT = {"fast": correct_biases, "full": correct_biases_in_order}
 class Setting:
     """What all stages of a run share.
 
-    task : the plain task; logits : the teacher's of each training row, None without a teacher
+    task : the plain task; teacher, logits : who teaches, what it says of each training row; None without; ops : for it
     folder, identity : where checkpoints go, and what they must be of
     new_tape : of a pass, with all kinds of linear layers
     measure : metrics of a model on the engine
@@ -72,6 +73,8 @@ class Setting:
 
     task: Task
     logits: list[np.ndarray] | None
+    teacher: Model | None
+    ops: Ops
     folder: Path
     identity: Run
     new_tape: Callable[[], Tape]
@@ -186,6 +189,9 @@ def _train(setting: Setting, number: int, stage: Training, model: Model, method:
     if stage.distil is not None:
         assert setting.logits is not None
         task = distilled(task, setting.logits, stage.distil)
+        if stage.distil.hidden:
+            assert setting.teacher is not None
+            task = matched(task, setting.teacher, setting.ops, len(model.layers), stage.distil.hidden)
     work = job(task, model, How(stage.batch, setting.seed, stage.dropout, setting.new_tape, method))
     state = checkpoint.begin({**named(model), **method.trained}, method.extra)
     own: Run = {

@@ -14,6 +14,7 @@ import numpy as np
 from refimpl.models.bert import Batch, Model, forward
 from refimpl.models.training.batches import batches
 from refimpl.models.training.first_bad import Found, Watch, bad_parameter
+from refimpl.models.training.inner import Inner, Keep
 from refimpl.models.training.loop import Job
 from refimpl.models.training.method import PLAIN, Method, masked, masked_backward
 from refimpl.models.training.parameters import Parameters, with_parameters
@@ -33,6 +34,7 @@ class Task(NamedTuple):
     loss : (the head's output, batch, target) -> mean over the batch, and its gradient
     evaluate : model -> metrics by name, of the rows for evaluation
     digest : of the data, for checkpoints
+    inner : a further loss, of values inside the pass
     """
 
     head: str
@@ -42,6 +44,7 @@ class Task(NamedTuple):
     loss: Callable[[np.ndarray, Batch, Any], Loss]
     evaluate: Callable[[Model], dict[str, float]]
     digest: str
+    inner: Inner | None = None
 
 
 class How(NamedTuple):
@@ -62,18 +65,23 @@ def job(task: Task, model: Model, how: How) -> Job:
         batch, target = task.example(rows, generator)
         tape, masks = how.new_tape(), method.masks(values)
         made = masked(values, masks)
-        dropping = Dropping(tape, how.dropout, generator, tap)
-        y = forward(with_parameters(model, made), batch, tape.ops, dropping)
-        return tape, y, task.loss(y.data, batch, target), masks, made
+        kept = Keep({}, task.inner.names if task.inner else frozenset(), tap)
+        y = forward(with_parameters(model, made), batch, tape.ops, Dropping(tape, how.dropout, generator, kept))
+        loss = task.loss(y.data, batch, target)
+        value, ends = float(loss.value), [(y, loss.gradient)]
+        if task.inner is not None:
+            further, of = task.inner.loss(batch, {name: each.data for name, each in kept.values.items()})
+            value, ends = value + further, [*ends, *((kept.values[name], g) for name, g in of.items())]
+        return tape, value, ends, masks, made
 
     def gradients(
         values: Mapping[str, np.ndarray], rows: Rows, generator: np.random.Generator
     ) -> tuple[float, Parameters]:
-        tape, y, loss, masks, made = run(values, rows, generator, NO_TAP)
-        by_id = tape.backward([(y, loss.gradient)])
+        tape, loss, ends, masks, made = run(values, rows, generator, NO_TAP)
+        by_id = tape.backward(ends)
         found = {name: by_id[id(x)] for name, x in made.items() if id(x) in by_id}
         more, of_more = method.more(found, values, masks)
-        return float(loss.value) + more, masked_backward(found, masks) | of_more
+        return loss + more, masked_backward(found, masks) | of_more
 
     def first_bad(values: Mapping[str, np.ndarray], rows: Rows, generator: np.random.Generator) -> str:
         bad = bad_parameter(values)

@@ -1,0 +1,56 @@
+"""A task with a teacher whose hidden states are met as well, layer by layer.
+
+    inner = w mean over pairs of hidden_mse(student's layer j, teacher's layer (j + 1) N / n - 1),  j = 0 ... n - 1
+
+n and N: layers of both; each layer's end (``output_norm``), over the tokens that are not padding. The teacher runs
+beside the student, without dropout. Source: Intel Neural Compressor's intermediate layers, type MSE, weights 1 / n
+(``refimpl.distil.hidden``, ``mixing.inc_intermediate``); the pairs are those of PKD-skip, arXiv 1908.09355.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from refimpl.distil.hidden import hidden_mse
+from refimpl.distil.mixing import inc_intermediate
+from refimpl.models.bert import Batch, Model, forward
+from refimpl.models.training.inner import Inner, Keep
+from refimpl.models.training.task import Task
+from refimpl.nn import Ops
+
+END = "layer.{}.output_norm"
+
+
+def matched(task: Task, teacher: Model, ops: Ops, layers: int, weight: float) -> Task:
+    """The task with the loss inside. layers: the student's. Raises ValueError for more than the teacher has."""
+    of = pairs(layers, len(teacher.layers))
+
+    def loss(batch: Batch, values: Mapping[str, np.ndarray]) -> tuple[float, Mapping[str, np.ndarray]]:
+        kept = Keep({}, frozenset(of.values()))
+        forward(teacher, batch, ops, kept)
+        live = batch.mask != 0
+        losses = [hidden_mse(values[name][live], kept.values[want][live]) for name, want in of.items()]
+        value, scaled = inc_intermediate(losses)
+        gradients = {
+            name: _spread(weight * part.gradient, live, values[name]) for name, part in zip(of, scaled, strict=True)
+        }
+        return weight * float(value), gradients
+
+    return task._replace(inner=Inner(frozenset(of), loss))
+
+
+def pairs(layers: int, of: int) -> dict[str, str]:
+    """The end of each of the student's layers -> that of the teacher's which it meets.
+
+    >>> pairs(2, 6)
+    {'layer.0.output_norm': 'layer.2.output_norm', 'layer.1.output_norm': 'layer.5.output_norm'}
+    """
+    if not 1 <= layers <= of:
+        raise ValueError(f"the student has {layers} layers, the teacher {of}; need at most as many as the teacher's")
+    return {END.format(j): END.format((j + 1) * of // layers - 1) for j in range(layers)}
+
+
+def _spread(rows: np.ndarray, live: np.ndarray, like: np.ndarray) -> np.ndarray:
+    whole = np.zeros_like(like)
+    whole[live] = rows
+    return whole
