@@ -12,6 +12,8 @@ from refimpl.distil.mixing import ovtrainer
 from refimpl.models.bert import linears
 from refimpl.models.recipes import methods, tuned
 from refimpl.models.recipes.distilling import distilled, kd_of
+from refimpl.models.recipes.matching import matched
+from refimpl.models.training.inner import Inner
 from refimpl.models.training.method import PLAIN, Method, masked_backward
 from refimpl.nn.losses import Loss
 from refimpl.prune import straight_through, topk_mask
@@ -188,7 +190,27 @@ def summed(task, kd, weight):
     return Loss(task.value + kd.value, task.gradient + kd.gradient)
 
 
+def matched_with(change):
+    """change: (loss, gradients) -> the same."""
+
+    def make(task, teacher, ops, layers, weight):
+        made = matched(task, teacher, ops, layers, weight)
+        return made._replace(inner=Inner(made.inner.names, lambda *given: change(*made.inner.loss(*given))))
+
+    return make
+
+
 RECIPES = [
+    Suite(
+        methods_test.check_matched,
+        matched,
+        {
+            "the loss alone": matched_with(lambda loss, of: (loss, {name: 0 * g for name, g in of.items()})),
+            "the gradient alone": matched_with(lambda loss, of: (0.0, of)),
+            "summed over layers": matched_with(lambda loss, of: (2 * loss, {name: 2 * g for name, g in of.items()})),
+            "the last layer alone": matched_with(lambda loss, of: (loss, dict([list(of.items())[-1]]))),
+        },
+    ),
     Suite(
         methods_test.check_masked_backward,
         masked_backward,

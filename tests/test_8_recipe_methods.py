@@ -11,21 +11,23 @@ import tiny
 
 from refimpl import distil
 from refimpl.distil.mixing import ovtrainer
-from refimpl.models.bert import Batch, forward, linears, map_linears
+from refimpl.models.bert import Batch, cast, forward, linears, map_linears
 from refimpl.models.pruning import movement
 from refimpl.models.pruning.names import names_in
 from refimpl.models.quantization.learned import prepare
 from refimpl.models.recipes import methods
 from refimpl.models.recipes.distilling import distilled, teach
+from refimpl.models.recipes.matching import matched, pairs
 from refimpl.models.recipes.recipe import LOSSES, Distillation, Movement, Prune
 from refimpl.models.training import checkpoint
+from refimpl.models.training.inner import Keep
 from refimpl.models.training.loop import Settings, Updated, train
 from refimpl.models.training.method import PLAIN, masked, masked_backward
 from refimpl.models.training.optimizer import Optimizer
-from refimpl.models.training.parameters import named
+from refimpl.models.training.parameters import named, with_parameters
 from refimpl.models.training.schedule import linear
 from refimpl.models.training.task import How, Task, job
-from refimpl.nn import REFERENCE
+from refimpl.nn import REFERENCE, Recorder
 from refimpl.nn.adamw import AdamW
 from refimpl.nn.losses import cross_entropy, question_answering
 from refimpl.nn.tape import Tape
@@ -419,3 +421,53 @@ def check_padding(function):
 def test_distillation():
     check_distilled(distilled)
     check_padding(distilled)
+
+
+# --- hidden states ---------------------------------------------------------------------------------------------------
+
+
+def check_matched(function):
+    """The loss inside, and the gradient of the whole in f64 against differences, of a bias that all of it reaches."""
+    student, teacher = (cast(MODEL, np.float64) for _ in range(2))
+    draw = np.random.default_rng(2)
+    given = {name: x + draw.normal(0, 0.05, x.shape) for name, x in named(student).items()}
+    rows, weight = [0, 3], 3.0
+    both = job(function(TASK, teacher, REFERENCE, len(student.layers), weight), student, How(2, 0, 0.0))
+    plain = job(TASK, student, How(2, 0, 0.0))
+    loss, gradients = both.gradients(given, rows, draw)
+    batch, ends = encoded(rows), [f"layer.{i}.output_norm" for i in range(len(student.layers))]
+    seen, want = Recorder(), Recorder()
+    forward(with_parameters(student, given), batch, tap=seen)
+    forward(teacher, batch, tap=want)
+    live = batch.mask != 0
+    inner = np.mean([((seen.values[end] - want.values[end])[live] ** 2).mean() for end in ends])
+    assert loss == pytest.approx(plain.gradients(given, rows, draw)[0] + weight * inner, rel=1e-12)
+    name = next(name for name in given if name.endswith("layer.0.attention.self.value.bias"))
+    for i in range(given[name].size):
+        sides = []
+        for step in (1e-5, -1e-5):
+            moved = given[name].copy()
+            moved[i] += step
+            sides.append(both.gradients({**given, name: moved}, rows, draw)[0])
+        assert gradients[name][i] == pytest.approx((sides[0] - sides[1]) / 2e-5, rel=1e-5, abs=1e-9)
+
+
+def test_hidden_states_meet_the_teachers():
+    check_matched(matched)
+    assert pairs(3, 6) == {f"layer.{j}.output_norm": f"layer.{2 * j + 1}.output_norm" for j in range(3)}
+    assert pairs(2, 3)["layer.0.output_norm"] == "layer.0.output_norm"
+    with pytest.raises(ValueError, match="the student has 3 layers, the teacher 2; need at most as many"):
+        pairs(3, 2)
+
+
+def test_padding_has_no_hidden_state_to_meet():
+    inner = matched(TASK, MODEL, REFERENCE, len(MODEL.layers), 1.0).inner
+    rows = [0, 3]
+    kept = [Keep({}, inner.names) for _ in range(2)]
+    for more, tap in enumerate(kept):
+        forward(MODEL, encoded(rows, 4 * more), tap=tap)
+    shifted = [{name: value + np.float32(0.1) for name, value in tap.values.items()} for tap in kept]
+    found = [inner.loss(encoded(rows, 4 * more), values) for more, values in enumerate(shifted)]
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    for name in inner.names:
+        assert not found[1][1][name][encoded(rows, 4).mask == 0].any()

@@ -3,6 +3,7 @@
 import json
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +62,12 @@ def test_the_recipes_that_are_promised_ship():
     assert [stage.do for stage in pruned.stages] == ["prune", "fine-tune", "quantize"]
     assert pruned.stages[0].sparsity == 0.9
     assert pruned.stages[1].lock
+
+
+def test_the_readme_shows_a_recipe_that_ships():
+    text = (reading.SHIPPED / "prune-4x1-80.toml").read_text("utf-8")
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    assert "```toml\n" + text.split("\n\n", 1)[1] + "```" in readme
 
 
 def test_toml(tmp_path):
