@@ -25,7 +25,7 @@ from refimpl.prune.binarizers import topk_exact_mask
 from refimpl.prune.lock import lock_mask
 from refimpl.prune.movement import zero_scores
 from refimpl.prune.movement_schedule import MovementSchedule, Stage, regularization_factor, stage, threshold
-from refimpl.prune.schedules import zhu_gupta_cubic
+from refimpl.prune.schedules import is_event, zhu_gupta_cubic
 
 MASK, KEPT, SCORE = "mask.", "kept.", "score."
 FULL, THRESHOLD, SPARSITY = "full", "threshold", "sparsity"
@@ -90,35 +90,39 @@ def _undivided(block: tuple[int, int], error: ValueError) -> ValueError:
     return ValueError(f"block {block[0]}x{block[1]} does not divide every layer: {error}")
 
 
-def _ends(how: Prune, updates: int) -> tuple[int, int]:
+def _events(how: Prune, updates: int) -> tuple[int, int, int]:
+    """The first and the last update at which masks change, the last to the whole sparsity; and how many lie between."""
     first = min(round(how.begin * updates), updates - 1)
-    return first, max(round(how.end * updates), first + 1)
+    last = max(round(how.end * updates), first + 1)
+    every = min(how.every, last - first)
+    return first, first + (last - first) // every * every, every
 
 
 def _plan(how: Prune, updates: int) -> gradual.Plan:
-    first, last = _ends(how, updates)
-    every = min(how.every, last - first)
-    last = first + (last - first) // every * every  # so that the last event has the whole sparsity
+    events = _events(how, updates)
     if how.method == "one-shot":
-        plan = gradual.one_shot(first, how.sparsity)
+        plan = gradual.one_shot(events[0], how.sparsity)
     else:
         made = {"prune-ofa": gradual.prune_ofa, "inc": gradual.inc}[how.method]
-        plan = made(first, last, every, how.sparsity)
+        plan = made(*events, how.sparsity)
     return plan._replace(block=how.block)
 
 
 def top_scores(model: Model, names: Mapping[str, str], how: Prune, updates: int) -> Method:
     """Movement pruning as Sanh et al. have it: a score a block is learned, and the highest of each layer are kept.
 
-    The share that is kept falls on the cubic schedule, at every update. Source: arXiv 2005.07683, sections 3 and 4.
+    The share that is kept falls on the cubic schedule, as in PruneOFA at every ``every``-th update and up to ``end``
+    (Sanh et al.: at every update, to the last). Source: arXiv 2005.07683, sections 3 and 4.
     """
     weights = _weights(model, names)
-    first, last = _ends(how, updates)
+    first, last, every = _events(how, updates)
 
     def more(gradients: Arrays, values: Arrays, masks: Arrays) -> More:
         return 0.0, {SCORE + name: straight_through(gradients[name], values[name], how.block) for name in weights}
 
     def after(state: State) -> State:
+        if not is_event(state.step, first, last, every):
+            return state
         density = 1 - zhu_gupta_cubic(state.step, first, last, 0.0, how.sparsity)
         scores = {name: state.parameters[SCORE + name] for name in weights}
         _put(state.extra, {name: expand(topk_exact_mask(each, density), how.block) for name, each in scores.items()})

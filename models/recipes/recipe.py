@@ -97,7 +97,7 @@ class Prune(Training):
     """begin, end: shares of the updates between which masks change, every ``every`` updates.
 
     one-shot at ``begin``; PruneOFA's: magnitude, each layer alike, cubic; Intel Neural Compressor's: snip_momentum, all
-    layers ranked together, exponential decay; movement: learned scores, each layer alike, cubic, at every update.
+    layers ranked together, exponential decay; movement: learned scores, each layer alike, cubic.
     """
 
     do: ClassVar[str] = "prune"
