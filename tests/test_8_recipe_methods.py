@@ -200,21 +200,22 @@ def test_masks():
 
 # --- movement: the highest scores ------------------------------------------------------------------------------------
 
-TOP = replace(HOW, method="movement", begin=0.0, end=0.85, every=2)
+TOP = replace(HOW, method="movement", begin=0.0, end=0.85, every=1)
 
 
 def check_top_scores(function):
     """The density is the cubic schedule's, each layer alike, though scores tie at first; a score's gradient does not
     see the mask."""
-    method = function(MODEL, NAMES, TOP, UPDATES)
-    found = steps(method)
-    for step, values in enumerate(found):
-        event = min(step // TOP.every * TOP.every, 10)
-        density = 1 - zhu_gupta_cubic(event, 0, 10, 0.0, TOP.sparsity)
-        for mask in masks(values).values():
-            assert mask.sum() == 4 * int(density * (mask.size // 4)), step
-        noted = values[methods.SPARSITY][step]
-        assert noted == pruned(values) if event == step else np.isnan(noted)
+    for every, last in ((3, 9), (TOP.every, 10)):
+        method = function(MODEL, NAMES, replace(TOP, every=every), UPDATES)
+        found = steps(method)
+        for step, values in enumerate(found):
+            event = min(step // every * every, last)
+            density = 1 - zhu_gupta_cubic(event, 0, last, 0.0, TOP.sparsity)
+            for mask in masks(values).values():
+                assert mask.sum() == 4 * int(density * (mask.size // 4)), step
+            noted = values[methods.SPARSITY][step]
+            assert noted == pruned(values) if event == step else np.isnan(noted)
     values = found[8]
     assert 0.4 < pruned(values) < 1
     work, _, _ = training(method)
