@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import embedded
 import numpy as np
 import scenario_tables
 import scenarios
@@ -121,6 +122,7 @@ def sections(results: Path, name: str) -> dict[str, Callable[[], str]]:
         "threads": lambda: tables.threads(measured(results, name, "threads")),
         "bitmask": lambda: tables.bitmask(measured(results, name, "bitmask")),
         "operations": lambda: tables.operations(measured(results, name, "operations")),
+        "embedded": embedded.told,
         "verify": verdict,
         "graph": graph,
         "profile": times,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -529,6 +530,13 @@ def test_the_embedded_model(refimpl):
     made = run_json(refimpl, "--text", "A film that works, warm and very funny.", "--text", "A dull, lifeless mess.")
     assert [result["label"] for result in made["results"]] == ["positive", "negative"]
     assert made["execution"].startswith("INT8, ")
+
+
+def test_what_is_told_of_the_embedded_model_is_of_this_file():
+    told = json.loads(embedded_model().with_suffix(".json").read_text("utf-8"))
+    assert told["sha256"] == sha256(embedded_model().read_bytes()).hexdigest()
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    assert f"accuracy {told['metrics']['accuracy']:.2f} % of 872" in readme
 
 
 def test_verify_the_embedded_model(refimpl, tmp_path):
