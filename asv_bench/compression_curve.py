@@ -26,8 +26,9 @@ from refimpl.kernels import cpu
 from refimpl.models import compress
 from refimpl.models.compress import Dense
 from refimpl.models.files import atomic
+from refimpl.models.recipes.options import Options, check_options
 from refimpl.models.recipes.recipe import Distillation, Prune
-from refimpl.models.recipes.run import Options, check_options, make_setting
+from refimpl.models.recipes.run import make_setting
 from refimpl.models.recipes.stages import Setting, Work, run_stage
 from refimpl.models.terminal import say
 from refimpl.models.training import interrupt

@@ -22,7 +22,8 @@ from refimpl.models.engines.isolated import Conditions
 from refimpl.models.recipes import reading
 from refimpl.models.recipes.agreement import compare_engines
 from refimpl.models.recipes.artifacts import HUGGING_FACE, PACKED
-from refimpl.models.recipes.run import Options, compress_by
+from refimpl.models.recipes.options import Options
+from refimpl.models.recipes.run import compress_by
 from refimpl.models.runner import Runner, on_ops, runner
 from refimpl.models.terminal import late_bar
 from refimpl.models.training.evaluation import QUESTIONS

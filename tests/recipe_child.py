@@ -15,6 +15,7 @@ from refimpl.models import engines
 from refimpl.models.compress import Dense
 from refimpl.models.directory import save_directory
 from refimpl.models.recipes import agreement, run
+from refimpl.models.recipes.options import Options
 from refimpl.models.recipes.recipe import (
     Distillation,
     FineTune,
@@ -91,7 +92,7 @@ def main(folder):
         setattr(Bar, name, told(getattr(Bar, name)))
     output = folder / "out"
     resume = (folder / "out.stages").exists()
-    run.compress_by(KILLED, folder / "model", folder / "data", output, run.Options("sst2", save_every=1), resume)
+    run.compress_by(KILLED, folder / "model", folder / "data", output, Options("sst2", save_every=1), resume)
 
 
 if __name__ == "__main__":

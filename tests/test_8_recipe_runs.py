@@ -23,6 +23,7 @@ from refimpl.models.bert import linears
 from refimpl.models.cli import app
 from refimpl.models.compress import Quantized
 from refimpl.models.recipes import reading, run, tuned
+from refimpl.models.recipes.options import Options
 from refimpl.models.recipes.recipe import (
     FineTune,
     Movement,
@@ -33,7 +34,7 @@ from refimpl.models.recipes.recipe import (
     Student,
     to_json,
 )
-from refimpl.models.recipes.run import Options, compress_by
+from refimpl.models.recipes.run import compress_by
 from refimpl.models.training import interrupt
 from refimpl.models.training.loop import Diverged
 from refimpl.models.training.run import Stopped

@@ -11,7 +11,7 @@ from refimpl.models.options import AsJson, Force, TextFile
 from refimpl.models.terminal import console, print_json, read_texts, working
 
 if TYPE_CHECKING:
-    from refimpl.models.recipes.run import Options
+    from refimpl.models.recipes.options import Options
 
 Directory = Annotated[
     Path | None,
@@ -72,7 +72,7 @@ def compress(
         return
     if text is not None or sparsity is not None or int8_attention or force:
         raise ValueError("--file, --sparsity, --int8-attention and --force are not for recipes; leave them out")
-    from refimpl.models.recipes.run import Options
+    from refimpl.models.recipes.options import Options
 
     report = _by(recipe, model, data, output, Options(task, teacher, seed, limit, threads, save_every), resume)
     if as_json:

@@ -9,29 +9,27 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from refimpl import __version__
-from refimpl.kernels import cpu
 from refimpl.kernels.training.linears import linears as kinds_of
 from refimpl.kernels.training.table import training
 from refimpl.models import sealed
-from refimpl.models.bert import linears
 from refimpl.models.compress import Dense
 from refimpl.models.config import read_config
 from refimpl.models.engines.isolated import Conditions
 from refimpl.models.files import atomic_folder, check_folder
-from refimpl.models.options import check_threads
 from refimpl.models.recipes.agreement import compare_engines
 from refimpl.models.recipes.artifacts import write_artifacts
 from refimpl.models.recipes.distilling import teach
+from refimpl.models.recipes.options import Options, check_options
 from refimpl.models.recipes.page import page
-from refimpl.models.recipes.recipe import Recipe, Training, to_json
-from refimpl.models.recipes.stages import Done, Setting, Work, run_stage
+from refimpl.models.recipes.recipe import Recipe, Training
+from refimpl.models.recipes.report import about, anatomy, stage_row
+from refimpl.models.recipes.stages import Setting, Work, run_stage
 from refimpl.models.runner import runner
 from refimpl.models.terminal import say
 from refimpl.models.tokenizer import Tokenizer
@@ -47,35 +45,8 @@ from refimpl.models.training.tasks import TASKS, Source
 from refimpl.nn import NO_TAP, Tap
 from refimpl.nn.tape import Tape
 
-TASKS_OF_RECIPES = ("sst2", "squad")
-MOST_POINTS = 400
-"""Of a curve in the report."""
 SUFFIX = ".stages"
 REPORT, PAGE = "report.json", "report.html"
-
-
-@dataclass(frozen=True)
-class Options:
-    """Of the command line, in its words. teacher: a Hugging Face directory; None for the model itself."""
-
-    task: str
-    teacher: Path | None = None
-    seed: int = 0
-    limit: int | None = None
-    threads: int = 1
-    save_every: int = 100
-
-
-def check_options(options: Options) -> None:
-    """Raise ValueError naming the option that cannot be."""
-    if options.task not in TASKS_OF_RECIPES:
-        raise ValueError(f"--task is {options.task!r:.80}; need {' or '.join(TASKS_OF_RECIPES)}")
-    for name in ("save_every", *(["limit"] if options.limit is not None else [])):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}; need 1 or more")
-    check_threads(options.threads)
-    if not 0 <= options.seed < 2**63:
-        raise ValueError(f"--seed is {options.seed}; need 0 to 2**63 - 1")
 
 
 def compress_by(
@@ -100,9 +71,9 @@ def compress_by(
     with _checkpoints(folder), Bar() as bar, threadpool_limits(options.threads), interrupt.noted() as stop:
         bar.stop = stop
         setting = make_setting(dense, teacher, data, options, bar, folder)
-        report = _about(recipe, model, data, output, options) | {"baseline": _baseline(setting, dense)}
+        report = about(recipe, model, data, output, options) | {"baseline": _baseline(setting, dense)}
         stages, work = _stages(setting, recipe, dense, resume)
-        report |= {"stages": stages} | _anatomy(dense, work)
+        report |= {"stages": stages} | anatomy(dense, work)
         with atomic_folder(output, lambda path: False) as temporary:
             report["sizes"] = write_artifacts(temporary, work.dense, work.quantized)
             report["engines"] = compare_engines(
@@ -218,53 +189,8 @@ def _stages(setting: Setting, recipe: Recipe, dense: Dense, resume: bool) -> tup
         done = run_stage(setting, number, stage, work)
         work = done.work
         seconds = None if resume else round(perf_counter() - begun, 1)
-        rows.append({"name": stage.do, "seconds": seconds} | _row(done))
+        rows.append({"name": stage.do, "seconds": seconds} | stage_row(done))
     return rows, work
-
-
-def _row(done: Done) -> dict[str, Any]:
-    every = -(-len(done.sparsity) // MOST_POINTS) or 1
-    points = dict.fromkeys([*done.sparsity[::every], *done.sparsity[-1:]])
-    last = done.history[-1] if done.history else {}
-    metrics = {name: value for name, value in last.items() if name not in ("epoch", "loss")}
-    return {
-        "updates": done.updates,
-        "metrics": metrics,
-        "history": list(done.history),
-        "sparsity": [list(point) for point in points],
-        "notes": list(done.notes),
-    }
-
-
-def _anatomy(before: Dense, work: Work) -> dict[str, Any]:
-    """What is left of each linear layer, and of heads and neurons."""
-    model, rows = work.dense.model, []
-    whole = replace(before.model.config, layer_heads=(), layer_feed_forward=())
-    for name, p in linears(model).items():
-        shape = whole.linear_shapes(0)[name.rpartition(".")[2]]
-        nonzero = int((p.weight != 0).sum())
-        rows.append({"name": name, "shape": list(shape), "kept_shape": list(p.weight.shape), "nonzero": nonzero})
-    heads = [
-        {"layer": i, "kept": model.config.heads_of(i), "of": whole.heads}
-        | {"neurons": model.config.feed_forward_of(i), "of_neurons": whole.feed_forward}
-        for i in range(len(model.layers))
-    ]
-    return {"layers": rows, "heads": heads}
-
-
-def _about(recipe: Recipe, model: Path, data: Path, output: Path, options: Options) -> dict[str, Any]:
-    words = ["refimpl", "compress", str(model), "--recipe", recipe.name, "--data", str(data), "-o", str(output)]
-    for name, value in asdict(options).items():
-        if value is not None:
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    return {
-        "version": __version__,
-        "command": " ".join(words),
-        "recipe": to_json(recipe),
-        "task": options.task,
-        "seed": options.seed,
-        "machine": cpu.name(),
-    }
 
 
 def _check_output(output: Path, folder: Path, resume: bool) -> None:

@@ -19,7 +19,7 @@ from refimpl.models.training.loop import Job
 from refimpl.models.training.method import PLAIN, Method, masked, masked_backward
 from refimpl.models.training.parameters import Parameters, with_parameters
 from refimpl.nn.losses import Loss
-from refimpl.nn.tape import Dropping, Tape
+from refimpl.nn.tape import Dropping, Tape, Value
 from refimpl.nn.taps import NO_TAP, Tap
 
 Rows = Sequence[int]
@@ -57,6 +57,18 @@ class How(NamedTuple):
     method: Method = PLAIN
 
 
+def _loss(
+    task: Task, y: Value, inside: Mapping[str, Value], batch: Batch, target: Any
+) -> tuple[float, list[tuple[Value, np.ndarray]]]:
+    """Of the output and of what is inside, and where gradients begin."""
+    loss = task.loss(y.data, batch, target)
+    value, ends = float(loss.value), [(y, loss.gradient)]
+    if task.inner is None:
+        return value, ends
+    further, of = task.inner.loss(batch, {name: each.data for name, each in inside.items()})
+    return value + further, [*ends, *((inside[name], g) for name, g in of.items())]
+
+
 def job(task: Task, model: Model, how: How) -> Job:
     """What the loop needs to train a model of the task's head."""
     method = how.method
@@ -67,12 +79,7 @@ def job(task: Task, model: Model, how: How) -> Job:
         made = masked(values, masks)
         kept = Keep({}, task.inner.names if task.inner else frozenset(), tap)
         y = forward(with_parameters(model, made), batch, tape.ops, Dropping(tape, how.dropout, generator, kept))
-        loss = task.loss(y.data, batch, target)
-        value, ends = float(loss.value), [(y, loss.gradient)]
-        if task.inner is not None:
-            further, of = task.inner.loss(batch, {name: each.data for name, each in kept.values.items()})
-            value, ends = value + further, [*ends, *((kept.values[name], g) for name, g in of.items())]
-        return tape, value, ends, masks, made
+        return tape, *_loss(task, y, kept.values, batch, target), masks, made
 
     def gradients(
         values: Mapping[str, np.ndarray], rows: Rows, generator: np.random.Generator
