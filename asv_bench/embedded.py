@@ -8,6 +8,7 @@ compression. ``readme.py --only embedded`` tells it.
 import argparse
 import json
 import shutil
+import textwrap
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def make(folder: Path, data: Path) -> None:
         "metrics": metrics,
         "before": report["baseline"],
         "encoder": report["sizes"]["encoder"],
+        "recipe": report["recipe"]["name"],
         "command": short(report["command"]),
         "seed": report["seed"],
         "version": report["version"],
@@ -58,12 +60,13 @@ def told() -> str:
     """For README.md."""
     facts: dict[str, Any] = json.loads(FACTS.read_text("utf-8"))
     ends = ", ".join(
-        f"{name} {value:.2f} % of {facts['rows']} (f32, before: {facts['before'][name]:.2f} %)"
+        f"{name} {value:.2f} % (the f32 model before: {facts['before'][name]:.2f} %)"
         for name, value in facts["metrics"].items()
     )
     encoder = facts["encoder"]
     size = f"its encoder takes {encoder['after'] / 1e6:.1f} MB, {encoder['ratio']:.1f} times less than in f32"
-    return f"On SST-2's dev set: {ends}; {size}. Made by `{facts['command']}`."
+    words = f"On the {facts['rows']} sentences of SST-2's dev set: {ends}. By the recipe {facts['recipe']}; {size}."
+    return textwrap.fill(words, 120, break_on_hyphens=False)
 
 
 if __name__ == "__main__":
