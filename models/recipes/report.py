@@ -17,6 +17,7 @@ MOST_POINTS = 400
 
 
 def stage_row(done: Done) -> dict[str, Any]:
+    """Of a stage, but for its name and its time."""
     every = -(-len(done.sparsity) // MOST_POINTS) or 1
     points = dict.fromkeys([*done.sparsity[::every], *done.sparsity[-1:]])
     last = done.history[-1] if done.history else {}
@@ -47,6 +48,7 @@ def anatomy(before: Dense, work: Work) -> dict[str, Any]:
 
 
 def about(recipe: Recipe, model: Path, data: Path, output: Path, options: Options) -> dict[str, Any]:
+    """What was asked for, as a command, and on which machine."""
     words = ["refimpl", "compress", str(model), "--recipe", recipe.name, "--data", str(data), "-o", str(output)]
     for name, value in asdict(options).items():
         if value is not None:
