@@ -7,14 +7,12 @@ three take turns: f32; fake quantization in NumPy around the products of the ker
 fakes are checked before they are timed: the same loss, and gradients of weights with equal bits.
 """
 
-import argparse
 import json
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 from threadpoolctl import threadpool_limits
-from training_step import Ours, drawn, texts, timed
+from training_step import Ours, arguments, drawn, texts, timed
 
 from refimpl.kernels.training.linears import linears
 from refimpl.kernels.training.table import training
@@ -42,12 +40,7 @@ def under_fake_quantization(model: Model, batch: Batch, threads: int) -> Model:
 
 def main() -> None:
     """Check, time, tell."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    given = arguments(__doc__)
     (model, _), (batch, labels) = drawn(given.dropout), texts()
     with threadpool_limits(given.threads, "blas"):
         fake = under_fake_quantization(model, batch, given.threads)

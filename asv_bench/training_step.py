@@ -132,14 +132,19 @@ def timed(steps: list[Callable[[], None]], count: int) -> list[list[float]]:
     return found
 
 
-def main() -> None:
-    """Check, time, tell."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+def arguments(doc: str) -> argparse.Namespace:
+    """Of a script that times steps in turns."""
+    parser = argparse.ArgumentParser(description=doc.split("\n", maxsplit=1)[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Check, time, tell."""
+    given = arguments(__doc__)
     torch.set_num_threads(given.threads)
     model, module = drawn(given.dropout)
     batch, labels = texts()

@@ -79,6 +79,19 @@ def check_threads(threads: int) -> None:
         raise ValueError(f"--threads is {threads}; need 1 to {most}, the CPUs of this machine")
 
 
+def check_counts(**counts: int | None) -> None:
+    """Raise ValueError for an option, by its name, that is given and below 1."""
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {count}; need 1 or more")
+
+
+def check_seed(seed: int) -> None:
+    """Raise ValueError for a seed that a checkpoint cannot hold."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"--seed is {seed}; need 0 to 2**63 - 1")
+
+
 def check_seconds(seconds: float) -> None:
     """Raise ValueError for a time that nobody can measure for, or waits for."""
     if not 0 < seconds <= LONGEST:

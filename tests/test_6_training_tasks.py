@@ -322,4 +322,4 @@ def test_evaluate(data, tmp_path):
     right = [said.run(*loaded.tokenizer.encode([row.text])).argmax() == row.label for row in dev]
     assert packed["accuracy"] == 100 * np.mean(right)
     with pytest.raises(ValueError, match="the model is for classification; need question answering"):
-        evaluation.check_head(said, "squad")
+        evaluation.check_head(said.config, "squad")

@@ -80,7 +80,7 @@ def compare_engines(
         raise ValueError(f"the task is {task!r}; need {' or '.join(QUESTIONS)}")
     loaded = _load(folder)
     ready = runner(loaded, conditions.threads)
-    check_head(ready, task)
+    check_head(ready.config, task)
     questions = QUESTIONS[task](data, loaded.tokenizer, limit)
     products = count_quantized(folder / ONNX)
     start = time.perf_counter()

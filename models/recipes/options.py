@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from refimpl.models.options import check_threads
+from refimpl.models.options import check_counts, check_seed, check_threads
 
 TASKS = ("sst2", "squad")
 
@@ -24,9 +24,6 @@ def check_options(options: Options) -> None:
     """Raise ValueError naming the option that cannot be."""
     if options.task not in TASKS:
         raise ValueError(f"--task is {options.task!r:.80}; need {' or '.join(TASKS)}")
-    for name in ("save_every", *(["limit"] if options.limit is not None else [])):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}; need 1 or more")
+    check_counts(save_every=options.save_every, limit=options.limit)
     check_threads(options.threads)
-    if not 0 <= options.seed < 2**63:
-        raise ValueError(f"--seed is {options.seed}; need 0 to 2**63 - 1")
+    check_seed(options.seed)

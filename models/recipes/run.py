@@ -9,12 +9,11 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from refimpl import __version__
 from refimpl.kernels.training.linears import linears as kinds_of
 from refimpl.kernels.training.table import training
 from refimpl.models import sealed
@@ -35,11 +34,11 @@ from refimpl.models.terminal import say
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.models.training import interrupt
 from refimpl.models.training.batches import Purpose, stream
-from refimpl.models.training.checkpoint import Run
-from refimpl.models.training.evaluation import HEADS, MEASURES
+from refimpl.models.training.evaluation import HEADS, MEASURES, Measure, fits, head_words, needed
 from refimpl.models.training.new_heads import load_for
 from refimpl.models.training.parameters import named
 from refimpl.models.training.run import Interrupted, Stopped
+from refimpl.models.training.settings import identity
 from refimpl.models.training.show import Bar
 from refimpl.models.training.tasks import TASKS, Source
 from refimpl.nn import NO_TAP, Tap
@@ -129,11 +128,9 @@ def _load(path: Path, options: Options, as_it_is: bool) -> Dense:
     """as_it_is: its head is not to be trained, or before that it teaches."""
     head, labels = HEADS[options.task]
     config = read_config(path)
-    if as_it_is and (config.head != head or len(config.labels) != len(labels)):
-        classes = f" of {len(labels)} classes" if labels else ""
-        found = f"{config.head.replace('_', ' ')}{f' of {len(config.labels)} classes' if config.labels else ''}"
-        need = f"{head.replace('_', ' ')}{classes}; refimpl train makes one"
-        raise ValueError(f"{path} is for {found}; need one for {need}")
+    if as_it_is and not fits(config, options.task):
+        found = head_words(config.head, len(config.labels))
+        raise ValueError(f"{path} is for {found}; need one for {needed(options.task)}; refimpl train makes one")
     if labels and config.labels != labels and set(config.labels) == set(labels):
         raise ValueError(f"{path} has the labels {', '.join(config.labels)}; need {', '.join(labels)}, in this order")
     return Dense(load_for(path, head, labels, stream(options.seed, Purpose.HEAD)), Tokenizer.load(path, config))
@@ -153,22 +150,23 @@ def make_setting(dense: Dense, teacher: Dense | None, data: Path, options: Optio
     source = Source(data, dense.tokenizer, options.limit, forwards._replace(linear=linear), bar.evaluated)
     task = TASKS[options.task](source)
     logits = None if teacher is None else teach(task, teacher.model, forwards, bar.teaching)
-    digests = {"model": sealed.digest([], named(dense.model)), "data": task.digest}
-    digests["tokenizer"] = sha256(dense.tokenizer.to_bytes()).hexdigest()
+    run = identity(dense, task) | {"task": options.task, "seed": options.seed, "limit": options.limit}
     if teacher is not None:
-        digests["teacher"] = sealed.digest([], named(teacher.model))
-    identity: Run = {"version": __version__, "task": options.task, "seed": options.seed, "limit": options.limit}
-    identity |= digests
-    ask = MEASURES[options.task](data, dense.tokenizer, options.limit)
+        run["teacher"] = sealed.digest([], named(teacher.model))
+
+    @cache  # the rows are read when a stage asks for them, and once
+    def ask() -> Measure:
+        return MEASURES[options.task](data, dense.tokenizer, options.limit)
+
     return Setting(
         task=task,
         logits=logits,
         teacher=None if teacher is None else teacher.model,
         ops=forwards,
         folder=folder,
-        identity=identity,
+        identity=run,
         new_tape=lambda: Tape(forwards, backwards, kinds),
-        measure=lambda loaded: ask(runner(loaded, options.threads), bar.evaluated),
+        measure=lambda loaded: ask()(runner(loaded, options.threads), bar.evaluated),
         bar=bar,
         seed=options.seed,
         threads=options.threads,

@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refimpl.kernels.training import clip
-from refimpl.kernels.training.adamw import in_place
 from refimpl.models import sealed
 from refimpl.models.bert import Batch, Model, linears, map_linears
 from refimpl.models.compress import Calibrated, Dense, Masked, Packed, Quantized, calibrate_with, quantize
@@ -29,17 +27,14 @@ from refimpl.models.recipes.recipe import FineTune, Movement, Prune, Quantize, Q
 from refimpl.models.training import checkpoint
 from refimpl.models.training.batches import Purpose, stream
 from refimpl.models.training.checkpoint import Run, State
-from refimpl.models.training.clip import Clipping
-from refimpl.models.training.loop import Settings, updates
+from refimpl.models.training.loop import updates
 from refimpl.models.training.method import PLAIN, Method, masked
-from refimpl.models.training.optimizer import Optimizer
 from refimpl.models.training.parameters import named, with_parameters
 from refimpl.models.training.run import Keeping, remove_parts, run_training
-from refimpl.models.training.schedule import linear
+from refimpl.models.training.settings import by_kernels
 from refimpl.models.training.show import Bar
 from refimpl.models.training.task import How, Task, job
 from refimpl.nn import Linear, Ops
-from refimpl.nn.adamw import AdamW
 from refimpl.nn.tape import Tape
 from refimpl.quant import fake_linear, quantize_weight
 from refimpl.quant.observers import MEAN_MIN_MAX, MIN_MAX, MSE_OPTIMAL, Observer, percentiles
@@ -205,14 +200,7 @@ def _train(setting: Setting, number: int, stage: Training, model: Model, method:
     if kept.exists():
         state = checkpoint.load(kept, run, state)
     total = _updates(setting, stage)
-    optimizer = Optimizer(
-        AdamW(decay=stage.weight_decay), _rates(stage, method.trained), rule=in_place(setting.threads)
-    )
-    schedule = linear(total, round(stage.warmup * total))
-    clipping = Clipping(norm=clip.global_norm(setting.threads), multiply=clip.multiply(setting.threads))
-    settings = Settings(
-        stage.epochs, stage.learning_rate, schedule, optimizer, setting.seed, stage.accumulate, clipping
-    )
+    settings = by_kernels(stage, total, setting.seed, setting.threads, _rates(stage, method.trained))
     setting.bar.begin(total, state.step, stage.do)
     keeping = Keeping(kept, run, setting.save_every)
     state = run_training(work, settings, state, keeping, setting.bar.report, setting.bar.stop)

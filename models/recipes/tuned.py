@@ -20,17 +20,18 @@ def restored(
     """The model, and a line for each trial. measure: metrics, the first of which counts, larger is better."""
     units = _units(linears(calibrated.model))
 
+    def keeping(kept: frozenset[str]) -> Quantized:
+        return keep(quantized, calibrated, [name for unit in kept for name in units[unit]])
+
     def metric(kept: frozenset[str]) -> float:
-        names = [name for unit in kept for name in units[unit]]
-        return _first(measure(pack(keep(quantized, calibrated, names))))
+        return _first(measure(pack(keeping(kept))))
 
     goal = absolute_goal(_first(measure(Dense(calibrated.model, calibrated.tokenizer))), max_drop)
     found = restore_accuracy(list(units), metric, goal)
     lines = [f"{trial.step}: {trial.value:.2f}{', good' if trial.good else ''}" for trial in found.trials]
     reached, kept = "reached" if found.reached else "not reached", ", ".join(sorted(found.kept)) or "none"
     told = f"goal {goal:.2f} {reached}; in f32: {kept}"
-    names = [name for unit in found.kept for name in units[unit]]
-    return keep(quantized, calibrated, names), (told, *lines)
+    return keeping(found.kept), (told, *lines)
 
 
 def _first(metrics: dict[str, float]) -> float:

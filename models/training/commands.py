@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from refimpl.models.options import AsJson
+from refimpl.models.options import AsJson, check_counts
 from refimpl.models.terminal import console, print_json
 
 Directory = Annotated[Path, typer.Argument(metavar="MODEL", help="A Hugging Face directory to begin with.")]
@@ -76,10 +76,9 @@ def evaluate(
 
     if task not in MEASURES:
         raise ValueError(f"--task is {task!r:.80}; need {', '.join(MEASURES)}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"--limit is {limit}; need 1 or more")
+    check_counts(limit=limit)
     ready = runner(load(model), threads)
-    check_head(ready, task)
+    check_head(ready.config, task)
     measure = MEASURES[task](data, ready.tokenizer, limit)
     with late_bar("evaluate") as move:
         metrics = measure(ready, move)

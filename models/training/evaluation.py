@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refimpl.models.bert import Batch
+from refimpl.models.config import Config
 from refimpl.models.data import masked_lm, spans, squad, squad_score, sst2
 from refimpl.models.runner import Runner
 from refimpl.models.tasks import MASK, Row, Say, in_batches
@@ -48,13 +49,31 @@ def find(folder: Path, stem: str, endings: Sequence[str]) -> Path:
     return found[0]
 
 
-def check_head(runner: Runner, task: str) -> None:
-    """Raise ValueError for a model that cannot be asked."""
+def fits(config: Config, task: str) -> bool:
+    """Whether a model has the task's head and as many classes."""
     head, labels = HEADS[task]
-    config = runner.config
-    if config.head != head or len(config.labels) != len(labels):
-        classes = f" of {len(labels)} classes" if labels else ""
-        raise ValueError(f"the model is for {config.head.replace('_', ' ')}; need {head.replace('_', ' ')}{classes}")
+    return config.head == head and len(config.labels) == len(labels)
+
+
+def head_words(head: str, classes: int) -> str:
+    """A head, for people.
+
+    >>> head_words("question_answering", 0), head_words("classification", 2)
+    ('question answering', 'classification of 2 classes')
+    """
+    return head.replace("_", " ") + (f" of {classes} classes" if classes else "")
+
+
+def needed(task: str) -> str:
+    """The head that a task needs, in words."""
+    head, labels = HEADS[task]
+    return head_words(head, len(labels))
+
+
+def check_head(config: Config, task: str) -> None:
+    """Raise ValueError for a model that cannot be asked."""
+    if not fits(config, task):
+        raise ValueError(f"the model is for {head_words(config.head, 0)}; need {needed(task)}")
 
 
 class Answer(NamedTuple):

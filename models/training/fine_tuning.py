@@ -6,38 +6,31 @@ While it runs, ``OUTPUT.training`` beside the output is the checkpoint; it is re
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from refimpl import __version__, check
-from refimpl.kernels.training import clip
-from refimpl.kernels.training.adamw import in_place
+from refimpl import check
 from refimpl.kernels.training.table import training
-from refimpl.models import sealed
 from refimpl.models.checkpoint import FILE
 from refimpl.models.compress import Dense
 from refimpl.models.config import read_config
 from refimpl.models.directory import save_directory
 from refimpl.models.files import check_folder
-from refimpl.models.options import check_batches, check_threads
+from refimpl.models.options import check_batches, check_counts, check_seed, check_threads
 from refimpl.models.terminal import say
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.models.training import checkpoint, interrupt
 from refimpl.models.training.batches import Purpose, stream
 from refimpl.models.training.checkpoint import Run, State
-from refimpl.models.training.clip import Clipping
 from refimpl.models.training.evaluation import HEADS
 from refimpl.models.training.loop import Job, Settings, updates
 from refimpl.models.training.new_heads import load_for
-from refimpl.models.training.optimizer import Optimizer
 from refimpl.models.training.parameters import Parameters, named, with_parameters
 from refimpl.models.training.run import Keeping, Stopped, remove_parts, run_training
-from refimpl.models.training.schedule import linear
+from refimpl.models.training.settings import by_kernels, identity
 from refimpl.models.training.show import Bar
 from refimpl.models.training.task import How, Task, job
 from refimpl.models.training.tasks import TASKS, Source
-from refimpl.nn.adamw import AdamW
 from refimpl.nn.tape import Tape
 
 SUFFIX = ".training"
@@ -67,13 +60,10 @@ def check_plan(plan: Plan) -> None:
     """Raise ValueError naming the option that cannot be."""
     if plan.task not in TASKS:
         raise ValueError(f"--task is {plan.task!r:.80}; need {', '.join(TASKS)}")
-    for name in ("epochs", "accumulate", "save_every", *(["limit"] if plan.limit is not None else [])):
-        if getattr(plan, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is {getattr(plan, name)}; need 1 or more")
+    check_counts(epochs=plan.epochs, accumulate=plan.accumulate, save_every=plan.save_every, limit=plan.limit)
     check_batches([plan.batch])
     check_threads(plan.threads)
-    if not 0 <= plan.seed < 2**63:
-        raise ValueError(f"--seed is {plan.seed}; need 0 to 2**63 - 1")
+    check_seed(plan.seed)
     check.fraction("--warmup", plan.warmup)
     if not 0 <= plan.dropout < 1:
         raise ValueError(f"--dropout is {plan.dropout:g}; need 0 to below 1")
@@ -108,7 +98,8 @@ def fine_tune(model: Path, data: Path, output: Path, plan: Plan, resume: bool) -
         run = _identity(dense, task, plan)
         state = _state(named(dense.model), run, kept if resume else None)
         keeping = Keeping(kept, run, plan.save_every)
-        settings = _settings(plan, len(work.batches(0)))
+        total = updates(len(work.batches(0)), plan.epochs, plan.accumulate)
+        settings = by_kernels(plan, total, plan.seed, plan.threads)
         state = _train(work, settings, state, keeping, bar)
     report = {"output": str(output), "updates": state.step, "run": run, "history": list(state.history)}
     text = json.dumps({key: report[key] for key in ("updates", "run", "history")}, indent=2) + "\n"
@@ -121,9 +112,7 @@ def fine_tune(model: Path, data: Path, output: Path, plan: Plan, resume: bool) -
 def _identity(dense: Dense, task: Task, plan: Plan) -> Run:
     """What must be the same for a run to go on, apart from how often it saves."""
     run: Run = {key: value for key, value in asdict(plan).items() if key != "save_every"}
-    model = sealed.digest([], named(dense.model))
-    tokenizer = sha256(dense.tokenizer.to_bytes()).hexdigest()
-    return run | {"version": __version__, "data": task.digest, "model": model, "tokenizer": tokenizer}
+    return run | identity(dense, task)
 
 
 def _state(parameters: Parameters, run: Run, kept: Path | None) -> State:
@@ -135,17 +124,6 @@ def _state(parameters: Parameters, run: Run, kept: Path | None) -> State:
         state = checkpoint.load(kept, run, state)
         say("note:", f"going on after update {state.step}", "yellow")
     return state
-
-
-def _settings(plan: Plan, each: int) -> Settings:
-    """each: batches of an epoch."""
-    total = updates(each, plan.epochs, plan.accumulate)
-    schedule, optimizer = (
-        linear(total, round(plan.warmup * total)),
-        Optimizer(AdamW(decay=plan.weight_decay), rule=in_place(plan.threads)),
-    )
-    clipping = Clipping(norm=clip.global_norm(plan.threads), multiply=clip.multiply(plan.threads))
-    return Settings(plan.epochs, plan.learning_rate, schedule, optimizer, plan.seed, plan.accumulate, clipping)
 
 
 def _train(job: Job, settings: Settings, state: State, keeping: Keeping, bar: Bar) -> State:

@@ -34,7 +34,8 @@ class Diverged(RuntimeError):
     """A loss or a gradient is not finite."""
 
 
-def _no_change(state: State) -> State:
+def no_change(state: State) -> State:
+    """What follows an update where nothing does."""
     return state
 
 
@@ -58,7 +59,7 @@ class Job:
     batches: Callable[[int], Sequence[Any]]
     evaluate: Evaluate
     tokens: Callable[[Any], int] = len
-    after: Callable[[State], State] = _no_change
+    after: Callable[[State], State] = no_change
     first_bad: Callable[[Mapping[str, np.ndarray], Any, np.random.Generator], str] = _unknown
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from refimpl.models.training.checkpoint import State
+from refimpl.models.training.loop import no_change
 from refimpl.models.training.parameters import Parameters
 from refimpl.prune.masked import masked_weight, masked_weight_backward
 
@@ -29,10 +30,6 @@ def _no_masks(values: Arrays) -> Parameters:
 
 def _no_more(gradients: Arrays, values: Arrays, masks: Arrays) -> More:
     return 0.0, {}
-
-
-def _no_change(state: State) -> State:
-    return state
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Method:
     masks: Callable[[Arrays], Parameters] = _no_masks
     stored: Callable[[Arrays], Parameters] = _no_masks
     more: Callable[[Arrays, Arrays, Arrays], More] = _no_more
-    after: Callable[[State], State] = _no_change
+    after: Callable[[State], State] = no_change
 
 
 PLAIN = Method()

@@ -26,7 +26,7 @@ import numpy as np
 from refimpl import check
 from refimpl.distil.logits import kl_element_mean, mse_logits
 from refimpl.distil.loss import Loss, check_pair
-from refimpl.nn.linear import linear
+from refimpl.nn.linear import linear, linear_backward
 from refimpl.nn.params import Linear
 from refimpl.nn.softmax import softmax
 
@@ -87,9 +87,8 @@ def matched(
     """A loss of the student's states brought to the teacher's width. student: float (..., Ds); teacher: (..., Dt)."""
     outer = loss(linear(student, matcher), teacher)
     check.shape("teacher", teacher, (*student.shape[:-1], matcher.weight.shape[0]))
-    rows = outer.gradient.reshape(-1, matcher.weight.shape[0])
-    d_weight = rows.T @ student.reshape(-1, student.shape[-1])
-    return MatchedLoss(outer.value, outer.gradient @ matcher.weight, d_weight, rows.sum(0))
+    dx, d = linear_backward(outer.gradient, student, matcher)
+    return MatchedLoss(outer.value, dx, d.weight, d.bias)
 
 
 def _not_probabilities(x: np.ndarray) -> bool:
