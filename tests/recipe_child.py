@@ -42,6 +42,9 @@ KILLED = Recipe(
     ),
 )  # fmt: skip
 
+LONG = replace(KILLED, stages=tuple(replace(stage, epochs=20) for stage in KILLED.stages))
+"""With more updates than ten processes can do before they are killed."""
+
 
 def small(recipe):
     """The recipe with little to do."""
@@ -92,7 +95,7 @@ def main(folder):
         setattr(Bar, name, told(getattr(Bar, name)))
     output = folder / "out"
     resume = (folder / "out.stages").exists()
-    run.compress_by(KILLED, folder / "model", folder / "data", output, Options("sst2", save_every=1), resume)
+    run.compress_by(LONG, folder / "model", folder / "data", output, Options("sst2", save_every=1), resume)
 
 
 if __name__ == "__main__":

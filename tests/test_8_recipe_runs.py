@@ -376,7 +376,7 @@ def test_a_real_signal_ends_with_one_line(folder):
 
 @pytest.mark.slow
 def test_killed_ten_times_it_ends_with_the_same_bits(folder):
-    go(folder, KILLED, output="whole")
+    go(folder, child.LONG, output="whole")
     draw, command = np.random.default_rng(0), [sys.executable, child.__file__, str(folder)]
     for kill in range(11):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
