@@ -212,10 +212,15 @@ def test_who_may_teach(folder, tmp_path):
     assert not list(folder.glob("out*"))
 
 
-def test_a_model_with_another_head_is_trained_with_a_teacher(folder):
+def test_a_model_with_another_head_is_trained_with_a_teacher(folder, monkeypatch):
+    measured = []
+    monkeypatch.setattr(run, "_baseline", lambda setting, dense: measured.append(dense.model) or {"accuracy": 1.0})
     untaught = recipe(FineTune(**SMALL))
-    report = go(folder, untaught, replace(OPTIONS, teacher=folder / "model"), model=folder / "bert_classification")
+    options = replace(OPTIONS, teacher=folder / "model", seed=1)
+    report = go(folder, untaught, options, model=folder / "bert_classification")
     assert report["stages"][0]["updates"] == 6
+    wanted = compress.load(folder / "model").model.head.classifier.weight  # its own head is new: the teacher's metrics
+    assert np.array_equal(measured[0].head.classifier.weight, wanted)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,8 @@ def compress_by(
     with _checkpoints(folder), Bar() as bar, threadpool_limits(options.threads), interrupt.noted() as stop:
         bar.stop = stop
         setting = make_setting(dense, teacher, data, options, bar, folder)
-        report = about(recipe, model, data, output, options) | {"baseline": _baseline(setting, dense)}
+        report = about(recipe, model, data, output, options)
+        report["baseline"] = _baseline(setting, dense if teacher is None or _fits(model, options) else teacher)
         stages, work = _stages(setting, recipe, dense, resume)
         report |= {"stages": stages} | anatomy(dense, work)
         with atomic_folder(output, lambda path: False) as temporary:
@@ -174,7 +175,12 @@ def make_setting(dense: Dense, teacher: Dense | None, data: Path, options: Optio
     )
 
 
+def _fits(model: Path, options: Options) -> bool:
+    return fits(read_config(model), options.task)
+
+
 def _baseline(setting: Setting, dense: Dense) -> dict[str, float]:
+    """What the recipe's end is beside: the model as it came, or where that has no head for the task its teacher."""
     setting.bar.begin(0, 0, "baseline")
     return setting.task.evaluate(dense.model)
 
