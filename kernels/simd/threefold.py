@@ -90,7 +90,8 @@ class KernelSource(Part):
     iterations are shared out among numba's threads.
     """
 
-    options = {"nogil": True, "no_cfunc_wrapper": True}  # noqa: RUF012
+    # Division by zero raises nothing: a branch at each division would keep LLVM from making vectors.
+    options = {"nogil": True, "no_cfunc_wrapper": True, "error_model": "numpy"}  # noqa: RUF012
     recipe: tuple[Callable[..., "KernelSource"], tuple[Any, ...]] | None = None
     made: ClassVar[dict[tuple[str, str], "KernelSource"]] = {}
 

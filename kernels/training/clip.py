@@ -35,8 +35,9 @@ def squares(x, sums):
 def multiply_elements(x, factor):
     """x: f32 (n,), changed; factor: f32."""
     for chunk in numba.prange((x.size + CHUNK - 1) // CHUNK):
-        for i in range(chunk * CHUNK, min(chunk * CHUNK + CHUNK, x.size)):
-            x[i] = x[i] * factor
+        xs = x[chunk * CHUNK : chunk * CHUNK + CHUNK]
+        for i in range(xs.size):
+            xs[i] = xs[i] * factor
 
 
 def global_norm(threads: int) -> Callable[[Mapping[str, np.ndarray]], float]:

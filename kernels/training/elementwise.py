@@ -15,13 +15,17 @@ BLOCK = 1 << 14
 def add(x, y, out):
     """x, y, out: f32 (n,)."""
     for start in numba.prange((x.size + BLOCK - 1) // BLOCK):
-        for i in range(start * BLOCK, min(start * BLOCK + BLOCK, x.size)):
-            out[i] = x[i] + y[i]
+        first, last = start * BLOCK, min(start * BLOCK + BLOCK, x.size)
+        xs, ys, outs = x[first:last], y[first:last], out[first:last]
+        for i in range(xs.size):
+            outs[i] = xs[i] + ys[i]
 
 
 @kernel
 def drop(x, keep, scale, out):
     """x, out: f32 (n,); keep: u8 (n,), 1 or 0; scale: f32."""
     for start in numba.prange((x.size + BLOCK - 1) // BLOCK):
-        for i in range(start * BLOCK, min(start * BLOCK + BLOCK, x.size)):
-            out[i] = x[i] * np.float32(keep[i]) * scale
+        first, last = start * BLOCK, min(start * BLOCK + BLOCK, x.size)
+        xs, keeps, outs = x[first:last], keep[first:last], out[first:last]
+        for i in range(xs.size):
+            outs[i] = xs[i] * np.float32(keeps[i]) * scale
