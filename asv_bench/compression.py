@@ -46,12 +46,8 @@ OF_A_REPORT = ("version", "recipe", "task", "seed", "machine", "seconds", "basel
 
 
 def short(words: str) -> str:
-    """A command with the last part of each path only; two of a recipe's f32 model, which all are called alike."""
-    paths = ((word, Path(word)) for word in words.split())
-    return " ".join(
-        "/".join(path.parts[-2:]) if path.name == HUGGING_FACE else path.name if "/" in word else word
-        for word, path in paths
-    )
+    """A command with the last part of each path only."""
+    return " ".join(Path(word).name if "/" in word else word for word in words.split())
 
 
 def slim(engine: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What rows of compression.py are, by their stages, and the bars that the project set itself before it measured.
 
-dense     at least 90.5 on SST-2; fine-tuned, or also distilled
+dense     at least 90.5 on SST-2
 PTQ, QAT  at most 0.5 and 0.3 points below the dense row that they began with
 4x1       80 %: at most 1.5, the aim 1.0; 90 %: at most 3, the aim 2
 JPQD      at most 1.0, the encoder at least 5.2 times smaller
@@ -38,7 +38,7 @@ class Page(NamedTuple):
     def dense_of(self, row: Row) -> float:
         """The metric of the dense row that a recipe began with: the one that its command names, on as many rows; where
         none is, what the recipe itself measured before it began."""
-        model = row["command"].split()[2].split("/")[0]
+        model = row["command"].split()[2]
         dense = [other for other in self.rows if kind(other) == DENSE]
         named = [other for other in dense if (other["name"], other["limit"]) == (model, row["limit"])]
         return named[0]["trained"][self.metric] if named else row["baseline"][self.metric]
@@ -66,7 +66,7 @@ def kind(row: Row) -> str:
     """By its stages: dense, PTQ, QAT, 4x1, JPQD, student, or other."""
     stages = row["recipe"]["stages"]
     does = [stage["do"] for stage in stages]
-    if set(does) <= {"fine-tune"}:
+    if not stages:
         return DENSE
     if "student" in does:
         return "student"

@@ -41,6 +41,8 @@ METHODS = {"prune-ofa": "magnitude", "inc": "snip_momentum", "movement": "learne
 DENSITIES = (0.70, 0.50, 0.30, 0.20, 0.10, 0.05)
 TASK = "sst2"
 RATE, EVERY = 1e-4, 20
+BEGIN = 0.15
+"""Share of the updates before anything is pruned: scores that are learned begin at zero."""
 COLOURS = dict(zip(METHODS, ("#1f5fbf", "#e08a00", "#0f8a5f"), strict=True))
 MARKERS = dict(zip(METHODS, "os^", strict=True))
 
@@ -48,8 +50,8 @@ MARKERS = dict(zip(METHODS, "os^", strict=True))
 def stage_of(method: str, density: float, epochs: int) -> Prune:
     """The training of a point: the teacher's logits alone, masks final after 7/10 of the updates."""
     return Prune(
-        sparsity=round(1 - density, 6), method=method, epochs=epochs, every=EVERY, end=0.7, learning_rate=RATE,
-        warmup=0.05, distil=Distillation("kl_batchmean", 2.0, 1.0),
+        sparsity=round(1 - density, 6), method=method, epochs=epochs, every=EVERY, begin=BEGIN, end=0.7,
+        learning_rate=RATE, warmup=0.05, distil=Distillation("kl_batchmean", 2.0, 1.0),
     )  # fmt: skip
 
 

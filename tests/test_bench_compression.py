@@ -60,7 +60,6 @@ def shipped(name):
         (stages(Prune(epochs=1, sparsity=0.7), QuantizeAware(epochs=1)), 91.0, []),
         (stages(JPQD), 90.0, ["at most 1.0 below dense: 1.00, met",
                               "the encoder at least 5.2 times smaller: 5.30, met"]),
-        (shipped("self-distil"), 90.49, ["at least 90.5: 90.49, missed"]),
         (shipped("distil-mse"), 88.0, ["better than the same student on labels: no such row, not told"]),
         (shipped("student-labels"), 88.0, []),
     ],
@@ -82,14 +81,6 @@ def test_bars_of_dense_rows_and_of_students(bench):  # noqa: F811
     assert [bar[1:] for bar in bars.bars(page, rows[1])] == [("88.00 against 87.90", True)]
     assert page.below(rows[1]) == 2.49
     assert bars.Page("sst2", rows[1:]).below(rows[1]) == 2.9  # below the recipe's own baseline
-
-
-def test_a_recipe_begins_with_the_f32_model_of_another(bench):  # noqa: F811
-    words = "refimpl compress /a/b/again/huggingface --recipe ptq --data /a/sst2 -o /a/ptq"
-    command = bench("compression").short(words)
-    assert command == "refimpl compress again/huggingface --recipe ptq --data sst2 -o ptq"
-    rows = [dense(), row("again", shipped("self-distil"), 92.0), row("ptq", shipped("ptq"), 91.5, command=command)]
-    assert bench("compression_bars").Page("sst2", rows).below(rows[2]) == 0.5
 
 
 def test_the_page(bench, monkeypatch, tmp_path):  # noqa: F811
