@@ -1,15 +1,15 @@
 """A packed model in one file: safetensors, with a JSON header in its metadata.
 
-    metadata    refimpl.packed   {"version": 1, "config": {...}, "sha256": "..."}
+    metadata    refimpl.packed   {"version": 2, "config": {...}, "sha256": "..."}
                 tokenizer        the text of tokenizer.json
     tensors     embeddings.word.codes s8 (V, D), embeddings.word.scale f32 (V,), embeddings.position f32 (P, D), ...
-                layer.0.q.indptr s32, .indices s32, .values s8 (the layout bsr4x1), .weight_scale, .input_scale, .bias,
+                layer.0.q.indptr s32, .indices u16, .values s8 (the layout bsr4x1), .weight_scale, .input_scale, .bias,
                 or, where a layer is in f32 or BF16, .weight f32 or u16 (M, K), .bias
                 layer.0.attention_norm.weight, ..., head.*
                 layer.0.attention_scales.q, .k, .v f32 (), in all layers if attention is INT8
 
-A file is the same whatever CPU it is made on or runs on: a session brings each weight into the form, and takes the
-kernels, that suit its own CPU.
+Indices of a layer with more than 65,536 columns are s32. A file is the same whatever CPU it is made on or runs on: a
+session brings each weight into the form, and takes the kernels, that suit its own CPU.
 
 The digest covers the configuration, the tokenizer and every tensor's name, dtype, shape and bytes. A file is
 untrusted all the same: whatever a kernel will rely on is validated here, and a damaged file is a ValueError.
@@ -39,11 +39,11 @@ from refimpl.quant.linear import compensation_of
 from refimpl.quant.symmetric import SMALLEST_NORMAL
 
 HEADER, TOKENIZER = "refimpl.packed", "tokenizer"
-VERSION = 1
+VERSION = 2
 KIND = sealed.Kind(
     HEADER, VERSION, "packed model", "a Hugging Face directory or a packed file", "name the directory of a model"
 )
-DERIVED = ("compensation", "shape", "eps")
+DERIVED = ("compensation", "eps")
 """Fields that are not stored: they follow from others or from the configuration."""
 
 
@@ -66,11 +66,19 @@ def _flatten(prefix: str, value: Any, tensors: dict[str, np.ndarray]) -> None:
     """Arrays of a tree of NamedTuples by their dotted names; the fields of ``weight`` in a packed linear move up."""
     if isinstance(value, np.ndarray):
         tensors[prefix] = value
+    elif isinstance(value, Bsr4x1):
+        indices = value.indices.astype(index_type(value.shape[1]))
+        tensors |= {f"{prefix}.indptr": value.indptr, f"{prefix}.indices": indices, f"{prefix}.values": value.values}
     elif value is not None:
         for name in value._fields:
             if name not in DERIVED:
                 inner = getattr(value, name)
                 _flatten(prefix if isinstance(inner, Bsr4x1) else f"{prefix}.{name}", inner, tensors)
+
+
+def index_type(columns: int) -> type[np.integer]:
+    """Of the indices in a file."""
+    return np.uint16 if columns <= 1 << 16 else np.int32
 
 
 def _digest(config: dict[str, Any], tokenizer: str, tensors: dict[str, np.ndarray]) -> str:
@@ -143,8 +151,8 @@ class _Reader(NamedTuple):
         return Bf16Linear(rounded, self.take(f"{name}.bias", np.float32, m))
 
     def packed_linear(self, name: str, m: int, k: int) -> PackedLinear:
-        indptr, indices = (self.take(f"{name}.{part}", np.int32, "n") for part in ("indptr", "indices"))
-        weight = Bsr4x1((m, k), indptr, indices, self.take(f"{name}.values", np.int8, "n"))
+        indptr, indices = self.take(f"{name}.indptr", np.int32, "n"), self.take(f"{name}.indices", index_type(k), "n")
+        weight = Bsr4x1((m, k), indptr, flat(indices.astype(np.int32)), self.take(f"{name}.values", np.int8, "n"))
         try:
             bsr4x1.validate(weight)
         except ValueError as error:

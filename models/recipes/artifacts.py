@@ -121,4 +121,5 @@ def _stored(layer: Any) -> tuple[int, int]:
     if not isinstance(layer, QuantizedLinear):
         return dense, dense
     packed = pack_linear(layer)
-    return dense, count_bytes(packed) - packed.compensation.nbytes  # which is not stored
+    stored = packed.weight.indices.astype(packed_file.index_type(packed.weight.shape[1]))
+    return dense, count_bytes(packed) - packed.compensation.nbytes - packed.weight.indices.nbytes + stored.nbytes
