@@ -1,11 +1,15 @@
 """Writing a file so that it is either whole or not there."""
 
+import glob
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+PART = ".part-"
+"""Of the name of a folder that is being written."""
 
 
 @contextmanager
@@ -51,7 +55,8 @@ def _umask() -> int:
 def atomic_folder(path: Path, replaceable: Callable[[Path], bool]) -> Iterator[Path]:
     """The same for a folder: a new temporary one, renamed to ``path``.
 
-    An empty folder gives way. One with files gives way only if it is ``replaceable``; else ValueError.
+    An empty folder gives way. One with files gives way only if it is ``replaceable``; else ValueError. What a process
+    that was killed while it wrote ``path`` has left beside it is removed.
     """
     path = Path(path).resolve()
     check_folder(path)
@@ -59,7 +64,9 @@ def atomic_folder(path: Path, replaceable: Callable[[Path], bool]) -> Iterator[P
         raise ValueError(f"{path} is a file; need the name of a folder")
     if path.is_dir() and any(path.iterdir()) and not replaceable(path):
         raise ValueError(f"{path} holds other files; name another folder")
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=path.name + "."))
+    for left in path.parent.glob(f"{glob.escape(path.name + PART)}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=path.name + PART))
     old = temporary.with_name(temporary.name + ".old")
     try:
         yield temporary

@@ -36,9 +36,22 @@ def contiguous(array: np.ndarray) -> np.ndarray:
 
 
 def save(tensors: Mapping[str, np.ndarray], path: Path, metadata: dict[str, str]) -> None:
-    """Write the file, atomically."""
+    """Write the file, atomically. Equal contents are equal bytes."""
     with atomic(path) as temporary:
         save_file({name: contiguous(array) for name, array in tensors.items()}, temporary, metadata)
+        _sort_metadata(temporary)
+
+
+def _sort_metadata(path: Path) -> None:
+    """safetensors writes its keys in an order that is another each time."""
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        first = {"__metadata__": dict(sorted(header.pop("__metadata__").items()))}
+        text = json.dumps(first | header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= length
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def digest(described: Any, tensors: Mapping[str, np.ndarray]) -> str:

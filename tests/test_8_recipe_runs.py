@@ -44,8 +44,8 @@ from refimpl.nn import Linear
 OPTIONS = Options("sst2", save_every=1)
 PTQ = Recipe("ptq", "", (Quantize(samples=4),))
 KEYS = {
-    "version", "command", "recipe", "task", "seed", "machine", "baseline", "stages", "layers", "heads", "sizes",
-    "engines", "seconds",
+    "version", "command", "recipe", "task", "seed", "limit", "machine", "baseline", "stages", "layers", "heads",
+    "sizes", "engines", "seconds",
 }  # fmt: skip
 STAGE_KEYS = {"name", "seconds", "updates", "metrics", "history", "sparsity", "notes"}
 
@@ -240,8 +240,11 @@ def test_options_that_cannot_be(change, error):
 
 def test_stages_that_the_model_does_not_allow(folder):
     for stage, error in [
-        (Student(layers=(0, 2)), "layers has 2; need numbers below 2, the model's layers"),
-        (Prune(**SMALL, sparsity=0.5, block=(5, 1)), "block 5x1 does not divide every layer"),
+        (Student(layers=(0, 2)), "stage 1, student: layers has 2; need numbers below 2, the model's layers"),
+        (
+            Prune(**SMALL, sparsity=0.5, block=(5, 1)),
+            r"stage 1, prune: block 5x1 does not divide \S+, 32x32; need one that divides every layer",
+        ),
         (Movement(**SMALL, **MOVES | {"block": (5, 5)}), "need multiples of the block 5x5"),
     ]:
         with pytest.raises(ValueError, match=error):
@@ -253,8 +256,10 @@ def test_an_output_that_is_there(folder):
     with pytest.raises(ValueError, match="data exists and is not an empty folder; name another output"):
         go(folder, PTQ, output="data")
     go(folder, PTQ, resume=True)  # nothing to resume: a note
+    with pytest.raises(ValueError, match=r"the run is finished, see .*; name another output for another"):
+        go(folder, PTQ, resume=True)
     (folder / "out.stages").mkdir()
-    with pytest.raises(ValueError, match=r"out is there: the run is finished; out\.stages is left over, remove it"):
+    with pytest.raises(ValueError, match=r"see .*out/report\.html; out\.stages is left over, remove it"):
         go(folder, PTQ, resume=True)
 
 
@@ -357,7 +362,10 @@ def test_a_checkpoint_is_of_one_run(folder, monkeypatch):
     for change, error in [
         ({"options": replace(OPTIONS, seed=1)}, "is of another run: its seed is 0, this one's 1"),
         ({"options": replace(OPTIONS, limit=20)}, "is of another run: its data is|its limit is None, this one's 20"),
-        ({"made": recipe(replace(first, sparsity=0.25), *others)}, "is of another run: its settings is"),
+        (
+            {"made": recipe(replace(first, sparsity=0.25), *others)},
+            "is of another run: its sparsity is 0.5, this one.s 0.25",
+        ),
     ]:
         with pytest.raises(ValueError, match=error):
             go(folder, change.get("made", KILLED), change.get("options", OPTIONS), resume=True)

@@ -90,10 +90,11 @@ def test_toml(tmp_path):
         (["epochs = 1"], "do is None; need"),
         ([PRUNE + "sparsty = 1"], "stage 1: the key 'sparsty' is unknown; need 'sparsity'"),
         ([PRUNE + "distil = { temprature = 1 }"], "the key 'temprature' is unknown; need 'temperature'"),
-        ([PRUNE + "distil = 3"], "distil is 3; need Distillation"),
+        ([PRUNE + "distil = 3"], "distil is 3; need a table"),
         (['do = "prune"\nepochs = 1'], "sparsity is missing; need it"),
-        (['do = "fine-tune"\nepochs = "1"'], "epochs is '1'; need int"),
-        (['do = "fine-tune"\nepochs = true'], "epochs is True; need int"),
+        (['do = "movement"'], "epochs, warmup_start_epoch, warmup_end_epoch, factor are missing; need them"),
+        (['do = "fine-tune"\nepochs = "1"'], "epochs is '1'; need an integer"),
+        (['do = "fine-tune"\nepochs = true'], "epochs is True; need an integer"),
         (['do = "fine-tune"\nepochs = 0'], "epochs is 0; need 1 to 1000"),
         ([PRUNE.replace("0.8", "1.5")], "sparsity is 1.5"),
         ([PRUNE + 'method = "l1"'], "method is 'l1'; need one-shot, prune-ofa, inc, movement"),
@@ -113,8 +114,8 @@ def test_toml(tmp_path):
         (['do = "student"\nlayers = []'], "layers is .*; need a list of integers"),
         (['do = "quantize"\nobserver = "max"'], "observer is 'max'; need min-max"),
         (['do = "quantize"\nmax_drop = -1'], "max_drop is -1; need at least 0"),
-        (['do = "quantize"', PRUNE], "stage 1, quantize, quantizes; need it last"),
-        ([MOVE + "quantize = true", 'do = "quantize"'], "stage 1, movement, quantizes; need it last"),
+        (['do = "quantize"', PRUNE], "stage 1, quantize, quantizes; need it as the last stage"),
+        ([MOVE + "quantize = true", 'do = "quantize"'], "stage 1, movement, quantizes; need it as the last stage"),
     ],
 )
 def test_what_no_recipe_can_say(stages, message, tmp_path):
@@ -142,8 +143,15 @@ def test_files_that_are_no_recipe(name, content, message, tmp_path):
 
 
 def test_no_file_at_all():
-    with pytest.raises(FileNotFoundError, match=r"--recipe is prune-4x1; need a file, or one of .*prune-4x1-80"):
+    with pytest.raises(FileNotFoundError, match=r"prune-4x1 is neither a file nor one that ships; .*prune-4x1-80"):
         reading.load("prune-4x1", "sst2")
+    with pytest.raises(FileNotFoundError, match=r"mine\.toml does not exist; need a file, or one of"):
+        reading.load("mine.toml", "sst2")
+
+
+def test_the_other_movement_is_named():
+    with pytest.raises(ValueError, match=r'movement has no sparsity, .* do = "prune", method = "movement"'):
+        reading.parse({"stage": [{"do": "movement", "sparsity": 0.5}]}, "mine")
 
 
 # --- NNCF ------------------------------------------------------------------------------------------------------------

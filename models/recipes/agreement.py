@@ -13,7 +13,6 @@ matrix products of the file whose operands are both quantized. An engine may mer
 two of an attention into a Subgraph, which is not counted.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,7 +66,7 @@ def compare_engines(
     list of dict
         "name", "file", "ran", "why": not, "" if it did; and of those that did "version"; "execution": what ran, in
         words; "metrics": {name: value}; "integer_layers", "products": counts; "layers": {kind: how many run}, as far as
-        the engine tells; "seconds": of the whole dev set; "rows": how many; "different": how many are answered
+        the engine tells; "rows": of the dev set, how many; "different": how many are answered
         otherwise than by ours; "differences": these, [{"row": number from 0, "text", "wanted", "ours", "theirs",
         "our_margin", "their_margin": logits or None}]
 
@@ -83,11 +82,10 @@ def compare_engines(
     check_head(ready.config, task)
     questions = QUESTIONS[task](data, loaded.tokenizer, limit)
     products = count_quantized(folder / ONNX)
-    start = time.perf_counter()
     answers = questions.ask(ready, lambda done, of: tell(done, of, OURS))
     subject = Subject(ready, questions, conditions, answers)
     facts = {"version": __version__, "execution": ready.execution, "integer_layers": _integer_layers(loaded.model)}
-    facts |= {"layers": {}, "products": products, "seconds": time.perf_counter() - start}
+    facts |= {"layers": {}, "products": products}
     file = PACKED if isinstance(loaded, Packed) else HUGGING_FACE
     rows = [_row(OURS, file) | facts | _said(subject, answers)]
     for engine, file in FILES.items():
@@ -122,11 +120,9 @@ def _other(engine: str, path: Path, subject: Subject, tell: Tell) -> dict[str, A
     name = engines.NAMES[engine]
     with serving(engine, path, subject.conditions) as served:
         theirs = subject.ready._replace(run=lambda *batch: served.run(Batch(*batch)))
-        start = time.perf_counter()
         answers = subject.questions.ask(theirs, lambda done, of: tell(done, of, name))
         count = engines.count_integer_layers(engine, served.layers)
         facts = {"version": served.version, "integer_layers": count, "layers": served.layers}
-        facts |= {"seconds": time.perf_counter() - start}
     return {"execution": _words(count, subject.conditions.threads)} | facts | _said(subject, answers)
 
 

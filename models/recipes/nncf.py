@@ -119,7 +119,7 @@ def _quantization(values: Mapping[str, Any]) -> dict[str, Any]:
     without = [key for key in WITHOUT_EFFECT if key in values]
     if without:
         warnings.warn(
-            f"{', '.join(without)} of {QUANTIZATION}: no effect; activations are symmetric here", stacklevel=2
+            f"{', '.join(without)} of {QUANTIZATION}: no effect; a TOML recipe has observer and samples", stacklevel=2
         )
     fix = values.get("overflow_fix", "disable")
     if not isinstance(fix, str):

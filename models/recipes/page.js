@@ -68,7 +68,7 @@ function tile(value, said, bad) {
 function tiles() {
   const made = metrics.map((name) => tile(two(last[name]), `${name}, f32 before: ${two(data.baseline[name])}`));
   const encoder = data.sizes.encoder;
-  made.push(tile(`${encoder.ratio.toFixed(1)} ×`, `smaller encoder: ${megabytes(encoder.before)} to ${megabytes(encoder.after)}`));
+  made.push(tile(`${encoder.ratio.toFixed(2)} ×`, `smaller encoder: ${megabytes(encoder.before)} to ${megabytes(encoder.after)}`));
   const others = data.engines.slice(1);
   const ran = others.filter((engine) => engine.ran);
   const different = ran.reduce((sum, engine) => sum + engine.different, 0);
@@ -155,7 +155,9 @@ function sparsityFigure() {
       svg.append(label(to, bottom + 16, many(done + stage.updates), { "text-anchor": "end" }));
     }
     if (stage.sparsity.length) {
-      const points = stage.sparsity.map(([update, share]) => `${at(done + update).toFixed(1)},${(bottom - share * (bottom - top)).toFixed(1)}`);
+      const steps = stage.sparsity.flatMap(([update, share], j) => [[update, j ? stage.sparsity[j - 1][1] : share], [update, share]]);
+      steps.push([stage.updates, steps[steps.length - 1][1]]);
+      const points = steps.map(([update, share]) => `${at(done + update).toFixed(1)},${(bottom - share * (bottom - top)).toFixed(1)}`);
       const line = draw("polyline", { class: "line", points: points.join(" "), style: `stroke: ${colour}` });
       const [, end] = stage.sparsity[stage.sparsity.length - 1];
       line.append(draw("title", {}, `${stage.name}: ${percent(end)} at its end`));
@@ -248,11 +250,11 @@ function sizes() {
 }
 
 function engines() {
-  const head = [["engine"], ["file"], ["precision"], ...metrics.map((name) => [name, true]), ["integer layers", true], ["answers not ours", true], ["time", true]];
+  const head = [["engine"], ["file"], ["precision"], ...metrics.map((name) => [name, true]), ["integer layers", true], ["answers not ours", true]];
   return table(head, data.engines.map((engine) => {
     const name = `${engine.name} ${engine.version || ""}`;
-    if (!engine.ran) return [name, engine.file, make("span", "bad", `NOT RUN: ${engine.why}`), ...metrics.map(() => "-"), "-", "-", "-"];
-    return [name, engine.file, engine.execution, ...metrics.map((each) => two(engine.metrics[each])), `${engine.integer_layers} of ${engine.products}`, `${many(engine.different)} of ${many(engine.rows)}`, time(engine.seconds)];
+    if (!engine.ran) return [name, engine.file, make("span", "bad", `NOT RUN: ${engine.why}`), ...metrics.map(() => "-"), "-", "-"];
+    return [name, engine.file, engine.execution, ...metrics.map((each) => two(engine.metrics[each])), `${engine.integer_layers} of ${engine.products}`, `${many(engine.different)} of ${many(engine.rows)}`];
   }));
 }
 
@@ -273,7 +275,7 @@ function differences() {
 
 document.querySelector("h1").textContent = `${data.recipe.name}: compressed for ${data.task}`;
 $("about").textContent = data.recipe.about;
-$("facts").textContent = `${data.machine}; ${time(data.seconds)}; seed ${data.seed}; refimpl ${data.version}`;
+$("facts").textContent = `${data.limit === null ? "" : `a trial on the first ${many(data.limit)} rows of each file; `}${data.machine}; ${time(data.seconds)}; seed ${data.seed}; refimpl ${data.version}`;
 $("command").textContent = data.command;
 $("tiles").append(...tiles());
 $("stages").append(stages());

@@ -13,15 +13,17 @@ A key that there is not is an error that names the nearest there is.
 import json
 import tomllib
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from refimpl.models.recipes import nncf
 from refimpl.models.recipes.keys import check_keys, nearest
-from refimpl.models.recipes.recipe import KINDS, Distillation, Recipe, Stage
+from refimpl.models.recipes.recipe import KINDS, Distillation, Movement, Recipe, Stage
 
 SHIPPED = Path(__file__).parent / "shipped"
 MOST_BYTES = 1 << 20
+TYPES = {int: "an integer", float: "a number", str: "a text", bool: "true or false", Distillation: "a table"}
 
 
 def names() -> list[str]:
@@ -45,7 +47,8 @@ def load(given: str, task: str) -> Recipe:
     """
     path = SHIPPED / f"{given}.toml" if given in names() else Path(given)
     if not path.is_file():
-        raise FileNotFoundError(f"--recipe is {given}; need a file, or one of {', '.join(names())}")
+        wrong = "does not exist" if path.suffix in (".toml", ".json") else "is neither a file nor one that ships"
+        raise FileNotFoundError(f"--recipe: {given} {wrong}; need a file, or one of {', '.join(names())}")
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{given} has {path.stat().st_size} bytes; need a recipe of at most {MOST_BYTES}")
     try:
@@ -80,6 +83,8 @@ def _stage(values: Mapping[str, Any]) -> Stage:
     do = values.get("do")
     if not isinstance(do, str) or do not in KINDS:
         raise ValueError(f"do is {do!r:.80}; need {nearest(str(do), KINDS)}")
+    if do == Movement.do and "sparsity" in values:
+        raise ValueError(f'{do} has no sparsity, its factor decides; to say the share: do = "prune", method = "{do}"')
     rest = {key: value for key, value in values.items() if key != "do"}
     if isinstance(rest.get("distil"), dict):
         rest["distil"] = record(Distillation, rest["distil"])
@@ -92,17 +97,23 @@ def record(kind: Any, values: Mapping[str, Any]) -> Any:
     hints = {name: hint for name, hint in get_type_hints(kind).items() if name != "do"}
     check_keys(values, hints)
     typed = {key: _typed(key, value, hints[key]) for key, value in values.items()}
-    try:
-        return kind(**typed)
-    except TypeError:
-        missing = [field.name for field in kind.__dataclass_fields__.values() if field.name not in values]
-        needed = [name for name in missing if _needed(kind, name)]
-        raise ValueError(f"{needed[0]} is missing; need it") from None
+    missing = [key for key in keys_of(kind)[0] if key not in typed]
+    if missing:
+        is_, it = ("are", "them") if len(missing) > 1 else ("is", "it")
+        raise ValueError(f"{', '.join(missing)} {is_} missing; need {it}")
+    return kind(**typed)
 
 
-def _needed(kind: Any, name: str) -> bool:
-    field = kind.__dataclass_fields__[name]
-    return name != "do" and field.default is field.default_factory  # both MISSING
+def keys_of(kind: Any) -> tuple[list[str], dict[str, str]]:
+    """What a table of a file must have, and what it may have, each with its default as TOML has it."""
+    needed, others = [], {}
+    for field in fields(kind):
+        if field.default is MISSING:
+            needed.append(field.name)
+        else:
+            value = list(field.default) if isinstance(field.default, tuple) else field.default
+            others[field.name] = "none" if value is None else json.dumps(value)
+    return needed, others
 
 
 def _typed(key: str, value: Any, hint: Any) -> Any:
@@ -115,5 +126,5 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
     if float in wanted and type(value) is int:
         return float(value)
     if type(value) not in wanted:
-        raise ValueError(f"{key} is {value!r:.80}; need {' or '.join(part.__name__ for part in wanted)}")
+        raise ValueError(f"{key} is {value!r:.80}; need {' or '.join(TYPES[part] for part in wanted)}")
     return value

@@ -233,7 +233,7 @@ class Recipe:
             raise ValueError("a recipe has no stage; need at least one")
         for i, stage in enumerate(self.stages[:-1]):
             if quantizes(stage):
-                raise ValueError(f"stage {i + 1}, {stage.do}, quantizes; need it last")
+                raise ValueError(f"stage {i + 1}, {stage.do}, quantizes; need it as the last stage")
 
     @property
     def distils(self) -> bool:

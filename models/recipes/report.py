@@ -47,9 +47,9 @@ def anatomy(before: Dense, work: Work) -> dict[str, Any]:
     return {"layers": rows, "heads": heads}
 
 
-def about(recipe: Recipe, model: Path, data: Path, output: Path, options: Options) -> dict[str, Any]:
-    """What was asked for, as a command, and on which machine."""
-    words = ["refimpl", "compress", str(model), "--recipe", recipe.name, "--data", str(data), "-o", str(output)]
+def about(recipe: Recipe, given: str, model: Path, data: Path, output: Path, options: Options) -> dict[str, Any]:
+    """What was asked for, as a command, and on which machine. given: the recipe, as the command has it."""
+    words = ["refimpl", "compress", str(model), "--recipe", given, "--data", str(data), "-o", str(output)]
     for name, value in asdict(options).items():
         if value is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
@@ -59,5 +59,6 @@ def about(recipe: Recipe, model: Path, data: Path, output: Path, options: Option
         "recipe": to_json(recipe),
         "task": options.task,
         "seed": options.seed,
+        "limit": options.limit,
         "machine": cpu.name(),
     }

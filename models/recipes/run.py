@@ -22,19 +22,19 @@ from refimpl.models.config import read_config
 from refimpl.models.engines.isolated import Conditions
 from refimpl.models.files import atomic_folder, check_folder
 from refimpl.models.recipes.agreement import compare_engines
-from refimpl.models.recipes.artifacts import write_artifacts
+from refimpl.models.recipes.artifacts import HUGGING_FACE, write_artifacts
 from refimpl.models.recipes.distilling import teach
 from refimpl.models.recipes.options import Options, check_options
 from refimpl.models.recipes.page import page
 from refimpl.models.recipes.recipe import Recipe, Training
 from refimpl.models.recipes.report import about, anatomy, stage_row
-from refimpl.models.recipes.stages import Setting, Work, run_stage
+from refimpl.models.recipes.stages import Setting, Work, kept_of, run_stage
 from refimpl.models.runner import runner
 from refimpl.models.terminal import say
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.models.training import interrupt
 from refimpl.models.training.batches import Purpose, stream
-from refimpl.models.training.evaluation import HEADS, MEASURES, Measure, fits, head_words, needed
+from refimpl.models.training.evaluation import ENDINGS, HEADS, MEASURES, Measure, find, fits, head_words, needed
 from refimpl.models.training.new_heads import load_for
 from refimpl.models.training.parameters import named
 from refimpl.models.training.run import Interrupted, Stopped
@@ -49,9 +49,15 @@ REPORT, PAGE = "report.json", "report.html"
 
 
 def compress_by(
-    recipe: Recipe, model: Path, data: Path, output: Path, options: Options, resume: bool = False
+    recipe: Recipe,
+    model: Path,
+    data: Path,
+    output: Path,
+    options: Options,
+    resume: bool = False,
+    given: str | None = None,
 ) -> dict[str, Any]:
-    """Run the recipe, write ``output``, and return the report.
+    """Run the recipe, write ``output``, and return the report. given: the recipe as a command has it, if not by name.
 
     Raises
     ------
@@ -63,14 +69,16 @@ def compress_by(
     from threadpoolctl import threadpool_limits
 
     check_options(options)
+    for stem in ("train", "dev"):
+        find(data, stem, ENDINGS[options.task])
+    dense, teacher = _models(recipe, model, options)
     folder = output.resolve().with_name(output.resolve().name + SUFFIX)
     _check_output(output, folder, resume)
-    dense, teacher = _models(recipe, model, options)
     begun = perf_counter()
     with _checkpoints(folder), Bar() as bar, threadpool_limits(options.threads), interrupt.noted() as stop:
         bar.stop = stop
         setting = make_setting(dense, teacher, data, options, bar, folder)
-        report = about(recipe, model, data, output, options)
+        report = about(recipe, given or recipe.name, model, data, output, options)
         report["baseline"] = _baseline(setting, dense if teacher is None or _fits(model, options) else teacher)
         stages, work = _stages(setting, recipe, dense, resume)
         report |= {"stages": stages} | anatomy(dense, work)
@@ -128,6 +136,10 @@ def _models(recipe: Recipe, model: Path, options: Options) -> tuple[Dense, Dense
 def _load(path: Path, options: Options, as_it_is: bool) -> Dense:
     """as_it_is: its head is not to be trained, or before that it teaches."""
     head, labels = HEADS[options.task]
+    if path.is_file():
+        raise ValueError(
+            f"{path} is a file; need a Hugging Face directory, in f32: a recipe leaves one, {HUGGING_FACE}/"
+        )
     config = read_config(path)
     if as_it_is and not fits(config, options.task):
         found = head_words(config.head, len(config.labels))
@@ -186,21 +198,27 @@ def _baseline(setting: Setting, dense: Dense) -> dict[str, float]:
 
 
 def _stages(setting: Setting, recipe: Recipe, dense: Dense, resume: bool) -> tuple[list[dict[str, Any]], Work]:
-    """The report's rows, and what is left. Seconds of a run that was interrupted are not known: None."""
+    """The report's rows, and what is left. Seconds of a stage that was interrupted are not known: None."""
     work, rows = Work(dense), []
     for number, stage in enumerate(recipe.stages, 1):
-        begun = perf_counter()
-        done = run_stage(setting, number, stage, work)
+        begun, goes_on = perf_counter(), resume and kept_of(setting, number).exists()
+        try:
+            done = run_stage(setting, number, stage, work)
+        except ValueError as error:
+            raise ValueError(f"stage {number}, {stage.do}: {error}") from None
         work = done.work
-        seconds = None if resume else round(perf_counter() - begun, 1)
+        seconds = None if goes_on else round(perf_counter() - begun, 1)
         rows.append({"name": stage.do, "seconds": seconds} | stage_row(done))
     return rows, work
 
 
 def _check_output(output: Path, folder: Path, resume: bool) -> None:
     check_folder(output)
-    if folder.exists() and (output / REPORT).exists():
-        raise ValueError(f"{output} is there: the run is finished; {folder.name} is left over, remove it")
+    if (output / REPORT).exists():
+        left = (
+            f"; {folder.name} is left over, remove it" if folder.exists() else "; name another output for another run"
+        )
+        raise ValueError(f"{output} is there: the run is finished, see {output / PAGE}{left}")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} exists and is not an empty folder; name another output")
     if folder.exists() and not resume:

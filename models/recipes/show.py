@@ -18,7 +18,7 @@ MEGABYTE = 1e6
 def show(report: dict[str, Any], screen: Console) -> None:
     """Everything but the epochs and the updates, which are in the JSON and on the page."""
     recipe = report["recipe"]
-    screen.print(f"[bold]{escape(recipe['name'])}[/]: compressed for {report['task']}", soft_wrap=True)
+    screen.print(f"[bold]{escape(recipe['name'])}[/]: compressed for {report['task']}{_trial(report)}", soft_wrap=True)
     if recipe["about"]:
         screen.print(escape(recipe["about"]))
     for table in (_stages(report), _layers(report), _files(report["sizes"]), _engines(report)):
@@ -31,7 +31,11 @@ def show(report: dict[str, Any], screen: Console) -> None:
             screen.print(_differences(engine))
     encoder = report["sizes"]["encoder"]
     ends = "  ".join(f"{name} {_two(x)}, was {_two(report['baseline'].get(name))}" for name, x in _last(report).items())
-    screen.print(f"[bold]{escape(ends)}; the encoder is {encoder['ratio']:.1f} times smaller[/]")
+    screen.print(f"[bold]{escape(ends)}; the encoder is {encoder['ratio']:.2f} times smaller[/]")
+
+
+def _trial(report: dict[str, Any]) -> str:
+    return "" if report["limit"] is None else f", a trial on the first {report['limit']:,} rows of each file"
 
 
 def _minutes(seconds: float | None) -> str:
@@ -120,14 +124,14 @@ def _files(sizes: dict[str, Any]) -> Table:
 def _engines(report: dict[str, Any]) -> Table:
     names = list(report["baseline"])
     table = _columns(
-        plain_table("Engines, over the whole dev set"),
+        plain_table("Engines, over the dev set"),
         ["engine", "file"],
-        [*names, "integer\nlayers", "answers\nnot ours", "seconds"],
+        [*names, "integer\nlayers", "answers\nnot ours"],
     )
     for engine in report["engines"]:
         if not engine["ran"]:
             table.add_row(
-                escape(engine["name"]), escape(engine["file"]), *["[red]NOT RUN[/]", *["-"] * (len(names) + 2)]
+                escape(engine["name"]), escape(engine["file"]), *["[red]NOT RUN[/]", *["-"] * (len(names) + 1)]
             )
             continue
         table.add_row(
@@ -136,7 +140,6 @@ def _engines(report: dict[str, Any]) -> Table:
             *(_two(engine["metrics"].get(name)) for name in names),
             f"{engine['integer_layers']} of {engine['products']}",
             f"{engine['different']} of {engine['rows']:,}",
-            f"{engine['seconds']:.1f}",
         )
     return table
 

@@ -97,6 +97,11 @@ class Done(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+def kept_of(setting: Setting, number: int) -> Path:
+    """Where a stage's checkpoint is."""
+    return setting.folder / f"{number}.training"
+
+
 def run_stage(setting: Setting, number: int, stage: Stage, work: Work) -> Done:
     """Stage ``number`` of a recipe. Raises as ``run_training``, and ValueError for what the model does not allow."""
     if isinstance(stage, Student):
@@ -191,11 +196,11 @@ def _train(setting: Setting, number: int, stage: Training, model: Model, method:
     state = checkpoint.begin({**named(model), **method.trained}, method.extra)
     own: Run = {
         "stage": number,
-        "settings": json.dumps(asdict(stage)),
+        **json.loads(json.dumps(asdict(stage))),  # tuples as they come back from a file
         "begins_with": sealed.digest([], state.parameters),
     }
     run = setting.identity | own
-    kept = setting.folder / f"{number}.training"
+    kept = kept_of(setting, number)
     remove_parts(kept)
     if kept.exists():
         state = checkpoint.load(kept, run, state)
