@@ -14,9 +14,10 @@ Made by `python asv_bench/compression.py render` of `asv_bench/results/compressi
 what `refimpl compress --recipe` left; no number is typed. Accuracy and F1 are in percent, on the task's whole dev set
 unless a row says otherwise. "f32" is the model after the recipe's training, on our engine; the three engines have the
 files as they are, INT8 but for dense rows, and brackets say how many rows one answers otherwise than ours. "Below
-dense" is in points, our engine's INT8 against the dense row that the recipe began with. The encoder's bytes are those
-of its linear layers, f32 before and as stored after; sparsity is the share of its weights that are zero or gone.
-Minutes are of the whole run, on a machine that others used at the same time; none where it was interrupted."""
+dense" is in points, our engine's INT8 against the dense row that the recipe began with; a bar is what the project set
+itself before it measured. The encoder's bytes are those of its linear layers, f32 before and as stored after; sparsity
+is the share of its weights that are zero or gone. Minutes are of the whole run on one core, beside another training on
+the other; none where it was interrupted."""
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
