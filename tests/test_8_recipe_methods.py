@@ -310,7 +310,7 @@ def test_movement():
 
 def test_what_a_model_does_not_allow():
     for make, how in ((methods.pruning, HOW), (methods.top_scores, TOP)):
-        with pytest.raises(ValueError, match=r"block 5x1 does not divide every layer: .*need multiples"):
+        with pytest.raises(ValueError, match=r"block 5x1 does not divide .*, 32x32; need one that divides every layer"):
             make(MODEL, NAMES, replace(how, block=(5, 1)), UPDATES)
     with pytest.raises(ValueError, match=r"layer\.0\.q has the shape \(32, 32\); need multiples of the block 5x8"):
         moving(block=(5, 8))
