@@ -469,3 +469,10 @@ def test_equal_models_are_equal_bytes(tmp_path, saved):
     again = {packed_file.save(packed_file.load(saved), tmp_path / str(i)) or (tmp_path / str(i)).read_bytes()
              for i in range(8)}  # fmt: skip
     assert again == {saved.read_bytes()}
+
+
+def test_the_type_of_indices():
+    """65,536 columns have indices up to 65,535."""
+    assert [packed_file.index_type(columns) for columns in (384, 1 << 16, (1 << 16) + 1)] == [
+        np.uint16, np.uint16, np.int32,
+    ]  # fmt: skip

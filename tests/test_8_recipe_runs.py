@@ -364,7 +364,7 @@ def test_a_checkpoint_is_of_one_run(folder, monkeypatch):
         ({"options": replace(OPTIONS, limit=20)}, "is of another run: its data is|its limit is None, this one's 20"),
         (
             {"made": recipe(replace(first, sparsity=0.25), *others)},
-            "is of another run: its sparsity is 0.5, this one.s 0.25",
+            "is of another run: its sparsity is 0.5, this one's 0.25",
         ),
     ]:
         with pytest.raises(ValueError, match=error):

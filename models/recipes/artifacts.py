@@ -16,6 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from refimpl.models import engines, packed_file
 from refimpl.models.bert import Model, linears
 from refimpl.models.compress import Dense, Quantized, pack, pack_linear
@@ -121,5 +123,6 @@ def _stored(layer: Any) -> tuple[int, int]:
     if not isinstance(layer, QuantizedLinear):
         return dense, dense
     packed = pack_linear(layer)
-    stored = packed.weight.indices.astype(packed_file.index_type(packed.weight.shape[1]))
-    return dense, count_bytes(packed) - packed.compensation.nbytes - packed.weight.indices.nbytes + stored.nbytes
+    indices, stored = packed.weight.indices, np.dtype(packed_file.index_type(packed.weight.shape[1]))
+    narrower = indices.size * (indices.itemsize - stored.itemsize)
+    return dense, count_bytes(packed) - packed.compensation.nbytes - narrower  # compensation is not stored
