@@ -101,7 +101,8 @@ def of_training(folder: Path, data: Path, given: argparse.Namespace) -> dict[str
         if name != "task" and run.get(name) is not None:
             words += [f"--{name.replace('_', '-')}", str(run[name])]
     with tempfile.TemporaryDirectory() as temporary, late_bar("dense") as move:
-        sizes = write_artifacts(Path(temporary), compress.load(folder), None)
+        dense = compress.load(folder)
+        sizes = write_artifacts(Path(temporary), dense.model.config, dense, None)
         engines = compare_engines(Path(temporary), task, data, limit, tell=move)
     return {
         "name": folder.name,

@@ -140,7 +140,7 @@ def written(folder, dense, quantizer=None):
     coded = quantizer and quantizer(
         compress.calibrate(compress.prune(dense, 1.0), compress.encode_each(dense.tokenizer, tiny.TEXTS))
     )
-    write_artifacts(folder, dense, coded)
+    write_artifacts(folder, dense.model.config, dense, coded)
     return folder
 
 

@@ -58,10 +58,9 @@ def test_the_files_are_the_model(tmp_path):
     assert dense.model.config.layer_heads == (3, 4)
     assert dense.model.config.layer_feed_forward == (36, 64)
     coded = quantized(dense)
-    sizes = write_artifacts(tmp_path, dense, coded, {"note.txt": "made by a test"})
+    sizes = write_artifacts(tmp_path, dense.model.config, dense, coded)
     tiny.same_model(compress.load(tmp_path / artifacts.HUGGING_FACE).model, dense.model)
     tiny.same_model(packed_file.load(tmp_path / artifacts.PACKED).model, compress.pack(coded).model)
-    assert (tmp_path / artifacts.HUGGING_FACE / "note.txt").read_text() == "made by a test"
     on_disk = {path: path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()}
     assert sum(sizes["files"].values()) == sum(on_disk.values())
     assert list(sizes["files"]) == ["huggingface", "packed.safetensors", "model.onnx", "openvino"]
@@ -72,7 +71,7 @@ def test_the_files_are_the_model(tmp_path):
 def test_a_model_in_f32_has_no_packed_file(tmp_path):
     needs("openvino")
     dense = tiny.dense("distilbert_question_answering")
-    sizes = write_artifacts(tmp_path, dense, None)
+    sizes = write_artifacts(tmp_path, dense.model.config, dense, None)
     assert list(sizes["files"]) == ["huggingface", "model.onnx", "openvino"]
     assert sizes["encoder"]["ratio"] == 1
 
@@ -109,16 +108,16 @@ def test_bytes_of_the_encoder():
 def test_what_cannot_be_written(tmp_path, monkeypatch):
     dense = tiny.dense(NAME)
     with pytest.raises(FileNotFoundError, match="nowhere is no folder; need one to write into"):
-        write_artifacts(tmp_path / "nowhere", dense, None)
+        write_artifacts(tmp_path / "nowhere", dense.model.config, dense, None)
     with pytest.raises(TypeError, match=r"layer.0.q of the trained model is QuantizedLinear; need Linear"):
-        write_artifacts(tmp_path, tiny.quantized(NAME), None)
+        write_artifacts(tmp_path, dense.model.config, tiny.quantized(NAME), None)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(engines, "installed", list)
-    sizes = write_artifacts(tmp_path, dense, None)
+    sizes = write_artifacts(tmp_path, dense.model.config, dense, None)
     assert sizes["missing"] == {"openvino": "openvino is not installed; need: python -m pip install openvino"}
     assert list(sizes["files"]) == ["huggingface", "model.onnx"] == sorted(path.name for path in tmp_path.iterdir())
     with pytest.raises(ValueError, match="huggingface holds other files; name another folder"):
-        write_artifacts(tmp_path, dense, None)
+        write_artifacts(tmp_path, dense.model.config, dense, None)
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path, monkeypatch):
@@ -126,7 +125,8 @@ def test_what_a_killed_process_left_is_removed(tmp_path, monkeypatch):
     for name in ("huggingface.part-ab12cd34", "huggingface.training"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("")
-    write_artifacts(tmp_path, tiny.dense(NAME), None)
+    dense = tiny.dense(NAME)
+    write_artifacts(tmp_path, dense.model.config, dense, None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["huggingface", "huggingface.training", "model.onnx"]
 
 

@@ -83,7 +83,7 @@ MADE = {
 def test_a_recipe_leaves_what_is_promised(name, folder, monkeypatch):
     made, given = MADE[name], []
     write = run.write_artifacts
-    monkeypatch.setattr(run, "write_artifacts", lambda *parts: given.append(parts[1:]) or write(*parts))
+    monkeypatch.setattr(run, "write_artifacts", lambda *parts: given.append(parts[2:]) or write(*parts))
     report = go(folder, made)
     (trained, quantized), out = given[0], folder / "out"
     assert json.loads((out / "report.json").read_text("utf-8")) == json.loads(json.dumps(report))
@@ -93,6 +93,8 @@ def test_a_recipe_leaves_what_is_promised(name, folder, monkeypatch):
     assert report["engines"][0]["integer_layers"] == (0 if quantized is None else len(linears(quantized.model)))
     files = {"huggingface", "model.onnx", *(["packed.safetensors"] if quantized else [])}
     assert report["sizes"]["files"].keys() == files
+    whole = linears(compress.load(folder / "model").model).values()
+    assert report["sizes"]["encoder"]["before"] == sum(p.weight.nbytes + p.bias.nbytes for p in whole)
     assert {path.name for path in out.iterdir()} == files | {"report.json", "report.html"}
     assert not (folder / "out.stages").exists()
     for stage, row in zip(made.stages, report["stages"], strict=True):

@@ -6,12 +6,12 @@
     openvino/openvino_model.*   the same as OpenVINO's IR, .xml and .bin, by OpenVINO's converter
 
 Contract. The encoder's bytes are those of its linear layers, weights, biases and scales; embeddings, norms and the head
-do not count. Before: f32, with all heads and neurons of the configuration. After: as stored. A layer in INT8 is stored
-dense, a byte a weight, or in 4x1 blocks, whichever is smaller; removed heads and neurons are gone from both. The ratio
-of the two is what papers on JPQD and block pruning quote as the compression of the encoder.
+do not count. Before: f32, all layers of the model that the compression began with, with all heads and neurons of its
+configuration. After: as stored. A layer in INT8 is stored dense, a byte a weight, or in 4x1 blocks, whichever is
+smaller; removed layers, heads and neurons are gone. The ratio of the two is what papers on JPQD and block pruning quote
+as the compression of the encoder.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,16 +44,14 @@ class EncoderBytes(NamedTuple):
     after: int
 
 
-def write_artifacts(
-    folder: Path, trained: Dense, quantized: Quantized | None, more: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+def write_artifacts(folder: Path, before: Config, trained: Dense, quantized: Quantized | None) -> dict[str, Any]:
     """Write all files into a folder, which must be there, and say how large they are.
 
     Parameters
     ----------
+    before : of the model that the compression began with
     trained : f32, its linear layers ``Linear``
     quantized : the same model in INT8; None to write f32 only, and no packed file
-    more : name of a further file of huggingface/ -> its text
 
     Returns
     -------
@@ -75,13 +73,13 @@ def write_artifacts(
             raise TypeError(f"{name} of the trained model is {type(layer).__name__}; need Linear")
     model = (quantized or trained).model
     packed = None if quantized is None else pack(quantized)
-    save_directory(trained, folder / HUGGING_FACE, more or {})
+    save_directory(trained, folder / HUGGING_FACE, {})
     if packed is not None:
         packed_file.save(packed, folder / PACKED)
     export_onnx(model, folder / ONNX)
     missing = _write_ir(folder)
     names = [HUGGING_FACE, *[PACKED] * (packed is not None), ONNX, *[OPENVINO] * (not missing)]
-    encoder = encoder_bytes(trained.model.config, model)
+    encoder = encoder_bytes(before, model)
     return {
         "files": {name: _size(folder / name) for name in names},
         "missing": missing,
@@ -104,9 +102,9 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
 
 
-def encoder_bytes(config: Config, model: Model) -> EncoderBytes:
-    """config: with the numbers of heads and neurons that there were; model: f32 or INT8, as it is now."""
-    whole = replace(config, layer_heads=(), layer_feed_forward=())
+def encoder_bytes(before: Config, model: Model) -> EncoderBytes:
+    """before: of the model that there was; model: f32 or INT8, as it is now."""
+    whole = replace(before, layer_heads=(), layer_feed_forward=())
     shapes = [shape for layer in range(whole.layers) for shape in whole.linear_shapes(layer).values()]
     layers = [_stored(layer) for layer in linears(model).values()]
     return EncoderBytes(

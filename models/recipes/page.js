@@ -243,7 +243,7 @@ function sizes() {
   const { files, missing, encoder } = data.sizes;
   const rows = Object.entries(files).map(([name, bytes]) => [name, megabytes(bytes), ""]);
   rows.push(...Object.entries(missing).map(([name, why]) => [name, make("span", "bad", "NOT WRITTEN"), why]));
-  rows.push(["encoder, before", megabytes(encoder.before), "its linear layers in f32, all heads and neurons"]);
+  rows.push(["encoder, before", megabytes(encoder.before), "its linear layers in f32, all layers, heads and neurons"]);
   const forms = `; of each layer the smaller of INT8 without blocks, ${megabytes(encoder.dense)} in all, and 4x1 blocks, ${megabytes(encoder.blocks)}`;
   rows.push(["encoder, after", megabytes(encoder.after), `${encoder.ratio.toFixed(2)} times smaller${encoder.dense === encoder.blocks ? "" : forms}`]);
   return table([["what"], ["size", true], [""]], rows);

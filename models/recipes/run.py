@@ -83,7 +83,7 @@ def compress_by(
         stages, work = _stages(setting, recipe, dense, resume)
         report |= {"stages": stages} | anatomy(dense, work)
         with atomic_folder(output, lambda path: False) as temporary:
-            report["sizes"] = write_artifacts(temporary, work.dense, work.quantized)
+            report["sizes"] = write_artifacts(temporary, dense.model.config, work.dense, work.quantized)
             report["engines"] = compare_engines(
                 temporary, options.task, data, options.limit, Conditions(threads=options.threads), bar.telling
             )

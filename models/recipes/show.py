@@ -109,7 +109,9 @@ def _files(sizes: dict[str, Any]) -> Table:
         table.add_row(escape(name), "[red]NOT WRITTEN[/]", escape(why))
     encoder = sizes["encoder"]
     table.add_row(
-        "encoder, before", f"{encoder['before'] / MEGABYTE:.1f}", "its linear layers in f32, all heads and neurons"
+        "encoder, before",
+        f"{encoder['before'] / MEGABYTE:.1f}",
+        "its linear layers in f32, all layers, heads and neurons",
     )
     forms = "" if encoder["dense"] == encoder["blocks"] else (
         f"; of each layer the smaller of INT8 without blocks, {encoder['dense'] / MEGABYTE:.1f} MB in all, "
