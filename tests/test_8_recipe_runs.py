@@ -22,7 +22,7 @@ from refimpl.models import compress, packed_file
 from refimpl.models.bert import linears
 from refimpl.models.cli import app
 from refimpl.models.compress import Quantized
-from refimpl.models.recipes import reading, run, tuned
+from refimpl.models.recipes import reading, run, stages, tuned
 from refimpl.models.recipes.options import Options
 from refimpl.models.recipes.recipe import (
     FineTune,
@@ -105,6 +105,9 @@ def test_a_recipe_leaves_what_is_promised(name, folder, monkeypatch):
         assert all(a[0] < b[0] for a, b in pairwise(row["sparsity"]))
         if isinstance(stage, Prune):
             assert row["sparsity"][-1][1] == pytest.approx(stage.sparsity, abs=4 / 32**2)  # of each layer a block less
+            steps = len({share for _, share in row["sparsity"]})
+            note = f"masks change in {steps} steps; a smaller every, more epochs or more rows prune more gradually"
+            assert row["notes"] == ([] if stage.method == "one-shot" else [note])
     tiny.same_model(compress.load(out / "huggingface").model, trained.model)
     if quantized:
         tiny.same_model(packed_file.load(out / "packed.safetensors").model, compress.pack(quantized).model)
@@ -118,6 +121,12 @@ def test_a_recipe_leaves_what_is_promised(name, folder, monkeypatch):
     assert left == [(list(p.weight.shape), np.count_nonzero(p.weight)) for p in linears(trained.model).values()]
     smaller = any(isinstance(stage, Movement) and stage.structured for stage in made.stages)
     assert any(row["kept"] < row["of"] or row["neurons"] < row["of_neurons"] for row in report["heads"]) == smaller
+
+
+@pytest.mark.parametrize(("steps", "notes"), [(9, 1), (10, 0)])
+def test_a_gradual_pruning_of_few_steps_has_a_note(steps, notes):
+    stage = Prune(**SMALL, sparsity=0.5)
+    assert len(stages.too_few_steps(stage, [(i, i / steps) for i in range(steps)])) == notes
 
 
 def test_questions(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ The checkpoint of a stage stays until the whole recipe is done: a recipe that go
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +40,8 @@ from refimpl.quant import fake_linear, quantize_weight
 from refimpl.quant.observers import MEAN_MIN_MAX, MIN_MAX, MSE_OPTIMAL, Observer, percentiles
 from refimpl.saturation.reduced_range import nncf_ptq_enable
 
+FEW_STEPS = 10
+"""Of a gradual pruning: fewer are worth a note."""
 PERCENTILE = 99.99
 """Of NNCF's configurations for BERT."""
 OBSERVERS: dict[str, Observer] = {
@@ -124,7 +126,16 @@ def run_stage(setting: Setting, number: int, stage: Stage, work: Work) -> Done:
     else:
         method = _locked(stage, model, names)
     state, made = _train(setting, number, stage, model, method)
-    return _done(Work(replace(work.dense, model=made)), state)
+    done = _done(Work(replace(work.dense, model=made)), state)
+    return done._replace(notes=too_few_steps(stage, done.sparsity)) if isinstance(stage, Prune) else done
+
+
+def too_few_steps(stage: Prune, sparsity: Sequence[tuple[int, float]]) -> tuple[str, ...]:
+    """Of masks that should change gradually."""
+    steps = len({share for _, share in sparsity})
+    if stage.method == "one-shot" or steps >= FEW_STEPS:
+        return ()
+    return (f"masks change in {steps} steps; a smaller every, more epochs or more rows prune more gradually",)
 
 
 def student(dense: Dense, stage: Student) -> Dense:
