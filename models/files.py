@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PART = ".part-"
-"""Of the name of a folder that is being written."""
+"""Of the name of what is being written."""
 
 
 @contextmanager
@@ -17,7 +17,7 @@ def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``: renamed onto it when the block ends, removed if the block raises."""
     path = Path(path)
     check_folder(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name + PART)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -28,6 +28,18 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what a process that was killed while it wrote ``path``, a file or a folder, has left beside it.
+
+    Not for a path that another process may be writing.
+    """
+    for left in path.parent.glob(f"{glob.escape(path.name + PART)}*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink()
 
 
 def check_folder(path: Path) -> None:
@@ -55,8 +67,8 @@ def _umask() -> int:
 def atomic_folder(path: Path, replaceable: Callable[[Path], bool]) -> Iterator[Path]:
     """The same for a folder: a new temporary one, renamed to ``path``.
 
-    An empty folder gives way. One with files gives way only if it is ``replaceable``; else ValueError. What a process
-    that was killed while it wrote ``path`` has left beside it is removed.
+    An empty folder gives way. One with files gives way only if it is ``replaceable``; else ValueError. What
+    ``remove_parts`` finds is removed.
     """
     path = Path(path).resolve()
     check_folder(path)
@@ -64,8 +76,7 @@ def atomic_folder(path: Path, replaceable: Callable[[Path], bool]) -> Iterator[P
         raise ValueError(f"{path} is a file; need the name of a folder")
     if path.is_dir() and any(path.iterdir()) and not replaceable(path):
         raise ValueError(f"{path} holds other files; name another folder")
-    for left in path.parent.glob(f"{glob.escape(path.name + PART)}*"):
-        shutil.rmtree(left, ignore_errors=True)
+    remove_parts(path)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=path.name + PART))
     old = temporary.with_name(temporary.name + ".old")
     try:

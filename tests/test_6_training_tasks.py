@@ -169,7 +169,7 @@ def test_a_stopped_run_resumes_to_the_same_file(data, tmp_path, monkeypatch):
         fine_tune(model, data, tmp_path / "again", plan, False)
     with pytest.raises(ValueError, match="its batch is 4, this one's 5"):
         fine_tune(model, data, tmp_path / "again", replace(plan, batch=5), True)
-    parts = [tmp_path / f"again.training.{end}" for end in ("ab_12xyz", "backup", "ab_12xyz.old")]
+    parts = [tmp_path / f"again.training.{end}" for end in ("part-ab_12xyz", "backup", "old")]
     for part in parts:
         part.touch()
     fine_tune(model, data, tmp_path / "again", plan, True)

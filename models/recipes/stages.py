@@ -16,6 +16,7 @@ import numpy as np
 from refimpl.models import sealed
 from refimpl.models.bert import Batch, Model, linears, map_linears
 from refimpl.models.compress import Calibrated, Dense, Masked, Packed, Quantized, calibrate_with, quantize
+from refimpl.models.files import remove_parts
 from refimpl.models.pruning.names import names_in
 from refimpl.models.pruning.removal import remove_dead, with_layers
 from refimpl.models.quantization.biases import correct_biases, correct_biases_in_order
@@ -30,7 +31,7 @@ from refimpl.models.training.checkpoint import Run, State
 from refimpl.models.training.loop import updates
 from refimpl.models.training.method import PLAIN, Method, masked
 from refimpl.models.training.parameters import named, with_parameters
-from refimpl.models.training.run import Keeping, remove_parts, run_training
+from refimpl.models.training.run import Keeping, run_training
 from refimpl.models.training.settings import by_kernels
 from refimpl.models.training.show import Bar
 from refimpl.models.training.task import How, Task, job

@@ -15,7 +15,7 @@ from refimpl.models.checkpoint import FILE
 from refimpl.models.compress import Dense
 from refimpl.models.config import read_config
 from refimpl.models.directory import save_directory
-from refimpl.models.files import check_folder
+from refimpl.models.files import check_folder, remove_parts
 from refimpl.models.options import check_batches, check_counts, check_seed, check_threads
 from refimpl.models.terminal import say
 from refimpl.models.tokenizer import Tokenizer
@@ -26,7 +26,7 @@ from refimpl.models.training.evaluation import HEADS
 from refimpl.models.training.loop import Job, Settings, updates
 from refimpl.models.training.new_heads import load_for
 from refimpl.models.training.parameters import Parameters, named, with_parameters
-from refimpl.models.training.run import Keeping, Stopped, remove_parts, run_training
+from refimpl.models.training.run import Keeping, Stopped, run_training
 from refimpl.models.training.settings import by_kernels, identity
 from refimpl.models.training.show import Bar
 from refimpl.models.training.task import How, Task, job

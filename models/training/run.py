@@ -5,8 +5,6 @@ when the training is told to stop; that may be in the midst of an evaluation, wh
 A loss that is not finite leaves the last one as it is.
 """
 
-import glob
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +21,6 @@ class Keeping:
     path: Path
     run: Run
     every: int = 100
-
-
-def remove_parts(path: Path) -> None:
-    """Remove what a process that was killed while it wrote ``path`` left beside it: ``files.atomic``'s own names."""
-    for left in path.parent.glob(f"{glob.escape(path.name)}.*"):
-        if left.is_file() and re.fullmatch(r"[a-z0-9_]{8}", left.name.removeprefix(path.name + ".")):
-            left.unlink()
 
 
 class Stopped(RuntimeError):
