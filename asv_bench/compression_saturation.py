@@ -7,6 +7,7 @@ emulated               our model with every linear layer on ``gemm_u8s8s32_pair_
 repaired               the same f32 model quantized again by the recipe ptq-overflow-fix, native and without VNNI
 """
 
+from filecmp import cmp
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 from refimpl.kernels.gemm_u8s8s32_pair_saturating import GEMM_PAIR_SATURATING
 from refimpl.models import packed_file
 from refimpl.models.bert import map_linears
+from refimpl.models.checkpoint import FILE
 from refimpl.models.compress import Packed, Quantized, unpack
 from refimpl.models.engines import NAMES
 from refimpl.models.engines.isa import CAPS, NATIVE
@@ -83,7 +85,7 @@ def saturation(
     Raises
     ------
     ValueError
-        the files are not those that the report is of
+        the files are not those that the report is of, or the repaired model is another's
     """
     task = report["task"]
     ours, rows = _of_engine(folder, task, data, limit)
@@ -95,6 +97,8 @@ def saturation(
         repaired.parent.mkdir(parents=True, exist_ok=True)
         options = Options(task, seed=report["seed"], limit=limit)
         compress_by(reading.load(REPAIR, task), folder / HUGGING_FACE, data, repaired, options)
+    if not cmp(*(each / HUGGING_FACE / FILE for each in (folder, repaired)), shallow=False):
+        raise ValueError(f"{repaired} is of another model than {folder}; remove it")
     _, again = _of_engine(repaired, task, data, limit)
     keys = ("isa", "ran", "why", "metrics", "different")
     return [{"model": "compressed"} | row for row in rows] + [
