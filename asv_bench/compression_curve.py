@@ -26,10 +26,11 @@ from refimpl.kernels import cpu
 from refimpl.models import compress
 from refimpl.models.compress import Dense
 from refimpl.models.files import atomic
+from refimpl.models.recipes.kinds import Distillation, Prune
 from refimpl.models.recipes.options import Options, check_options
-from refimpl.models.recipes.recipe import Distillation, Prune
 from refimpl.models.recipes.run import make_setting
-from refimpl.models.recipes.stages import Setting, Work, run_stage
+from refimpl.models.recipes.setting import Setting, Work
+from refimpl.models.recipes.stages import run_stage
 from refimpl.models.terminal import say
 from refimpl.models.training import interrupt
 from refimpl.models.training.run import Stopped
@@ -37,7 +38,7 @@ from refimpl.models.training.show import Bar
 
 CURVE, STAGES = "curve.json", "stages"
 METHODS = {"prune-ofa": "magnitude", "inc": "snip_momentum", "movement": "learned scores"}
-"""Of ``recipe.Prune`` -> the criterion, for the figure."""
+"""Of ``kinds.Prune`` -> the criterion, for the figure."""
 DENSITIES = (0.70, 0.50, 0.30, 0.20, 0.10, 0.05)
 TASK = "sst2"
 RATE, EVERY = 1e-4, 20

@@ -17,8 +17,8 @@ from refimpl.models.pruning.names import names_in
 from refimpl.models.quantization.learned import prepare
 from refimpl.models.recipes import methods
 from refimpl.models.recipes.distilling import distilled, teach
+from refimpl.models.recipes.kinds import LOSSES, Distillation, Movement, Prune
 from refimpl.models.recipes.matching import matched, pairs
-from refimpl.models.recipes.recipe import LOSSES, Distillation, Movement, Prune
 from refimpl.models.training import checkpoint
 from refimpl.models.training.inner import Keep
 from refimpl.models.training.loop import Settings, Updated, train

@@ -23,17 +23,9 @@ from refimpl.models.bert import linears
 from refimpl.models.cli import app
 from refimpl.models.compress import Quantized
 from refimpl.models.recipes import reading, run, stages, tuned
+from refimpl.models.recipes.kinds import FineTune, Movement, Prune, Quantize, QuantizeAware, Student
 from refimpl.models.recipes.options import Options
-from refimpl.models.recipes.recipe import (
-    FineTune,
-    Movement,
-    Prune,
-    Quantize,
-    QuantizeAware,
-    Recipe,
-    Student,
-    to_json,
-)
+from refimpl.models.recipes.recipe import Recipe, to_json
 from refimpl.models.recipes.run import compress_by
 from refimpl.models.training import interrupt
 from refimpl.models.training.loop import Diverged

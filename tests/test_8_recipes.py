@@ -8,16 +8,8 @@ from pathlib import Path
 import pytest
 
 from refimpl.models.recipes import nncf, reading
-from refimpl.models.recipes.recipe import (
-    Distillation,
-    FineTune,
-    Movement,
-    Prune,
-    QuantizeAware,
-    Recipe,
-    Student,
-    to_json,
-)
+from refimpl.models.recipes.kinds import Distillation, FineTune, Movement, Prune, QuantizeAware, Student
+from refimpl.models.recipes.recipe import Recipe, to_json
 
 PRUNE = 'do = "prune"\nepochs = 1\nsparsity = 0.8\n'
 MOVE = 'do = "movement"\nepochs = 3\nwarmup_start_epoch = 1\nwarmup_end_epoch = 2\nfactor = 0.05\n'

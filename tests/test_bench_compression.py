@@ -14,7 +14,8 @@ from refimpl.integer.pairs import unsafe_pairs
 from refimpl.models import compress
 from refimpl.models.bert import forward, linears
 from refimpl.models.recipes import reading
-from refimpl.models.recipes.recipe import Movement, Prune, QuantizeAware, Recipe, to_json
+from refimpl.models.recipes.kinds import Movement, Prune, QuantizeAware
+from refimpl.models.recipes.recipe import Recipe, to_json
 from refimpl.models.verify.int8 import SATURATING
 
 JPQD = Movement(epochs=2, warmup_start_epoch=1, warmup_end_epoch=2, factor=0.1, quantize=True)

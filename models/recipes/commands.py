@@ -101,8 +101,9 @@ def _by(
 
 
 def _list(as_json: bool) -> None:
+    from refimpl.models.recipes.kinds import Distillation
     from refimpl.models.recipes.reading import SHIPPED, keys_of, load, names
-    from refimpl.models.recipes.recipe import KINDS, Distillation, to_json
+    from refimpl.models.recipes.recipe import KINDS, to_json
     from refimpl.models.terminal import plain_table
 
     found = [load(name, "sst2") for name in names()]
@@ -123,7 +124,7 @@ def _list(as_json: bool) -> None:
         keys.add_row(do, ", ".join(needed), escape(", ".join(f"{key} = {value}" for key, value in others.items())))
     console().print(keys)
     console().print(f"Files, to copy and change: {escape(str(SHIPPED))}", soft_wrap=True)
-    console().print(f"What the keys mean: {escape(str(SHIPPED.with_name('recipe.py')))}", soft_wrap=True)
+    console().print(f"What the keys mean: {escape(str(SHIPPED.with_name('kinds.py')))}", soft_wrap=True)
 
 
 def _without_training(

@@ -17,7 +17,7 @@ import numpy as np
 from refimpl import distil
 from refimpl.distil.mixing import ovtrainer
 from refimpl.models.bert import Batch, Model, forward
-from refimpl.models.recipes.recipe import Distillation
+from refimpl.models.recipes.kinds import Distillation
 from refimpl.models.tasks import Say
 from refimpl.models.training.task import Rows, Task
 from refimpl.nn import Ops

@@ -16,7 +16,7 @@ import numpy as np
 
 from refimpl.models.bert import Model, linears
 from refimpl.models.pruning import gradual, movement
-from refimpl.models.recipes.recipe import Movement, Prune
+from refimpl.models.recipes.kinds import Movement, Prune
 from refimpl.models.training.checkpoint import State
 from refimpl.models.training.method import Arrays, Method, More
 from refimpl.models.training.parameters import Parameters

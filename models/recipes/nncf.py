@@ -21,7 +21,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from refimpl.models.recipes.keys import check_keys
-from refimpl.models.recipes.recipe import Distillation, Movement, QuantizeAware, Recipe, Stage
+from refimpl.models.recipes.kinds import Distillation, Movement, QuantizeAware
+from refimpl.models.recipes.recipe import Recipe, Stage
 
 MOVEMENT, QUANTIZATION = "movement_sparsity", "quantization"
 COMMANDS: dict[str, dict[str, Any]] = {

@@ -19,7 +19,8 @@ from typing import Any, get_args, get_type_hints
 
 from refimpl.models.recipes import nncf
 from refimpl.models.recipes.keys import check_keys, nearest
-from refimpl.models.recipes.recipe import KINDS, Distillation, Movement, Recipe, Stage
+from refimpl.models.recipes.kinds import Distillation, Movement
+from refimpl.models.recipes.recipe import KINDS, Recipe, Stage
 
 SHIPPED = Path(__file__).parent / "shipped"
 MOST_BYTES = 1 << 20

@@ -10,7 +10,7 @@ from refimpl.models.bert import linears
 from refimpl.models.compress import Dense
 from refimpl.models.recipes.options import Options
 from refimpl.models.recipes.recipe import Recipe, to_json
-from refimpl.models.recipes.stages import Done, Work
+from refimpl.models.recipes.setting import Done, Work
 
 MOST_POINTS = 400
 """Of a curve."""

@@ -24,11 +24,13 @@ from refimpl.models.files import atomic_folder, check_folder
 from refimpl.models.recipes.agreement import compare_engines
 from refimpl.models.recipes.artifacts import HUGGING_FACE, write_artifacts
 from refimpl.models.recipes.distilling import teach
+from refimpl.models.recipes.kinds import Training
 from refimpl.models.recipes.options import Options, check_options
 from refimpl.models.recipes.page import page
-from refimpl.models.recipes.recipe import Recipe, Training
+from refimpl.models.recipes.recipe import Recipe
 from refimpl.models.recipes.report import about, anatomy, stage_row
-from refimpl.models.recipes.stages import Setting, Work, kept_of, run_stage
+from refimpl.models.recipes.setting import Setting, Work, kept_of
+from refimpl.models.recipes.stages import run_stage
 from refimpl.models.runner import runner
 from refimpl.models.terminal import say
 from refimpl.models.tokenizer import Tokenizer

@@ -1,0 +1,199 @@
+"""The kinds of stages that a recipe may have, and what each must say.
+
+Numbers are what the sources of ``refimpl.prune``, ``distil`` and ``quant`` say.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from refimpl import check
+from refimpl.prune import BLOCK_4X1
+
+OBSERVERS = ("min-max", "mean-min-max", "percentile", "mse")
+OVERFLOW_FIXES = ("disable", "enable", "first_layer_only")
+METHODS = ("one-shot", "prune-ofa", "inc", "movement")
+LOSSES = ("kl_batchmean", "kl_element_mean", "soft_cross_entropy", "mse_logits")
+CORRECTIONS = ("none", "fast", "full")
+MOST_EPOCHS = 1000
+
+
+def _among(name: str, value: str, names: tuple[str, ...]) -> None:
+    if value not in names:
+        raise ValueError(f"{name} is {value!r:.80}; need {', '.join(names)}")
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not least <= value < float("inf"):
+        raise ValueError(f"{name} is {value:g}; need at least {least:g}")
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """(1 - weight) loss of the task + weight loss + hidden loss of hidden states.
+
+    See ``refimpl.distil.logits``, ``mixing.ovtrainer`` and ``matching``.
+    """
+
+    loss: str = "kl_batchmean"
+    temperature: float = 2.0
+    weight: float = 0.9
+    hidden: float = 0.0
+
+    def __post_init__(self) -> None:
+        _among("loss", self.loss, LOSSES)
+        check.fraction("weight", self.weight)
+        _at_least("hidden", self.hidden, 0)
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature is {self.temperature:g}; need more than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What stages that train have in common. warmup: share of the updates."""
+
+    do: ClassVar[str]
+    epochs: int
+    batch: int = 32
+    learning_rate: float = 5e-5
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    dropout: float = 0.1
+    accumulate: int = 1
+    distil: Distillation | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.epochs <= MOST_EPOCHS:
+            raise ValueError(f"epochs is {self.epochs}; need 1 to {MOST_EPOCHS}")
+        _at_least("batch", self.batch, 1)
+        _at_least("accumulate", self.accumulate, 1)
+        check.fraction("warmup", self.warmup)
+        check.fraction("weight_decay", self.weight_decay)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout:g}; need 0 to below 1")
+        if not 0 < self.learning_rate <= 1:
+            raise ValueError(f"learning_rate is {self.learning_rate:g}; need more than 0 and at most 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTune(Training):
+    """lock: what is zero in whole 4x1 blocks stays zero."""
+
+    do: ClassVar[str] = "fine-tune"
+    lock: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prune(Training):
+    """begin, end: shares of the updates between which masks change, every ``every`` updates.
+
+    one-shot at ``begin``; PruneOFA's: magnitude, each layer alike, cubic; Intel Neural Compressor's: snip_momentum, all
+    layers ranked together, exponential decay; movement: learned scores, each layer alike, cubic.
+    """
+
+    do: ClassVar[str] = "prune"
+    sparsity: float
+    method: str = "prune-ofa"
+    block: tuple[int, int] = BLOCK_4X1
+    begin: float = 0.0
+    end: float = 0.6
+    every: int = 50
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check.fraction("sparsity", self.sparsity)
+        _among("method", self.method, METHODS)
+        _check_block(self.block)
+        if not 0 <= self.begin < self.end <= 1:
+            raise ValueError(f"begin and end are {self.begin:g} and {self.end:g}; need 0 <= begin < end <= 1")
+        _at_least("every", self.every, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Movement(Training):
+    """NNCF's movement sparsity: epochs of its warm-up, the full regularization factor, the blocks of attention.
+
+    Rows of ``intermediate`` and columns of ``output`` are pruned whole. structured: at the end of the warm-up the masks
+    are resolved to whole heads and neurons, and dead ones are removed from what is written. score_rate: the learning
+    rate of scores, in units of the others' (NNCF: 1).
+    """
+
+    do: ClassVar[str] = "movement"
+    warmup_start_epoch: float
+    warmup_end_epoch: float
+    factor: float
+    final_threshold: float = 0.0
+    score_rate: float = 1.0
+    block: tuple[int, int] = (32, 32)
+    structured: bool = True
+    quantize: bool = False
+    overflow_fix: str = "disable"
+    observer: str = "percentile"
+    samples: int = 300
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        start, end = self.warmup_start_epoch, self.warmup_end_epoch
+        if not 0 <= start < end <= self.epochs:
+            need = f"0 <= warmup_start_epoch < warmup_end_epoch <= epochs, {self.epochs}"
+            raise ValueError(f"warmup_start_epoch and warmup_end_epoch are {start:g} and {end:g}; need {need}")
+        _at_least("factor", self.factor, 0)
+        _at_least("score_rate", self.score_rate, 0)
+        _check_block(self.block)
+        _check_quantization(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeAware(Training):
+    """Ranges begin as observed and are learned. lock: as of ``FineTune``."""
+
+    do: ClassVar[str] = "quantize-aware"
+    overflow_fix: str = "disable"
+    observer: str = "percentile"
+    samples: int = 300
+    lock: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_quantization(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Student:
+    """layers: numbers of the layers that it begins with, in their order."""
+
+    do: ClassVar[str] = "student"
+    layers: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
+            raise ValueError(f"layers is {list(self.layers)}; need rising numbers from 0, at least one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantize:
+    """bias_correction: none, fast or full; max_drop: layers are kept in f32, NNCF's way, until the task's first metric
+    is at most so many points below that of the f32 model."""
+
+    do: ClassVar[str] = "quantize"
+    observer: str = "percentile"
+    samples: int = 300
+    overflow_fix: str = "disable"
+    bias_correction: str = "none"
+    max_drop: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_quantization(self)
+        _among("bias_correction", self.bias_correction, CORRECTIONS)
+        if self.max_drop is not None:
+            _at_least("max_drop", self.max_drop, 0)
+
+
+def _check_block(block: tuple[int, ...]) -> None:
+    if len(block) != 2 or min(block) < 1:
+        raise ValueError(f"block is {list(block)}; need rows and columns, each 1 or more")
+
+
+def _check_quantization(stage: Any) -> None:
+    _among("observer", stage.observer, OBSERVERS)
+    _among("overflow_fix", stage.overflow_fix, OVERFLOW_FIXES)
+    _at_least("samples", stage.samples, 1)

@@ -1,0 +1,61 @@
+"""The parts of a recipe that quantize: calibration on training rows, after training and before training under it."""
+
+from refimpl.models.bert import Batch, linears
+from refimpl.models.compress import Calibrated, Dense, Masked, calibrate_with, quantize
+from refimpl.models.quantization.biases import correct_biases, correct_biases_in_order
+from refimpl.models.quantization.learned import prepare
+from refimpl.models.recipes import tuned
+from refimpl.models.recipes.kinds import Movement, Quantize, QuantizeAware
+from refimpl.models.recipes.setting import Done, Setting, Work
+from refimpl.models.training.batches import Purpose, stream
+from refimpl.models.training.task import Task
+from refimpl.quant import fake_linear, quantize_weight
+from refimpl.quant.observers import MEAN_MIN_MAX, MIN_MAX, MSE_OPTIMAL, Observer, percentiles
+from refimpl.saturation.reduced_range import nncf_ptq_enable
+
+PERCENTILE = 99.99
+"""Of NNCF's configurations for BERT."""
+OBSERVERS: dict[str, Observer] = {
+    "min-max": MIN_MAX,
+    "mean-min-max": MEAN_MIN_MAX,
+    "percentile": percentiles(PERCENTILE),
+    "mse": MSE_OPTIMAL,
+}
+LEVELS = {
+    "disable": fake_linear.overflow_fix_disable,
+    "enable": fake_linear.overflow_fix_enable,
+    "first_layer_only": fake_linear.overflow_fix_first_layer_only,
+}
+CORRECT = {"fast": correct_biases, "full": correct_biases_in_order}
+
+
+def post_training(setting: Setting, stage: Quantize, dense: Dense) -> Done:
+    """Calibrate, quantize, correct biases, and keep layers in f32 where that is asked for."""
+    batches = samples(setting.task, stage.samples, setting.seed)
+    calibrated = calibrate_with(_masked(dense), batches, OBSERVERS[stage.observer])
+    of_weight = nncf_ptq_enable if stage.overflow_fix == "enable" else quantize_weight
+    quantized = quantize(calibrated, of_weight)
+    if stage.bias_correction != "none":
+        quantized = CORRECT[stage.bias_correction](quantized, calibrated, batches)
+    notes: tuple[str, ...] = ()
+    if stage.max_drop is not None:
+        quantized, notes = tuned.restored(quantized, calibrated, setting.measure, stage.max_drop)
+    return Done(Work(dense, quantized), notes=notes)
+
+
+def prepared(setting: Setting, stage: Movement | QuantizeAware, dense: Dense) -> Calibrated:
+    """Under fake quantization, with observed ranges."""
+    batches = samples(setting.task, stage.samples, setting.seed)
+    calibrated = calibrate_with(_masked(dense), batches, OBSERVERS[stage.observer])
+    return prepare(calibrated, levels=LEVELS[stage.overflow_fix](linears(dense.model)))
+
+
+def samples(task: Task, count: int, seed: int) -> list[Batch]:
+    """So many training rows, drawn without return, one a batch."""
+    generator = stream(seed, Purpose.CALIBRATION)
+    rows = generator.permutation(len(task.lengths))[:count].tolist()
+    return [task.example([row], generator)[0] for row in rows]
+
+
+def _masked(dense: Dense) -> Masked:
+    return Masked(dense.model, dense.tokenizer, {name: p.weight != 0 for name, p in linears(dense.model).items()})

@@ -1,0 +1,62 @@
+"""What the stages of a run share, what goes from one to the next, and what one leaves."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from refimpl.models.bert import Model
+from refimpl.models.compress import Dense, Packed, Quantized
+from refimpl.models.training.checkpoint import Run
+from refimpl.models.training.show import Bar
+from refimpl.models.training.task import Task
+from refimpl.nn import Ops
+from refimpl.nn.tape import Tape
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all stages of a run share.
+
+    task : the plain task; teacher, logits : who teaches, what it says of each training row; None without; ops : for it
+    folder, identity : where checkpoints go, and what they must be of
+    new_tape : of a pass, with all kinds of linear layers
+    measure : metrics of a model on the engine
+    """
+
+    task: Task
+    logits: list[np.ndarray] | None
+    teacher: Model | None
+    ops: Ops
+    folder: Path
+    identity: Run
+    new_tape: Callable[[], Tape]
+    measure: Callable[[Dense | Packed], dict[str, float]]
+    bar: Bar
+    seed: int
+    threads: int
+    save_every: int
+
+
+class Work(NamedTuple):
+    """dense: f32, what is pruned as zeros or gone; quantized: after the stage that quantizes."""
+
+    dense: Dense
+    quantized: Quantized | None = None
+
+
+class Done(NamedTuple):
+    """What a stage leaves: for the report, its updates, epochs, sparsity by update, and what is worth a note."""
+
+    work: Work
+    updates: int = 0
+    history: tuple[dict[str, float], ...] = ()
+    sparsity: tuple[tuple[int, float], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def kept_of(setting: Setting, number: int) -> Path:
+    """Where a stage's checkpoint is."""
+    return setting.folder / f"{number}.training"

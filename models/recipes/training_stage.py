@@ -1,0 +1,63 @@
+"""One training of a recipe: from its checkpoint, if it is there, to its last update."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import numpy as np
+
+from refimpl.models import sealed
+from refimpl.models.bert import Model
+from refimpl.models.files import remove_parts
+from refimpl.models.recipes.distilling import distilled
+from refimpl.models.recipes.kinds import Movement, Training
+from refimpl.models.recipes.matching import matched
+from refimpl.models.recipes.setting import Setting, kept_of
+from refimpl.models.training import checkpoint
+from refimpl.models.training.checkpoint import Run, State
+from refimpl.models.training.loop import updates
+from refimpl.models.training.method import Method, masked
+from refimpl.models.training.parameters import named, with_parameters
+from refimpl.models.training.run import Keeping, run_training
+from refimpl.models.training.settings import by_kernels
+from refimpl.models.training.task import How, job
+
+
+def trained(setting: Setting, number: int, stage: Training, model: Model, method: Method) -> tuple[State, Model]:
+    """The last state, and the model under its masks."""
+    task = setting.task
+    if stage.distil is not None:
+        assert setting.logits is not None
+        task = distilled(task, setting.logits, stage.distil)
+        if stage.distil.hidden:
+            assert setting.teacher is not None
+            task = matched(task, setting.teacher, setting.ops, len(model.layers), stage.distil.hidden)
+    work = job(task, model, How(stage.batch, setting.seed, stage.dropout, setting.new_tape, method))
+    state = checkpoint.begin({**named(model), **method.trained}, method.extra)
+    own: Run = {
+        "stage": number,
+        **json.loads(json.dumps(asdict(stage))),  # tuples as they come back from a file
+        "begins_with": sealed.digest([], state.parameters),
+    }
+    run = setting.identity | own
+    kept = kept_of(setting, number)
+    remove_parts(kept)
+    if kept.exists():
+        state = checkpoint.load(kept, run, state)
+    total = number_of_updates(setting, stage)
+    settings = by_kernels(stage, total, setting.seed, setting.threads, _rates(stage, method.trained))
+    setting.bar.begin(total, state.step, stage.do)
+    keeping = Keeping(kept, run, setting.save_every)
+    state = run_training(work, settings, state, keeping, setting.bar.report, setting.bar.stop)
+    values = {**state.parameters, **state.extra}
+    return state, with_parameters(model, masked(values, method.stored(values)))
+
+
+def number_of_updates(setting: Setting, stage: Training) -> int:
+    """Of the whole stage."""
+    batches = -(-len(setting.task.lengths) // stage.batch)
+    return updates(batches, stage.epochs, stage.accumulate)
+
+
+def _rates(stage: Training, trained: Mapping[str, np.ndarray]) -> dict[str, float]:
+    return dict.fromkeys(trained, stage.score_rate) if isinstance(stage, Movement) else {}
