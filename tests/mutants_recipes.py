@@ -115,6 +115,10 @@ def moving_with(change):
     return lambda *given: change(methods.moving(*given))
 
 
+def moving_as(**change):
+    return lambda model, names, how, each, updates: methods.moving(model, names, replace(how, **change), each, updates)
+
+
 def masked_scores(method):
     """The scores' gradient sees the mask."""
     return replace(
@@ -253,6 +257,14 @@ RECIPES = [
             "the masked weight": top_with(lambda g, w, mask, block: straight_through(g, w * mask, block)),
             "the other sign": top_with(lambda g, w, mask, block: -straight_through(g, w, block)),
             "ties go": tied_scores,
+        },
+    ),
+    Suite(
+        methods_test.check_schedule,
+        methods.moving,
+        {
+            "of power 3, whatever is said": moving_as(power=3.0),
+            "from the threshold that is found, whatever is said": moving_as(initial_threshold=None),
         },
     ),
     Suite(

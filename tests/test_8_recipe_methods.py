@@ -252,18 +252,23 @@ def scores(values):
     return {ours: values[methods.SCORE + NAMES[ours]] for ours in FACTORS}
 
 
-def test_movement_follows_the_schedule():
-    found = steps(moving())
-    first = movement.automatic_threshold(scores(found[EACH]), FACTORS)
-    for step, values in enumerate(found):
-        cut, factor, _ = values[methods.THRESHOLD]
-        assert cut == movement_schedule.threshold(SCHEDULE, step, first)
-        assert (np.isnan(factor) and step >= LAST) or factor == movement_schedule.regularization_factor(SCHEDULE, step)
-        assert values[methods.SPARSITY][min(step, LAST)] == methods.share(methods.stored(values))
-    assert methods.frozen(found[LAST])
-    assert not methods.frozen(found[LAST - 1])
-    assert np.isnan(found[-1][methods.SPARSITY][LAST + 1 :]).all()
-    assert 0.1 < found[-1][methods.SPARSITY][LAST] < 0.9
+def check_schedule(function):
+    """Threshold and factor of each update are the schedule's, of any power, from the first threshold given or found."""
+    for power, initial in ((3.0, None), (4.5, -0.05)):
+        how = replace(MOVE, power=power, initial_threshold=initial)
+        found = steps(function(MODEL, NAMES, how, EACH, UPDATES))
+        first = movement.automatic_threshold(scores(found[EACH]), FACTORS) if initial is None else initial
+        schedule = SCHEDULE._replace(power=power)
+        for step, values in enumerate(found):
+            cut, factor, _ = values[methods.THRESHOLD]
+            assert cut == movement_schedule.threshold(schedule, step, first)
+            rests = np.isnan(factor) and step >= LAST
+            assert rests or factor == movement_schedule.regularization_factor(schedule, step)
+            assert values[methods.SPARSITY][min(step, LAST)] == methods.share(methods.stored(values))
+        assert methods.frozen(found[LAST])
+        assert not methods.frozen(found[LAST - 1])
+        assert np.isnan(found[-1][methods.SPARSITY][LAST + 1 :]).all()
+        assert 0.1 < found[-1][methods.SPARSITY][LAST] < 0.9
 
 
 def test_after_the_warm_up_masks_are_whole_and_scores_rest():
@@ -305,6 +310,7 @@ def check_moving(function):
 
 def test_movement():
     check_top_scores(methods.top_scores)
+    check_schedule(methods.moving)
     check_moving(methods.moving)
 
 

@@ -4,6 +4,7 @@ Numbers are what the sources of ``refimpl.prune``, ``distil`` and ``quant`` say.
 """
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, ClassVar
 
 from refimpl import check
@@ -114,14 +115,17 @@ class Movement(Training):
 
     Rows of ``intermediate`` and columns of ``output`` are pruned whole. structured: at the end of the warm-up the masks
     are resolved to whole heads and neurons, and dead ones are removed from what is written. score_rate: the learning
-    rate of scores, in units of the others' (NNCF: 1).
+    rate of scores, in units of the others' (NNCF: 1). initial_threshold, final_threshold, power: see
+    ``refimpl.prune.movement_schedule``; without initial_threshold it is the one that prunes 1 of 1000 weights.
     """
 
     do: ClassVar[str] = "movement"
     warmup_start_epoch: float
     warmup_end_epoch: float
     factor: float
+    initial_threshold: float | None = None
     final_threshold: float = 0.0
+    power: float = 3.0
     score_rate: float = 1.0
     block: tuple[int, int] = (32, 32)
     structured: bool = True
@@ -137,6 +141,12 @@ class Movement(Training):
             need = f"0 <= warmup_start_epoch < warmup_end_epoch <= epochs, {self.epochs}"
             raise ValueError(f"warmup_start_epoch and warmup_end_epoch are {start:g} and {end:g}; need {need}")
         _at_least("factor", self.factor, 0)
+        thresholds = [x for x in (self.initial_threshold, self.final_threshold) if x is not None]
+        if not all(map(isfinite, thresholds)) or thresholds != sorted(set(thresholds)):
+            told = f"{self.initial_threshold} and {self.final_threshold}"
+            raise ValueError(f"initial_threshold and final_threshold are {told}; need finite ones, the second greater")
+        if not 0 < self.power < float("inf"):
+            raise ValueError(f"power is {self.power:g}; need more than 0")
         _at_least("score_rate", self.score_rate, 0)
         _check_block(self.block)
         _check_quantization(self)

@@ -163,7 +163,7 @@ def moving(model: Model, names: Mapping[str, str], how: Movement, each: int, upd
         at, now = stage(schedule, state.step), state.extra[THRESHOLD]
         if at is Stage.WARMUP:
             if np.isinf(now[0]):  # its first step
-                now[2] = movement.automatic_threshold(_ours(state.parameters, of, SCORE), factors)
+                now[2] = _first_threshold(how, _ours(state.parameters, of, SCORE), factors)
             now[:2] = threshold(schedule, state.step, float(now[2])), regularization_factor(schedule, state.step)
         elif at is Stage.AFTER:
             now[:2] = how.final_threshold, np.nan
@@ -184,7 +184,11 @@ def _schedule(how: Movement, each: int) -> MovementSchedule:
     if not 1 <= int(start * each) < int(end * each):
         need = f"an update or more before it and within it, {each} an epoch"
         raise ValueError(f"the warm-up is from epoch {start:g} to {end:g}; need {need}")
-    return MovementSchedule(start, end, each, how.factor, how.final_threshold)
+    return MovementSchedule(start, end, each, how.factor, how.final_threshold, how.power)
+
+
+def _first_threshold(how: Movement, scores: Parameters, factors: Mapping[str, tuple[int, ...]]) -> float:
+    return movement.automatic_threshold(scores, factors) if how.initial_threshold is None else how.initial_threshold
 
 
 def _ours(values: Arrays, of: Mapping[str, str], prefix: str = "") -> Parameters:
