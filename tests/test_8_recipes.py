@@ -1,36 +1,17 @@
-"""Recipes as files: ours in TOML, NNCF's in JSON, and everything that is refused before any work begins."""
+"""Recipes as files, in TOML, and everything that is refused before any work begins."""
 
 import json
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from refimpl.models.recipes import nncf, reading
-from refimpl.models.recipes.kinds import Distillation, FineTune, Movement, Prune, QuantizeAware, Student
+from refimpl.models.recipes import reading
+from refimpl.models.recipes.kinds import Distillation, FineTune, Prune, Student
 from refimpl.models.recipes.recipe import Recipe, to_json
 
 PRUNE = 'do = "prune"\nepochs = 1\nsparsity = 0.8\n'
 MOVE = 'do = "movement"\nepochs = 3\nwarmup_start_epoch = 1\nwarmup_end_epoch = 2\nfactor = 0.05\n'
-JPQD = [
-    {
-        "algorithm": "movement_sparsity",
-        "params": {
-            "warmup_start_epoch": 1,
-            "warmup_end_epoch": 4,
-            "importance_regularization_factor": 0.01,
-            "enable_structured_masking": True,
-        },
-        "sparse_structure_by_scopes": [
-            {"mode": "block", "sparse_factors": [32, 32], "target_scopes": "{re}.*BertAttention.*"},
-            {"mode": "per_dim", "axis": 0, "target_scopes": "{re}.*BertIntermediate.*"},
-            {"mode": "per_dim", "axis": 1, "target_scopes": "{re}.*BertOutput.*"},
-        ],
-        "ignored_scopes": ["{re}.*NNCFEmbedding", "{re}.*pooler.*", "{re}.*LayerNorm.*"],
-    },
-    {"algorithm": "quantization", "weights": {"mode": "symmetric"}, "activations": {"mode": "symmetric"}},
-]
 
 
 def file(tmp_path, *stages):
@@ -100,6 +81,12 @@ def test_toml(tmp_path):
         ([PRUNE + 'distil = { loss = "kl" }'], "loss is 'kl'; need kl_batchmean"),
         ([PRUNE + "distil = { temperature = 0 }"], "temperature is 0; need more than 0"),
         ([MOVE.replace("warmup_end_epoch = 2", "warmup_end_epoch = 4")], "need 0 <= warmup_start_epoch < warmup_end"),
+        ([MOVE + "power = 0"], "power is 0; need more than 0"),
+        ([MOVE + "power = inf"], "power is inf; need more than 0"),
+        ([MOVE + "initial_threshold = 0"], "initial_threshold and final_threshold are 0.0 and 0.0; need finite"),
+        ([MOVE + "initial_threshold = -inf"], "are -inf and 0.0; need finite ones, the second greater"),
+        ([MOVE + "final_threshold = nan"], "are None and nan; need finite ones, the second greater"),
+        ([MOVE + f"power = 1{'0' * 400}"], "stage 1: int too large to convert to float"),
         ([MOVE + "factor2 = 1"], "unknown; need 'factor'"),
         ([MOVE + 'overflow_fix = "on"'], "overflow_fix is 'on'; need disable, enable, first_layer_only"),
         (['do = "student"\nlayers = [2, 1]'], r"layers is \[2, 1\]; need rising numbers"),
@@ -144,81 +131,6 @@ def test_no_file_at_all():
 def test_the_other_movement_is_named():
     with pytest.raises(ValueError, match=r'movement has no sparsity, .* do = "prune", method = "movement"'):
         reading.parse({"stage": [{"do": "movement", "sparsity": 0.5}]}, "mine")
-
-
-# --- NNCF ------------------------------------------------------------------------------------------------------------
-
-
-def test_nncf_as_the_article_prints_it(tmp_path):
-    path = tmp_path / "jpqd.json"
-    path.write_text(json.dumps(JPQD))
-    (stage,) = reading.load(str(path), "sst2").stages
-    assert stage == Movement(
-        epochs=5, learning_rate=2e-5, batch=32, distil=Distillation(weight=0.9), warmup_start_epoch=1.0,
-        warmup_end_epoch=4.0, factor=0.01, structured=True, block=(32, 32), quantize=True,
-    )  # fmt: skip
-    assert nncf.parse({"compression": JPQD}, "jpqd", "squad").stages[0].epochs == 8
-
-
-def test_nncf_with_one_of_both():
-    (movement,) = nncf.parse(JPQD[:1], "m", "sst2").stages
-    assert isinstance(movement, Movement)
-    assert not movement.quantize
-    (quantized,) = nncf.parse(JPQD[1] | {"overflow_fix": "enable"}, "q", "sst2").stages
-    assert isinstance(quantized, QuantizeAware)
-    assert quantized.overflow_fix == "enable"
-
-
-def test_what_has_no_effect_is_said():
-    with pytest.warns(UserWarning, match="preset, ignored_scopes of quantization: no effect"):
-        nncf.parse([JPQD[1] | {"preset": "mixed", "ignored_scopes": []}], "q", "sst2")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        nncf.parse(JPQD, "q", "sst2")
-
-
-SCOPES = "sparse_structure_by_scopes"
-
-
-def structure(**values):
-    return changed(0, **{SCOPES: [values]})
-
-
-def changed(part, **values):
-    return [JPQD[i] | values if i == part else JPQD[i] for i in range(2)]
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ([1], "need a list of algorithms"),
-        (changed(0, algorithm="magnitude_sparsity"), "algorithm is .*magnitude_sparsity.*; need movement_sparsity and"),
-        ([JPQD[1], JPQD[1]], "once each"),
-        (changed(0, params=3), "params is 3; need an object"),
-        (changed(0, params={}), "params lacks warmup_start_epoch"),
-        (changed(0, params=JPQD[0]["params"] | {"warmup_epoch": 1}), "'warmup_epoch' is unknown; need"),
-        (changed(0, params=JPQD[0]["params"] | {"warmup_end_epoch": "4"}), "warmup_end_epoch is '4'; need float"),
-        (changed(0, params=JPQD[0]["params"] | {"enable_structured_masking": 1}), "masking is 1; need bool"),
-        (changed(0, params=JPQD[0]["params"] | {"warmup_end_epoch": 9}), "warmup_end_epoch <= epochs, 5"),
-        (changed(0, **{SCOPES: 3}), "sparse_structure_by_scopes is 3"),
-        (structure(mode="fine", target_scopes="{re}.*Swin.*"), "need one of Bert"),
-        (structure(mode="fine", target_scopes="BertOutput"), "per_dim, axis 1"),
-        (structure(mode="block", target_scopes="BertAttention"), "sparse_factors is None"),
-        (changed(1, weights={"mode": "asymmetric"}), "weights is .*; need an object with the mode symmetric"),
-        (changed(1, activations=3), "activations is 3"),
-        (changed(1, overflow_fix=3), "overflow_fix is 3; need a text"),
-        (changed(1, overflow_fix="on"), "overflow_fix is 'on'"),
-        (changed(1, bits=4), "'bits' is unknown"),
-    ],
-)  # fmt: skip
-def test_what_is_refused_of_nncf(values, message):
-    with pytest.raises(ValueError, match=message):
-        nncf.parse(values, "jpqd", "sst2")
-
-
-def test_nncf_is_for_the_tasks_of_its_examples():
-    with pytest.raises(ValueError, match="the task is mlm; need sst2 or squad"):
-        nncf.parse(JPQD, "jpqd", "mlm")
 
 
 def test_layers_and_locks_have_defaults():

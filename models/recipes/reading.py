@@ -11,6 +11,7 @@ A key that there is not is an error that names the nearest there is.
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
@@ -54,13 +55,24 @@ def load(given: str, task: str) -> Recipe:
         raise ValueError(f"{given} has {path.stat().st_size} bytes; need a recipe of at most {MOST_BYTES}")
     try:
         text = path.read_text("utf-8")
-        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        values = json.loads(plain_json(text)) if path.suffix == ".json" else tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{given} is no {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from None
     try:
-        return nncf.parse(values, path.stem, task) if path.suffix == ".json" else parse(values, path.stem)
+        return parse(nncf.translate(values, task) if path.suffix == ".json" else values, path.stem)
     except ValueError as error:
         raise ValueError(f"{given}: {error}") from None
+
+
+def plain_json(text: str) -> str:
+    """NNCF's JSON, with // comments and commas before ] and }, as JSON has it: spaces are in their place.
+
+    >>> plain_json('[1, "//,]", ] // one')
+    '[1, "//,]"  ]       '
+    """
+    for other in (r"//[^\n]*", r",(?=\s*[\]}])"):
+        text = re.sub(rf'("(?:[^"\\]|\\.)*"?)|{other}', lambda found: found[1] or " " * len(found[0]), text)
+    return text
 
 
 def parse(values: Mapping[str, Any], name: str) -> Recipe:
@@ -75,7 +87,7 @@ def parse(values: Mapping[str, Any], name: str) -> Recipe:
     for i, stage in enumerate(stages):
         try:
             made.append(_stage(stage))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:  # an integer that is no float
             raise ValueError(f"stage {i + 1}: {error}") from None
     return Recipe(name, about, tuple(made))
 
