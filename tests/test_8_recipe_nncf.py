@@ -236,6 +236,8 @@ def without(key):
         (changed(target_scopes=[]), "'target_scopes' is unknown"),
         (ignoring("{re}.*BertLayer\\[0\\].*"), r"ignored_scopes has .*BertLayer\[0\].*; need none in the"),
         (ignoring("{re}.*Linear.*"), "need none in the encoder"),
+        (ignoring("{re}.*.*.*.*x"), "has '{re}.*.*.*.*x'; need at most 3 of "),
+        (ignoring("{re}(L|LL)*x"), "none after "),
         (ignoring("{re}("), "ignored_scopes has '{re}\\(', no regular expression: .*position 0"),
         (changed(ignored_scopes=[3]), r"ignored_scopes is \[3\]; need a text or a list of them"),
         (changed(**{SCOPES: 3}), "sparse_structure_by_scopes is 3; need a list of objects"),

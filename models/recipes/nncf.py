@@ -69,6 +69,8 @@ MODULES = {
     "BertOutput": ("BertOutput[output]/NNCFLinear[dense]",),
 }
 """The linear layers of a BertLayer."""
+REPEATS, MOST_REPEATS = re.compile(r"[*+]|\{(?!re\})"), 3
+"""Of a regular expression: one with more of them can be made to take forever."""
 LAYERS = 24
 """Scopes are tried on as many, BERT-large's."""
 HEADS = {
@@ -174,6 +176,10 @@ def _matched(key: str, scopes: Any, names: set[str]) -> set[str]:
     for text in scopes if isinstance(scopes, list) else [scopes]:
         if not isinstance(text, str):
             raise ValueError(f"{key} is {scopes!r:.80}; need a text or a list of them")
+        if len(REPEATS.findall(text)) > MOST_REPEATS or re.search(r"\)[*+?{]", text):
+            raise ValueError(
+                f"{key} has {text!r:.80}; need at most {MOST_REPEATS} of * and +, none after ), and no {{}}"
+            )
         try:
             search = re.compile(text.replace("{re}", "")).search if "{re}" in text else text.__eq__
         except re.error as error:
