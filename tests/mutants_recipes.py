@@ -193,8 +193,8 @@ def summed(task, kd, weight):
 def matched_with(change):
     """change: (loss, gradients) -> the same."""
 
-    def make(task, teacher, ops, layers, weight):
-        made = matched(task, teacher, ops, layers, weight)
+    def make(task, teacher, ops, student, weight):
+        made = matched(task, teacher, ops, student, weight)
         return made._replace(inner=Inner(made.inner.names, lambda *given: change(*made.inner.loss(*given))))
 
     return make

@@ -18,7 +18,7 @@ from refimpl.models.quantization.learned import prepare
 from refimpl.models.recipes import methods
 from refimpl.models.recipes.distilling import distilled, teach
 from refimpl.models.recipes.kinds import LOSSES, Distillation, Movement, Prune
-from refimpl.models.recipes.matching import matched, pairs
+from refimpl.models.recipes.matching import matched, meeting, pairs
 from refimpl.models.training import checkpoint
 from refimpl.models.training.inner import Keep
 from refimpl.models.training.loop import Settings, Updated, train
@@ -376,6 +376,12 @@ def test_a_teacher_says_what_its_model_gives(task, model):
         np.testing.assert_array_equal([said[i] for i in rows], forward(model, encoded(rows), REFERENCE))
 
 
+def test_a_teacher_has_a_position_for_each_token():
+    few = replace(MODEL, config=replace(MODEL.config, positions=6))
+    with pytest.raises(ValueError, match="a training row has 7 tokens, the teacher 6 positions; need a position a tok"):
+        teach(TASK, few, REFERENCE, print)
+
+
 def test_a_masked_language_model_is_not_distilled():
     with pytest.raises(ValueError, match="masked language model, which cannot be distilled here; need sst2 or squad"):
         teach(TASK._replace(head="masked_lm"), MODEL, REFERENCE, print)
@@ -435,7 +441,7 @@ def check_matched(function):
     draw = np.random.default_rng(2)
     given = {name: x + draw.normal(0, 0.05, x.shape) for name, x in named(student).items()}
     rows, weight = [0, 3], 3.0
-    both = job(function(TASK, teacher, REFERENCE, len(student.layers), weight), student, How(2, 0, 0.0))
+    both = job(function(TASK, teacher, REFERENCE, student.config, weight), student, How(2, 0, 0.0))
     plain = job(TASK, student, How(2, 0, 0.0))
     loss, gradients = both.gradients(given, rows, draw)
     batch, ends = encoded(rows), [f"layer.{i}.output_norm" for i in range(len(student.layers))]
@@ -461,10 +467,13 @@ def test_hidden_states_meet_the_teachers():
     assert pairs(2, 3)["layer.0.output_norm"] == "layer.0.output_norm"
     with pytest.raises(ValueError, match="the student has 3 layers, the teacher 2; need at most as many"):
         pairs(3, 2)
+    wider = replace(MODEL.config, hidden=64)
+    with pytest.raises(ValueError, match="states have the width 32, the teacher's 64; need the same, or hidden = 0"):
+        meeting(MODEL.config, wider)
 
 
 def test_padding_has_no_hidden_state_to_meet():
-    inner = matched(TASK, MODEL, REFERENCE, len(MODEL.layers), 1.0).inner
+    inner = matched(TASK, MODEL, REFERENCE, MODEL.config, 1.0).inner
     rows = [0, 3]
     kept = [Keep({}, inner.names) for _ in range(2)]
     for more, tap in enumerate(kept):

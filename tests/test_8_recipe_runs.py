@@ -23,7 +23,8 @@ from refimpl.models.bert import linears
 from refimpl.models.cli import app
 from refimpl.models.compress import Quantized
 from refimpl.models.recipes import reading, run, stages, tuned
-from refimpl.models.recipes.kinds import FineTune, Movement, Prune, Quantize, QuantizeAware, Student
+from refimpl.models.recipes.checking import check_stages
+from refimpl.models.recipes.kinds import Distillation, FineTune, Movement, Prune, Quantize, QuantizeAware, Student
 from refimpl.models.recipes.options import Options
 from refimpl.models.recipes.recipe import Recipe, to_json
 from refimpl.models.recipes.run import compress_by
@@ -241,18 +242,54 @@ def test_options_that_cannot_be(change, error):
         run.check_options(replace(OPTIONS, **change))
 
 
-def test_stages_that_the_model_does_not_allow(folder):
-    for stage, error in [
-        (Student(layers=(0, 2)), "stage 1, student: layers has 2; need numbers below 2, the model's layers"),
+NOTHING = SMALL | {"distil": None}
+HIDDEN = SMALL | {"distil": Distillation(hidden=1.0)}
+UNFIT = {
+    "stage 2, student: layers has 2; need numbers below 2, the model's layers": Student(layers=(0, 2)),
+    r"stage 2, prune: block 5x1 does not divide \S+, 32x32; need one that divides every layer$": Prune(
+        **SMALL, sparsity=0.5, block=(5, 1)
+    ),
+    "stage 2, prune: block 5x1 does not divide": Prune(**SMALL, sparsity=0.5, block=(5, 1), method="movement"),
+    "stage 2, movement: .*need multiples of the block 5x5": Movement(**SMALL, **MOVES | {"block": (5, 5)}),
+    "stage 2, movement: the warm-up is from epoch 0.1 to 1.5; need an update or more before it": Movement(
+        **SMALL, **MOVES | {"warmup_start_epoch": 0.1}
+    ),
+}
+
+
+@pytest.mark.parametrize("error", UNFIT)
+def test_stages_that_the_model_does_not_allow(error, folder, monkeypatch):
+    """Found before the teacher is asked, and before anything is trained."""
+    for name in ("teach", "run_stage"):
+        monkeypatch.setattr(run, name, None)
+    with pytest.raises(ValueError, match=error):
+        go(folder, recipe(FineTune(**SMALL), UNFIT[error]))
+    assert not list(folder.glob("out*"))
+
+
+def test_stages_are_checked_on_the_model_as_it_will_be():
+    """With fewer layers after a student, and after a movement with as little as it may leave."""
+    dense = tiny.dense("bert_classification")
+    one = stages.student(dense, Student(layers=(1,)))
+    tuned_alike, moves = FineTune(**HIDDEN), Movement(**NOTHING, **MOVES)
+    prune = Prune(**NOTHING, sparsity=0.5, block=(8, 1))
+    for teacher, made in [
+        (one, recipe(Student(layers=(1,)), tuned_alike)),
+        (None, recipe(prune, moves, FineTune(**NOTHING, lock=True), replace(moves, block=(4, 4)))),
+        (None, recipe(replace(moves, structured=False), prune)),
+    ]:
+        check_stages(made, dense, teacher, 24)
+    for teacher, made, error in [
         (
-            Prune(**SMALL, sparsity=0.5, block=(5, 1)),
-            r"stage 1, prune: block 5x1 does not divide \S+, 32x32; need one that divides every layer",
+            one,
+            recipe(Student(layers=(0, 1)), tuned_alike),
+            "stage 2, fine-tune: the student has 2 layers, the teacher 1",
         ),
-        (Movement(**SMALL, **MOVES | {"block": (5, 5)}), "need multiples of the block 5x5"),
+        (None, recipe(Student(layers=(1,)), Student(layers=(0, 1))), "stage 2, student: layers has 1; need .* below 1"),
+        (None, recipe(moves, prune), "stage 2, prune: block 8x1 .*, 4x32; .*layer, whatever the movement before it"),
     ]:
         with pytest.raises(ValueError, match=error):
-            go(folder, recipe(stage))
-        assert not list(folder.glob("out*"))
+            check_stages(made, dense, teacher, 24)
 
 
 def test_an_output_that_is_there(folder):

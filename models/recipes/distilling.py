@@ -31,6 +31,9 @@ def teach(task: Task, teacher: Model, ops: Ops, say: Say) -> list[np.ndarray]:
     """The teacher's logits of each training row, f32: (C,) of classes, (T, 2) of starts and ends."""
     if task.head == "masked_lm":
         raise ValueError("the task is a masked language model, which cannot be distilled here; need sst2 or squad")
+    longest, most = max(task.lengths), teacher.config.positions
+    if longest > most:
+        raise ValueError(f"a training row has {longest} tokens, the teacher {most} positions; need a position a token")
     order = np.argsort(np.asarray(task.lengths), kind="stable")
     logits: list[np.ndarray] = [np.empty(0, np.float32)] * len(order)
     generator = np.random.default_rng(0)

@@ -14,6 +14,7 @@ import numpy as np
 from refimpl.distil.hidden import hidden_mse
 from refimpl.distil.mixing import inc_intermediate
 from refimpl.models.bert import Batch, Model, forward
+from refimpl.models.config import Config
 from refimpl.models.training.inner import Inner, Keep
 from refimpl.models.training.task import Task
 from refimpl.nn import Ops
@@ -21,9 +22,9 @@ from refimpl.nn import Ops
 END = "layer.{}.output_norm"
 
 
-def matched(task: Task, teacher: Model, ops: Ops, layers: int, weight: float) -> Task:
-    """The task with the loss inside. layers: the student's. Raises ValueError for more than the teacher has."""
-    of = pairs(layers, len(teacher.layers))
+def matched(task: Task, teacher: Model, ops: Ops, student: Config, weight: float) -> Task:
+    """The task with the loss inside. Raises as ``meeting``."""
+    of = meeting(student, teacher.config)
 
     def loss(batch: Batch, values: Mapping[str, np.ndarray]) -> tuple[float, Mapping[str, np.ndarray]]:
         kept = Keep({}, frozenset(of.values()))
@@ -37,6 +38,14 @@ def matched(task: Task, teacher: Model, ops: Ops, layers: int, weight: float) ->
         return weight * float(value), gradients
 
     return task._replace(inner=Inner(frozenset(of), loss))
+
+
+def meeting(student: Config, teacher: Config) -> dict[str, str]:
+    """``pairs`` of two models. Raises ValueError for another width than the teacher's, or more layers."""
+    if student.hidden != teacher.hidden:
+        wrong = f"the student's hidden states have the width {student.hidden}, the teacher's {teacher.hidden}"
+        raise ValueError(f"{wrong}; need the same, or hidden = 0")
+    return pairs(student.layers, teacher.layers)
 
 
 def pairs(layers: int, of: int) -> dict[str, str]:

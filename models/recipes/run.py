@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from time import perf_counter
@@ -23,6 +24,7 @@ from refimpl.models.engines.isolated import Conditions
 from refimpl.models.files import atomic_folder, check_folder
 from refimpl.models.recipes.agreement import compare_engines
 from refimpl.models.recipes.artifacts import HUGGING_FACE, write_artifacts
+from refimpl.models.recipes.checking import check_stages
 from refimpl.models.recipes.distilling import teach
 from refimpl.models.recipes.kinds import Training
 from refimpl.models.recipes.options import Options, check_options
@@ -30,7 +32,7 @@ from refimpl.models.recipes.page import page
 from refimpl.models.recipes.recipe import Recipe
 from refimpl.models.recipes.report import about, anatomy, stage_row
 from refimpl.models.recipes.setting import Setting, Work, kept_of
-from refimpl.models.recipes.stages import run_stage
+from refimpl.models.recipes.stages import named_in_errors, run_stage
 from refimpl.models.runner import runner
 from refimpl.models.terminal import say
 from refimpl.models.tokenizer import Tokenizer
@@ -80,6 +82,8 @@ def compress_by(
     with _checkpoints(folder), Bar() as bar, threadpool_limits(options.threads), interrupt.noted() as stop:
         bar.stop = stop
         setting = make_setting(dense, teacher, data, options, bar, folder)
+        check_stages(recipe, dense, teacher, len(setting.task.lengths))
+        setting = taught(setting)
         report = about(recipe, given or recipe.name, model, data, output, options)
         report["baseline"] = _baseline(setting, dense if teacher is None or _fits(model, options) else teacher)
         stages, work = _stages(setting, recipe, dense, resume)
@@ -152,7 +156,7 @@ def _load(path: Path, options: Options, as_it_is: bool) -> Dense:
 
 
 def make_setting(dense: Dense, teacher: Dense | None, data: Path, options: Options, bar: Bar, folder: Path) -> Setting:
-    """What the stages of a run share; a teacher is asked of every training row here.
+    """What the stages of a run share, but for what the teacher says: see ``taught``.
 
     folder : of the checkpoints; the caller makes it
     """
@@ -164,7 +168,6 @@ def make_setting(dense: Dense, teacher: Dense | None, data: Path, options: Optio
 
     source = Source(data, dense.tokenizer, options.limit, forwards._replace(linear=linear), bar.evaluated)
     task = TASKS[options.task](source)
-    logits = None if teacher is None else teach(task, teacher.model, forwards, bar.teaching)
     run = identity(dense, task) | {"task": options.task, "seed": options.seed, "limit": options.limit}
     if teacher is not None:
         run["teacher"] = sealed.digest([], named(teacher.model))
@@ -175,7 +178,7 @@ def make_setting(dense: Dense, teacher: Dense | None, data: Path, options: Optio
 
     return Setting(
         task=task,
-        logits=logits,
+        logits=None,
         teacher=None if teacher is None else teacher.model,
         ops=forwards,
         folder=folder,
@@ -187,6 +190,13 @@ def make_setting(dense: Dense, teacher: Dense | None, data: Path, options: Optio
         threads=options.threads,
         save_every=options.save_every,
     )
+
+
+def taught(setting: Setting) -> Setting:
+    """With what the teacher, if there is one, says of every training row."""
+    if setting.teacher is None:
+        return setting
+    return replace(setting, logits=teach(setting.task, setting.teacher, setting.ops, setting.bar.teaching))
 
 
 def _fits(model: Path, options: Options) -> bool:
@@ -204,10 +214,8 @@ def _stages(setting: Setting, recipe: Recipe, dense: Dense, resume: bool) -> tup
     work, rows = Work(dense), []
     for number, stage in enumerate(recipe.stages, 1):
         begun, goes_on = perf_counter(), resume and kept_of(setting, number).exists()
-        try:
+        with named_in_errors(number, stage):
             done = run_stage(setting, number, stage, work)
-        except ValueError as error:
-            raise ValueError(f"stage {number}, {stage.do}: {error}") from None
         work = done.work
         seconds = None if goes_on else round(perf_counter() - begun, 1)
         rows.append({"name": stage.do, "seconds": seconds} | stage_row(done))
