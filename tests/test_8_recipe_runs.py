@@ -24,6 +24,7 @@ from refimpl.models.cli import app
 from refimpl.models.compress import Quantized
 from refimpl.models.recipes import reading, run, stages, tuned
 from refimpl.models.recipes.checking import check_stages
+from refimpl.models.recipes.given import load_models
 from refimpl.models.recipes.kinds import Distillation, FineTune, Movement, Prune, Quantize, QuantizeAware, Student
 from refimpl.models.recipes.options import Options
 from refimpl.models.recipes.recipe import Recipe, to_json
@@ -200,19 +201,48 @@ def test_who_may_teach(folder, tmp_path):
         go(folder, PTQ, model=folder / "bert_classification")
     with pytest.raises(ValueError, match="the recipe ptq distils in no stage; leave --teacher out"):
         go(folder, PTQ, replace(OPTIONS, teacher=folder / "model"))
-    turned = tmp_path / "turned"
-    turned.mkdir()
-    child.prepare(turned, labels=("positive", "negative"))
-    for arguments in ({"options": replace(OPTIONS, teacher=turned / "model")}, {"model": turned / "model"}):
-        with pytest.raises(ValueError, match="has the labels positive, negative; need negative, positive, in this"):
-            go(folder, distils, **arguments)
-    other = tmp_path / "other"
-    other.mkdir()
-    files = child.prepare(other) / "model"
-    (files / "tokenizer.json").unlink()
-    (files / "vocab.txt").write_text(tiny.vocabulary().replace("cat\n", "dog\n", 1))
+    for i, labels in enumerate([("positive", "negative"), ("POSITIVE", "NEGATIVE"), ("entailment", "not_entailment")]):
+        other = tmp_path / f"other{i}"
+        other.mkdir()
+        child.prepare(other, labels=labels)
+        for arguments in ({"options": replace(OPTIONS, teacher=other / "model")}, {"model": other / "model"}):
+            error = f"has the labels {', '.join(labels)}; need negative, positive, in this order, or LABEL_0, LABEL_1"
+            with pytest.raises(ValueError, match=error):
+                go(folder, distils, **arguments)
+    assert not list(folder.glob("out*"))
+
+
+@pytest.mark.parametrize("labels", [("NEGATIVE", "Positive"), ("LABEL_0", "LABEL_1")])
+def test_labels_that_say_the_same_or_nothing(labels, folder, tmp_path):
+    (tmp_path / "other").mkdir()
+    teacher = child.prepare(tmp_path / "other", labels=labels) / "model"
+    _, loaded = load_models(recipe(FineTune(**SMALL)), folder / "model", replace(OPTIONS, teacher=teacher))
+    assert loaded.model.config.labels == ("negative", "positive")
+
+
+def test_a_teacher_reads_the_same_ids(folder, tmp_path):
+    """Whatever its file says of truncation, padding and decoding."""
+    distils = recipe(FineTune(**SMALL))
+    (tmp_path / "other").mkdir()
+    teacher = child.prepare(tmp_path / "other") / "model"
+    path, options = teacher / "tokenizer.json", replace(OPTIONS, teacher=teacher)
+    values = json.loads(path.read_text("utf-8"))
+    padding = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": 8, "pad_id": 0, "pad_type_id": 0}
+    values["padding"] = padding | {"pad_token": "[PAD]"}
+    values["truncation"] = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+    values["decoder"] = {"type": "WordPiece", "prefix": "##", "cleanup": True}
+    path.write_text(json.dumps(values), "utf-8")
+    assert load_models(distils, folder / "model", options)[1].tokenizer.text != (
+        load_models(distils, folder / "model", OPTIONS)[0].tokenizer.text
+    )
+    values["normalizer"]["lowercase"] = not values["normalizer"]["lowercase"]
+    path.write_text(json.dumps(values), "utf-8")
     with pytest.raises(ValueError, match=r"another tokenizer than .*need a teacher that reads the same ids"):
-        go(folder, distils, replace(OPTIONS, teacher=other / "model"))
+        go(folder, distils, options)
+    path.unlink()
+    (teacher / "vocab.txt").write_text(tiny.vocabulary().replace("cat\n", "dog\n", 1))
+    with pytest.raises(ValueError, match=r"another tokenizer than .*need a teacher that reads the same ids"):
+        go(folder, distils, options)
     assert not list(folder.glob("out*"))
 
 

@@ -23,10 +23,10 @@ from refimpl.models.config import read_config
 from refimpl.models.engines.isolated import Conditions
 from refimpl.models.files import atomic_folder, check_folder
 from refimpl.models.recipes.agreement import compare_engines
-from refimpl.models.recipes.artifacts import HUGGING_FACE, write_artifacts
+from refimpl.models.recipes.artifacts import write_artifacts
 from refimpl.models.recipes.checking import check_stages
 from refimpl.models.recipes.distilling import teach
-from refimpl.models.recipes.kinds import Training
+from refimpl.models.recipes.given import load_models
 from refimpl.models.recipes.options import Options, check_options
 from refimpl.models.recipes.page import page
 from refimpl.models.recipes.recipe import Recipe
@@ -35,11 +35,8 @@ from refimpl.models.recipes.setting import Setting, Work, kept_of
 from refimpl.models.recipes.stages import named_in_errors, run_stage
 from refimpl.models.runner import runner
 from refimpl.models.terminal import say
-from refimpl.models.tokenizer import Tokenizer
 from refimpl.models.training import interrupt
-from refimpl.models.training.batches import Purpose, stream
-from refimpl.models.training.evaluation import ENDINGS, HEADS, MEASURES, Measure, find, fits, head_words, needed
-from refimpl.models.training.new_heads import load_for
+from refimpl.models.training.evaluation import ENDINGS, MEASURES, Measure, find, fits
 from refimpl.models.training.parameters import named
 from refimpl.models.training.run import Interrupted, Stopped
 from refimpl.models.training.settings import identity
@@ -75,7 +72,7 @@ def compress_by(
     check_options(options)
     for stem in ("train", "dev"):
         find(data, stem, ENDINGS[options.task])
-    dense, teacher = _models(recipe, model, options)
+    dense, teacher = load_models(recipe, model, options)
     folder = output.resolve().with_name(output.resolve().name + SUFFIX)
     _check_output(output, folder, resume)
     begun = perf_counter()
@@ -85,7 +82,9 @@ def compress_by(
         check_stages(recipe, dense, teacher, len(setting.task.lengths))
         setting = taught(setting)
         report = about(recipe, given or recipe.name, model, data, output, options)
-        report["baseline"] = _baseline(setting, dense if teacher is None or _fits(model, options) else teacher)
+        report["baseline"] = _baseline(
+            setting, dense if teacher is None or fits(read_config(model), options.task) else teacher
+        )
         stages, work = _stages(setting, recipe, dense, resume)
         report |= {"stages": stages} | anatomy(dense, work)
         with atomic_folder(output, lambda path: False) as temporary:
@@ -119,40 +118,6 @@ def _checkpoints(folder: Path) -> Iterator[None]:
     finally:
         if folder.exists() and not any(folder.iterdir()):
             folder.rmdir()
-
-
-def _models(recipe: Recipe, model: Path, options: Options) -> tuple[Dense, Dense | None]:
-    """The model to be compressed, and the teacher if there is need of one."""
-    trains = any(isinstance(stage, Training) for stage in recipe.stages)
-    dense = _load(model, options, not trains or (recipe.distils and options.teacher is None))
-    if not recipe.distils:
-        if options.teacher is not None:
-            raise ValueError(f"the recipe {recipe.name} distils in no stage; leave --teacher out")
-        return dense, None
-    if options.teacher is None:
-        return dense, dense
-    teacher = _load(options.teacher, options, True)
-    if teacher.tokenizer.text != dense.tokenizer.text:
-        raise ValueError(
-            f"{options.teacher} has another tokenizer than {model}; need a teacher that reads the same ids"
-        )
-    return dense, teacher
-
-
-def _load(path: Path, options: Options, as_it_is: bool) -> Dense:
-    """as_it_is: its head is not to be trained, or before that it teaches."""
-    head, labels = HEADS[options.task]
-    if path.is_file():
-        raise ValueError(
-            f"{path} is a file; need a Hugging Face directory, in f32: a recipe leaves one, {HUGGING_FACE}/"
-        )
-    config = read_config(path)
-    if as_it_is and not fits(config, options.task):
-        found = head_words(config.head, len(config.labels))
-        raise ValueError(f"{path} is for {found}; need one for {needed(options.task)}; refimpl train makes one")
-    if labels and config.labels != labels and set(config.labels) == set(labels):
-        raise ValueError(f"{path} has the labels {', '.join(config.labels)}; need {', '.join(labels)}, in this order")
-    return Dense(load_for(path, head, labels, stream(options.seed, Purpose.HEAD)), Tokenizer.load(path, config))
 
 
 def make_setting(dense: Dense, teacher: Dense | None, data: Path, options: Options, bar: Bar, folder: Path) -> Setting:
@@ -197,10 +162,6 @@ def taught(setting: Setting) -> Setting:
     if setting.teacher is None:
         return setting
     return replace(setting, logits=teach(setting.task, setting.teacher, setting.ops, setting.bar.teaching))
-
-
-def _fits(model: Path, options: Options) -> bool:
-    return fits(read_config(model), options.task)
 
 
 def _baseline(setting: Setting, dense: Dense) -> dict[str, float]:
