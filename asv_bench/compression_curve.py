@@ -26,9 +26,10 @@ from refimpl.kernels import cpu
 from refimpl.models import compress
 from refimpl.models.compress import Dense
 from refimpl.models.files import atomic
+from refimpl.models.recipes.beginning import taught
 from refimpl.models.recipes.kinds import Distillation, Prune
 from refimpl.models.recipes.options import Options, check_options
-from refimpl.models.recipes.run import make_setting, taught
+from refimpl.models.recipes.run import make_setting
 from refimpl.models.recipes.setting import Setting, Work
 from refimpl.models.recipes.stages import run_stage
 from refimpl.models.terminal import say

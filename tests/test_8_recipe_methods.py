@@ -15,10 +15,12 @@ from refimpl.models.bert import Batch, cast, forward, linears, map_linears
 from refimpl.models.pruning import movement
 from refimpl.models.pruning.names import names_in
 from refimpl.models.quantization.learned import prepare
-from refimpl.models.recipes import methods
+from refimpl.models.recipes import beginning, methods
+from refimpl.models.recipes.beginning import begin
 from refimpl.models.recipes.distilling import distilled, teach
 from refimpl.models.recipes.kinds import LOSSES, Distillation, Movement, Prune
 from refimpl.models.recipes.matching import matched, meeting, pairs
+from refimpl.models.recipes.setting import Setting
 from refimpl.models.training import checkpoint
 from refimpl.models.training.inner import Keep
 from refimpl.models.training.loop import Settings, Updated, train
@@ -26,6 +28,7 @@ from refimpl.models.training.method import PLAIN, masked, masked_backward
 from refimpl.models.training.optimizer import Optimizer
 from refimpl.models.training.parameters import named, with_parameters
 from refimpl.models.training.schedule import linear
+from refimpl.models.training.show import Bar
 from refimpl.models.training.task import How, Task, job
 from refimpl.nn import REFERENCE, Recorder
 from refimpl.nn.adamw import AdamW
@@ -385,6 +388,42 @@ def test_a_teacher_has_a_position_for_each_token():
 def test_a_masked_language_model_is_not_distilled():
     with pytest.raises(ValueError, match="masked language model, which cannot be distilled here; need sst2 or squad"):
         teach(TASK._replace(head="masked_lm"), MODEL, REFERENCE, print)
+
+
+def setting_of(task, teacher, folder, **identity):
+    nothing = dict.fromkeys(("logits", "new_tape", "measure"))
+    return Setting(
+        **nothing, task=task, teacher=teacher, ops=REFERENCE, folder=folder, identity=identity, bar=Bar(), seed=0,
+        threads=1, save_every=1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "model"), [(TASK, MODEL), (ASKED, QUESTIONS)])
+def test_what_comes_before_the_stages_is_kept(task, model, tmp_path, monkeypatch):
+    setting = setting_of(task, model, tmp_path)
+    first, metrics = begin(setting, MODEL)
+    assert metrics == task.evaluate(MODEL)
+    monkeypatch.setattr(beginning, "teach", None)
+    again, kept = begin(replace(setting, task=task._replace(evaluate=None)), MODEL)
+    assert kept == metrics
+    assert len(again.logits) == ROWS
+    for said, want in zip(again.logits, first.logits, strict=True):
+        tiny.same(said, want)
+    with pytest.raises(
+        ValueError, match=r"0\.training is of another run: its seed is None, this one's 3; give the same"
+    ):
+        begin(setting_of(task, model, tmp_path, seed=3), MODEL)
+    with pytest.raises(ValueError, match=r"0\.training: extra arrays have logits as .*; need "):
+        begin(setting_of(task._replace(lengths=[4]), model, tmp_path), MODEL)
+    with pytest.raises(ValueError, match=r"0\.training: extra arrays have logits as .*; need None"):
+        begin(setting_of(task, None, tmp_path), MODEL)
+
+
+def test_without_a_teacher_the_baseline_is_kept(tmp_path):
+    setting = setting_of(TASK, None, tmp_path)
+    assert begin(setting, MODEL) == (setting, TASK.evaluate(MODEL))
+    unable = replace(setting, task=TASK._replace(evaluate=None))
+    assert begin(unable, MODEL) == (unable, TASK.evaluate(MODEL))
 
 
 KD = {

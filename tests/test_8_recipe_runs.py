@@ -22,7 +22,7 @@ from refimpl.models import compress, packed_file
 from refimpl.models.bert import linears
 from refimpl.models.cli import app
 from refimpl.models.compress import Quantized
-from refimpl.models.recipes import reading, run, stages, tuned
+from refimpl.models.recipes import beginning, reading, run, stages, tuned
 from refimpl.models.recipes.checking import check_stages
 from refimpl.models.recipes.given import load_models
 from refimpl.models.recipes.kinds import Distillation, FineTune, Movement, Prune, Quantize, QuantizeAware, Student
@@ -247,8 +247,8 @@ def test_a_teacher_reads_the_same_ids(folder, tmp_path):
 
 
 def test_a_model_with_another_head_is_trained_with_a_teacher(folder, monkeypatch):
-    measured = []
-    monkeypatch.setattr(run, "_baseline", lambda setting, dense: measured.append(dense.model) or {"accuracy": 1.0})
+    measured, begin = [], run.begin
+    monkeypatch.setattr(run, "begin", lambda setting, model: measured.append(model) or begin(setting, model))
     untaught = recipe(FineTune(**SMALL))
     options = replace(OPTIONS, teacher=folder / "model", seed=1)
     report = go(folder, untaught, options, model=folder / "bert_classification")
@@ -290,8 +290,7 @@ UNFIT = {
 @pytest.mark.parametrize("error", UNFIT)
 def test_stages_that_the_model_does_not_allow(error, folder, monkeypatch):
     """Found before the teacher is asked, and before anything is trained."""
-    for name in ("teach", "run_stage"):
-        monkeypatch.setattr(run, name, None)
+    monkeypatch.setattr(run, "begin", None)
     with pytest.raises(ValueError, match=error):
         go(folder, recipe(FineTune(**SMALL), UNFIT[error]))
     assert not list(folder.glob("out*"))
@@ -385,8 +384,8 @@ def results(folder, output):
 def test_stopped_again_and_again_it_ends_with_the_same_bits(folder, monkeypatch):
     """In the teacher's pass, the baseline, updates and evaluations; each time with one line."""
     whole, said = go(folder, KILLED, output="whole"), set()
-    for after in count(1):
-        monkeypatch.setattr(interrupt, "noted", stopping(after)[0])
+    for attempt in count(2):
+        monkeypatch.setattr(interrupt, "noted", stopping(attempt // 2)[0])
         try:
             again = go(folder, KILLED, resume=(folder / "out.stages").exists())
             break
@@ -396,7 +395,7 @@ def test_stopped_again_and_again_it_ends_with_the_same_bits(folder, monkeypatch)
         assert ("nothing is saved" in line) != (folder / "out.stages").exists()
         assert not (folder / "out").exists()
         said.add(line.split(";")[0])
-    assert {"stopped between trainings", "stopped after update 1", "stopped after update 3"} <= said
+    assert {"stopped between trainings", "stopped after update 3", "stopped after update 4"} <= said
     assert results(folder, "out") == results(folder, "whole")
     for key in ("updates", "history", "sparsity", "metrics"):
         assert [row[key] for row in again["stages"]] == [row[key] for row in whole["stages"]]
@@ -416,6 +415,25 @@ def test_stopped_at_any_moment_it_ends_with_the_same_bits(folder, monkeypatch):
         monkeypatch.setattr(interrupt, "noted", stopping(10**9)[0])
         go(folder, KILLED, output=f"{after}", resume=(folder / f"{after}.stages").exists())
         assert results(folder, f"{after}") == results(folder, "whole")
+
+
+def test_a_run_that_goes_on_asks_neither_the_teacher_nor_for_the_baseline(folder, monkeypatch):
+    whole, begun, begin = go(folder, KILLED, output="whole"), [], Bar.begin
+    monkeypatch.setattr(interrupt, "noted", stopping(12)[0])
+    with pytest.raises(Stopped):
+        go(folder, KILLED)
+    monkeypatch.setattr(interrupt, "noted", stopping(10**9)[0])
+    monkeypatch.setattr(beginning, "teach", None)
+    monkeypatch.setattr(Bar, "begin", lambda self, *given: begun.append(given[-1]) or begin(self, *given))
+    kept = folder / "out.stages" / "0.training"
+    bytes_ = kept.read_bytes()
+    kept.write_bytes(bytes_[:-1] + bytes([bytes_[-1] ^ 1]))
+    with pytest.raises(ValueError, match=r"0\.training is damaged: its digest is not that of its contents$"):
+        go(folder, KILLED, resume=True)
+    kept.write_bytes(bytes_)
+    assert go(folder, KILLED, resume=True)["baseline"] == whole["baseline"]
+    assert begun == [stage.do for stage in KILLED.stages]
+    assert results(folder, "out") == results(folder, "whole")
 
 
 def test_a_checkpoint_is_of_one_run(folder, monkeypatch):

@@ -1,15 +1,14 @@
 """A recipe from beginning to end: check, baseline, teacher, stages, what is written, the report.
 
-While it runs, ``OUTPUT.stages`` beside the output holds the checkpoint of each stage; it is removed when the output is
-written. Interrupted, the same command with --resume finds the finished stages there and goes on in the one that was
-interrupted.
+While it runs, ``OUTPUT.stages`` beside the output holds the checkpoint of each stage, and of what comes before them; it
+is removed when the output is written. Interrupted, the same command with --resume finds the finished stages there and
+goes on in the one that was interrupted.
 """
 
 import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from time import perf_counter
@@ -24,8 +23,8 @@ from refimpl.models.engines.isolated import Conditions
 from refimpl.models.files import atomic_folder, check_folder
 from refimpl.models.recipes.agreement import compare_engines
 from refimpl.models.recipes.artifacts import write_artifacts
+from refimpl.models.recipes.beginning import begin
 from refimpl.models.recipes.checking import check_stages
-from refimpl.models.recipes.distilling import teach
 from refimpl.models.recipes.given import load_models
 from refimpl.models.recipes.options import Options, check_options
 from refimpl.models.recipes.page import page
@@ -80,11 +79,9 @@ def compress_by(
         bar.stop = stop
         setting = make_setting(dense, teacher, data, options, bar, folder)
         check_stages(recipe, dense, teacher, len(setting.task.lengths))
-        setting = taught(setting)
-        report = about(recipe, given or recipe.name, model, data, output, options)
-        report["baseline"] = _baseline(
-            setting, dense if teacher is None or fits(read_config(model), options.task) else teacher
-        )
+        headless = teacher is not None and not fits(read_config(model), options.task)  # its new head knows nothing
+        setting, baseline = begin(setting, (teacher if headless else dense).model)
+        report = about(recipe, given or recipe.name, model, data, output, options) | {"baseline": baseline}
         stages, work = _stages(setting, recipe, dense, resume)
         report |= {"stages": stages} | anatomy(dense, work)
         with atomic_folder(output, lambda path: False) as temporary:
@@ -121,7 +118,7 @@ def _checkpoints(folder: Path) -> Iterator[None]:
 
 
 def make_setting(dense: Dense, teacher: Dense | None, data: Path, options: Options, bar: Bar, folder: Path) -> Setting:
-    """What the stages of a run share, but for what the teacher says: see ``taught``.
+    """What the stages of a run share, but for what the teacher says: see ``begin``.
 
     folder : of the checkpoints; the caller makes it
     """
@@ -155,19 +152,6 @@ def make_setting(dense: Dense, teacher: Dense | None, data: Path, options: Optio
         threads=options.threads,
         save_every=options.save_every,
     )
-
-
-def taught(setting: Setting) -> Setting:
-    """With what the teacher, if there is one, says of every training row."""
-    if setting.teacher is None:
-        return setting
-    return replace(setting, logits=teach(setting.task, setting.teacher, setting.ops, setting.bar.teaching))
-
-
-def _baseline(setting: Setting, dense: Dense) -> dict[str, float]:
-    """What the recipe's end is beside: the model as it came, or where that has no head for the task its teacher."""
-    setting.bar.begin(0, 0, "baseline")
-    return setting.task.evaluate(dense.model)
 
 
 def _stages(setting: Setting, recipe: Recipe, dense: Dense, resume: bool) -> tuple[list[dict[str, Any]], Work]:
