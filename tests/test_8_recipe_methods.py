@@ -18,7 +18,7 @@ from refimpl.models.quantization.learned import prepare
 from refimpl.models.recipes import beginning, methods
 from refimpl.models.recipes.beginning import begin
 from refimpl.models.recipes.distilling import distilled, teach
-from refimpl.models.recipes.kinds import LOSSES, Distillation, Movement, Prune
+from refimpl.models.recipes.kinds import HIDDEN_LOSSES, LOSSES, Distillation, Movement, Prune
 from refimpl.models.recipes.matching import matched, meeting, pairs
 from refimpl.models.recipes.setting import Setting
 from refimpl.models.training import checkpoint
@@ -33,6 +33,7 @@ from refimpl.models.training.task import How, Task, job
 from refimpl.nn import REFERENCE, Recorder
 from refimpl.nn.adamw import AdamW
 from refimpl.nn.losses import cross_entropy, question_answering
+from refimpl.nn.softmax import log_softmax, softmax
 from refimpl.nn.tape import Tape
 from refimpl.prune import movement_schedule
 from refimpl.prune.criteria import snip_momentum_inc_code
@@ -431,6 +432,7 @@ KD = {
     "kl_element_mean": lambda s, t, at: distil.kl_element_mean(s, t, at),
     "soft_cross_entropy": lambda s, t, at: distil.soft_cross_entropy(s, t, at),
     "mse_logits": lambda s, t, at: distil.mse_logits(s, t),
+    "l2_distance": lambda s, t, at: distil.l2_distance(s, t),
 }
 
 
@@ -474,13 +476,30 @@ def test_distillation():
 # --- hidden states ---------------------------------------------------------------------------------------------------
 
 
+def cosines(s, t):
+    return (s * t).sum(-1) / np.sqrt(((s * s).sum(-1) + 1e-12) * ((t * t).sum(-1) + 1e-12))
+
+
+HIDDEN = {
+    "mse": lambda s, t: ((s - t) ** 2).mean(),
+    "l1": lambda s, t: np.abs(s - t).mean(),
+    "kl": lambda s, t: (softmax(t) * (log_softmax(t) - log_softmax(s))).mean(),
+    "cosine": lambda s, t: (1 - cosines(s, t)).mean(),
+}
+
+
 def check_matched(function):
+    for name in HIDDEN_LOSSES:
+        check_matched_by(function, name)
+
+
+def check_matched_by(function, hidden_loss):
     """The loss inside, and the gradient of the whole in f64 against differences, of a bias that all of it reaches."""
     student, teacher = (cast(MODEL, np.float64) for _ in range(2))
     draw = np.random.default_rng(2)
     given = {name: x + draw.normal(0, 0.05, x.shape) for name, x in named(student).items()}
-    rows, weight = [0, 3], 3.0
-    both = job(function(TASK, teacher, REFERENCE, student.config, weight), student, How(2, 0, 0.0))
+    rows, how = [0, 3], Distillation(hidden=3.0, hidden_loss=hidden_loss)
+    both = job(function(TASK, teacher, REFERENCE, student.config, how), student, How(2, 0, 0.0))
     plain = job(TASK, student, How(2, 0, 0.0))
     loss, gradients = both.gradients(given, rows, draw)
     batch, ends = encoded(rows), [f"layer.{i}.output_norm" for i in range(len(student.layers))]
@@ -488,8 +507,8 @@ def check_matched(function):
     forward(with_parameters(student, given), batch, tap=seen)
     forward(teacher, batch, tap=want)
     live = batch.mask != 0
-    inner = np.mean([((seen.values[end] - want.values[end])[live] ** 2).mean() for end in ends])
-    assert loss == pytest.approx(plain.gradients(given, rows, draw)[0] + weight * inner, rel=1e-12)
+    inner = np.mean([HIDDEN[hidden_loss](seen.values[end][live], want.values[end][live]) for end in ends])
+    assert loss == pytest.approx(plain.gradients(given, rows, draw)[0] + how.hidden * inner, rel=1e-12)
     name = next(name for name in given if name.endswith("layer.0.attention.self.value.bias"))
     for i in range(given[name].size):
         sides = []
@@ -512,7 +531,7 @@ def test_hidden_states_meet_the_teachers():
 
 
 def test_padding_has_no_hidden_state_to_meet():
-    inner = matched(TASK, MODEL, REFERENCE, MODEL.config, 1.0).inner
+    inner = matched(TASK, MODEL, REFERENCE, MODEL.config, Distillation(hidden=1.0)).inner
     rows = [0, 3]
     kept = [Keep({}, inner.names) for _ in range(2)]
     for more, tap in enumerate(kept):

@@ -74,8 +74,9 @@ def kd_of(how: Distillation) -> Kd:
         "kl_element_mean": distil.kl_element_mean,
         "soft_cross_entropy": distil.soft_cross_entropy,
     }
-    if how.loss == "mse_logits":
-        return distil.mse_logits
+    plain: Mapping[str, Kd] = {"mse_logits": distil.mse_logits, "l2_distance": distil.l2_distance}
+    if how.loss in plain:
+        return plain[how.loss]
     return partial(tempered[how.loss], temperature=how.temperature)
 
 

@@ -31,7 +31,7 @@ def trained(setting: Setting, number: int, stage: Training, model: Model, method
         task = distilled(task, setting.logits, stage.distil)
         if stage.distil.hidden:
             assert setting.teacher is not None
-            task = matched(task, setting.teacher, setting.ops, model.config, stage.distil.hidden)
+            task = matched(task, setting.teacher, setting.ops, model.config, stage.distil)
     work = job(task, model, How(stage.batch, setting.seed, stage.dropout, setting.new_tape, method))
     state = checkpoint.begin({**named(model), **method.trained}, method.extra)
     own: Run = {
