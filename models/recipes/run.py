@@ -79,8 +79,8 @@ def compress_by(
         bar.stop = stop
         setting = make_setting(dense, teacher, data, options, bar, folder)
         check_stages(recipe, dense, teacher, len(setting.task.lengths))
-        headless = teacher is not None and not fits(read_config(model), options.task)  # its new head knows nothing
-        setting, baseline = begin(setting, (teacher if headless else dense).model)
+        known = dense if teacher is None or fits(read_config(model), options.task) else teacher  # not a head drawn anew
+        setting, baseline = begin(setting, known.model)
         report = about(recipe, given or recipe.name, model, data, output, options) | {"baseline": baseline}
         stages, work = _stages(setting, recipe, dense, resume)
         report |= {"stages": stages} | anatomy(dense, work)
