@@ -422,8 +422,11 @@ def test_what_comes_before_the_stages_is_kept(task, model, tmp_path, monkeypatch
 
 def test_without_a_teacher_the_baseline_is_kept(tmp_path):
     setting = setting_of(TASK, None, tmp_path)
-    assert begin(setting, MODEL) == (setting, TASK.evaluate(MODEL))
     unable = replace(setting, task=TASK._replace(evaluate=None))
+    with pytest.raises(TypeError, match="not callable"):
+        begin(unable, MODEL)
+    assert not list(tmp_path.iterdir())
+    assert begin(setting, MODEL) == (setting, TASK.evaluate(MODEL))
     assert begin(unable, MODEL) == (unable, TASK.evaluate(MODEL))
 
 

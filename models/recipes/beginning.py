@@ -33,7 +33,8 @@ def begin(setting: Setting, model: Model) -> tuple[Setting, dict[str, float]]:
     else:
         setting = taught(setting)
         state = checkpoint.begin({}, {} if setting.logits is None else {LOGITS: _together(setting.logits)})
-        checkpoint.save(state, run, path)
+        if state.extra:
+            checkpoint.save(state, run, path)
     if not state.history:
         setting.bar.begin(0, 0, "baseline")
         state = state._replace(history=(setting.task.evaluate(model),))
