@@ -26,6 +26,7 @@ from refimpl.kernels import cpu
 from refimpl.models import compress
 from refimpl.models.compress import Dense
 from refimpl.models.files import atomic
+from refimpl.models.recipes.beginning import taught
 from refimpl.models.recipes.kinds import Distillation, Prune
 from refimpl.models.recipes.options import Options, check_options
 from refimpl.models.recipes.run import make_setting
@@ -92,7 +93,7 @@ def measure(given: argparse.Namespace) -> None:
     dense = compress.load(given.model)
     with Bar() as bar, threadpool_limits(given.threads), interrupt.noted() as stop:
         bar.stop = stop
-        setting = make_setting(dense, dense, given.data, options, bar, given.output / STAGES)
+        setting = taught(make_setting(dense, dense, given.data, options, bar, given.output / STAGES))
         if "dense" not in found:
             bar.begin(0, 0, "dense")
             found["dense"] = setting.task.evaluate(dense.model)

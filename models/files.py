@@ -1,4 +1,4 @@
-"""Writing a file so that it is either whole or not there."""
+"""Writing a file so that it is either whole or not there; reading text."""
 
 import glob
 import os
@@ -40,6 +40,17 @@ def remove_parts(path: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
         else:
             left.unlink()
+
+
+def utf8(data: bytes, path: Path) -> str:
+    """The text of a file, without a byte order mark. Raises ValueError that names the first row, from 1, which is not
+    UTF-8."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start]
+        row, byte = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
+        raise ValueError(f"{path}: row {row} is not UTF-8: {error.reason}, its byte {byte}") from None
 
 
 def check_folder(path: Path) -> None:

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from refimpl.models.files import utf8
+
 WIDTH = 100
 SENTENCES = Path(__file__).with_name("sentences.txt")
 
@@ -23,10 +25,8 @@ def read_texts(path: Path | None) -> list[str]:
     """Lines of a UTF-8 file that are not empty, or the sentences that ship with the package."""
     if path is not None and not path.is_file():
         raise FileNotFoundError(f"{path} is no file; need a file of texts, one a line")
-    try:
-        lines = (path or SENTENCES).read_text("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: {error}") from None
+    given = path or SENTENCES
+    lines = utf8(given.read_bytes(), given).splitlines()
     texts = [line.strip() for line in lines if line.strip()]
     if not texts:
         raise ValueError(f"{path} has no text; need one a line")

@@ -6,6 +6,7 @@ The file is untrusted: whatever the tokenizers library cannot read is a ValueErr
 Source: BERT, arXiv 1810.04805, section 3: [CLS] A [SEP] and [CLS] A [SEP] B [SEP], token types 0 and 1.
 """
 
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -80,6 +81,12 @@ class Tokenizer:
     def to_bytes(self) -> bytes:
         """The text of ``tokenizer.json`` in UTF-8."""
         return self.text.encode()
+
+    def reads_as(self, other: "Tokenizer") -> bool:
+        """Whether both give every text the same ids, as far as their files tell; how they cut, pad and decode does not
+        count."""
+        first, second = (json.loads(each._whole.to_str()) | {"decoder": None} for each in (self, other))
+        return bool(first == second and self.pad == other.pad)
 
     def token_id(self, token: str) -> int | None:
         """The id of a token of the vocabulary, None if it has none."""

@@ -197,8 +197,8 @@ def summed(task, kd, weight):
 def matched_with(change):
     """change: (loss, gradients) -> the same."""
 
-    def make(task, teacher, ops, layers, weight):
-        made = matched(task, teacher, ops, layers, weight)
+    def make(task, teacher, ops, student, how):
+        made = matched(task, teacher, ops, student, how)
         return made._replace(inner=Inner(made.inner.names, lambda *given: change(*made.inner.loss(*given))))
 
     return make
@@ -213,6 +213,7 @@ RECIPES = [
             "the gradient alone": matched_with(lambda loss, of: (0.0, of)),
             "summed over layers": matched_with(lambda loss, of: (2 * loss, {name: 2 * g for name, g in of.items()})),
             "the last layer alone": matched_with(lambda loss, of: (loss, dict([list(of.items())[-1]]))),
+            "always squared": lambda *given: matched(*given[:-1], replace(given[-1], hidden_loss="mse")),
         },
     ),
     Suite(

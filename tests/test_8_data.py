@@ -11,6 +11,7 @@ from scipy.stats import binom
 from refimpl.models.config import Config
 from refimpl.models.data import masked_lm, spans, squad, squad_score, sst2
 from refimpl.models.data.squad import Answer, Question
+from refimpl.models.terminal import read_texts
 from refimpl.models.tokenizer import Tokenizer
 
 # --- SST-2 -----------------------------------------------------------------------------------------------------------
@@ -99,22 +100,42 @@ def test_squad_bad(tmp_path, entries, error):
 
 
 @pytest.mark.parametrize(
-    ("name", "data"),
+    ("name", "data", "error"),
     [
-        ("x.json", b"{"),
-        ("x.json", b"[]"),
-        ("x.json.gz", b"{}"),
-        ("x.json.gz", gzip.compress(b"{" * 99)[:12] + b"x" * 20),
-        ("x.json.gz", gzip.compress(b"{}")[:-4]),
-        ("x.json", b"\xff"),
+        ("x.json", b"{", "x.json is not JSON: Expecting property name"),
+        ("x.json", b"[]", "x.json has no list 'data'"),
+        ("x.json.gz", b"{}", "x.json.gz is not gzip, or damaged: Not a gzipped file"),
+        ("x.json.gz", gzip.compress(b"{" * 99)[:12] + b"x" * 20, "x.json.gz is not gzip, or damaged: Error -3"),
+        ("x.json.gz", gzip.compress(b"{}")[:-4], "x.json.gz is not gzip, or damaged: Compressed file ended"),
+        ("x.json", b"\xff", "x.json: row 1 is not UTF-8: invalid start byte, its byte 1$"),
+        (
+            "x.json.gz",
+            gzip.compress(b'\xef\xbb\xbf{\n"caf\xe9"}'),
+            "row 2 is not UTF-8: invalid continuation byte, its byte 5$",
+        ),
     ],
 )
-def test_squad_no_json(tmp_path, name, data):
+def test_squad_no_json(tmp_path, name, data, error):
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(ValueError, match=r"x\.json"):
+    with pytest.raises(ValueError, match=error):
         squad.read(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="need SQuAD"):
         squad.read(tmp_path / "other")
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    path = written(tmp_path, entry())
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(squad.read(path)) == 1
+
+
+def test_texts_name_the_row_that_is_no_text(tmp_path):
+    path = tmp_path / "train.txt"
+    path.write_bytes(b"\xef\xbb\xbfa cat\r\n\n caf\xc3\xa9 \n")
+    assert read_texts(path) == ["a cat", "caf\xe9"]
+    path.write_bytes(b"a cat\n\ncaf\xe9\n")
+    with pytest.raises(ValueError, match=r"train\.txt: row 3 is not UTF-8: invalid continuation byte, its byte 4$"):
+        read_texts(path)
 
 
 def questions(*truths):

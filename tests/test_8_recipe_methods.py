@@ -15,10 +15,12 @@ from refimpl.models.bert import Batch, cast, forward, linears, map_linears
 from refimpl.models.pruning import movement
 from refimpl.models.pruning.names import names_in
 from refimpl.models.quantization.learned import prepare
-from refimpl.models.recipes import methods
+from refimpl.models.recipes import beginning, methods
+from refimpl.models.recipes.beginning import begin
 from refimpl.models.recipes.distilling import distilled, teach
-from refimpl.models.recipes.kinds import LOSSES, Distillation, Movement, Prune
-from refimpl.models.recipes.matching import matched, pairs
+from refimpl.models.recipes.kinds import HIDDEN_LOSSES, LOSSES, Distillation, Movement, Prune
+from refimpl.models.recipes.matching import matched, meeting, pairs
+from refimpl.models.recipes.setting import Setting
 from refimpl.models.training import checkpoint
 from refimpl.models.training.inner import Keep
 from refimpl.models.training.loop import Settings, Updated, train
@@ -26,10 +28,12 @@ from refimpl.models.training.method import PLAIN, masked, masked_backward
 from refimpl.models.training.optimizer import Optimizer
 from refimpl.models.training.parameters import named, with_parameters
 from refimpl.models.training.schedule import linear
+from refimpl.models.training.show import Bar
 from refimpl.models.training.task import How, Task, job
 from refimpl.nn import REFERENCE, Recorder
 from refimpl.nn.adamw import AdamW
 from refimpl.nn.losses import cross_entropy, question_answering
+from refimpl.nn.softmax import log_softmax, softmax
 from refimpl.nn.tape import Tape
 from refimpl.prune import movement_schedule
 from refimpl.prune.criteria import snip_momentum_inc_code
@@ -382,9 +386,54 @@ def test_a_teacher_says_what_its_model_gives(task, model):
         np.testing.assert_array_equal([said[i] for i in rows], forward(model, encoded(rows), REFERENCE))
 
 
+def test_a_teacher_has_a_position_for_each_token():
+    few = replace(MODEL, config=replace(MODEL.config, positions=6))
+    with pytest.raises(ValueError, match="a training row has 7 tokens, the teacher 6 positions; need a position a tok"):
+        teach(TASK, few, REFERENCE, print)
+
+
 def test_a_masked_language_model_is_not_distilled():
     with pytest.raises(ValueError, match="masked language model, which cannot be distilled here; need sst2 or squad"):
         teach(TASK._replace(head="masked_lm"), MODEL, REFERENCE, print)
+
+
+def setting_of(task, teacher, folder, **identity):
+    nothing = dict.fromkeys(("logits", "new_tape", "measure"))
+    return Setting(
+        **nothing, task=task, teacher=teacher, ops=REFERENCE, folder=folder, identity=identity, bar=Bar(), seed=0,
+        threads=1, save_every=1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "model"), [(TASK, MODEL), (ASKED, QUESTIONS)])
+def test_what_comes_before_the_stages_is_kept(task, model, tmp_path, monkeypatch):
+    setting = setting_of(task, model, tmp_path)
+    first, metrics = begin(setting, MODEL)
+    assert metrics == task.evaluate(MODEL)
+    monkeypatch.setattr(beginning, "teach", None)
+    again, kept = begin(replace(setting, task=task._replace(evaluate=None)), MODEL)
+    assert kept == metrics
+    assert len(again.logits) == ROWS
+    for said, want in zip(again.logits, first.logits, strict=True):
+        tiny.same(said, want)
+    with pytest.raises(
+        ValueError, match=r"0\.training is of another run: its seed is None, this one's 3; give the same"
+    ):
+        begin(setting_of(task, model, tmp_path, seed=3), MODEL)
+    with pytest.raises(ValueError, match=r"0\.training: extra arrays have logits as .*; need "):
+        begin(setting_of(task._replace(lengths=[4]), model, tmp_path), MODEL)
+    with pytest.raises(ValueError, match=r"0\.training: extra arrays have logits as .*; need None"):
+        begin(setting_of(task, None, tmp_path), MODEL)
+
+
+def test_without_a_teacher_the_baseline_is_kept(tmp_path):
+    setting = setting_of(TASK, None, tmp_path)
+    unable = replace(setting, task=TASK._replace(evaluate=None))
+    with pytest.raises(TypeError, match="not callable"):
+        begin(unable, MODEL)
+    assert not list(tmp_path.iterdir())
+    assert begin(setting, MODEL) == (setting, TASK.evaluate(MODEL))
+    assert begin(unable, MODEL) == (unable, TASK.evaluate(MODEL))
 
 
 KD = {
@@ -392,6 +441,7 @@ KD = {
     "kl_element_mean": lambda s, t, at: distil.kl_element_mean(s, t, at),
     "soft_cross_entropy": lambda s, t, at: distil.soft_cross_entropy(s, t, at),
     "mse_logits": lambda s, t, at: distil.mse_logits(s, t),
+    "l2_distance": lambda s, t, at: distil.l2_distance(s, t),
 }
 
 
@@ -435,13 +485,30 @@ def test_distillation():
 # --- hidden states ---------------------------------------------------------------------------------------------------
 
 
+def cosines(s, t):
+    return (s * t).sum(-1) / np.sqrt(((s * s).sum(-1) + 1e-12) * ((t * t).sum(-1) + 1e-12))
+
+
+HIDDEN = {
+    "mse": lambda s, t: ((s - t) ** 2).mean(),
+    "l1": lambda s, t: np.abs(s - t).mean(),
+    "kl": lambda s, t: (softmax(t) * (log_softmax(t) - log_softmax(s))).mean(),
+    "cosine": lambda s, t: (1 - cosines(s, t)).mean(),
+}
+
+
 def check_matched(function):
+    for name in HIDDEN_LOSSES:
+        check_matched_by(function, name)
+
+
+def check_matched_by(function, hidden_loss):
     """The loss inside, and the gradient of the whole in f64 against differences, of a bias that all of it reaches."""
     student, teacher = (cast(MODEL, np.float64) for _ in range(2))
     draw = np.random.default_rng(2)
     given = {name: x + draw.normal(0, 0.05, x.shape) for name, x in named(student).items()}
-    rows, weight = [0, 3], 3.0
-    both = job(function(TASK, teacher, REFERENCE, len(student.layers), weight), student, How(2, 0, 0.0))
+    rows, how = [0, 3], Distillation(hidden=3.0, hidden_loss=hidden_loss)
+    both = job(function(TASK, teacher, REFERENCE, student.config, how), student, How(2, 0, 0.0))
     plain = job(TASK, student, How(2, 0, 0.0))
     loss, gradients = both.gradients(given, rows, draw)
     batch, ends = encoded(rows), [f"layer.{i}.output_norm" for i in range(len(student.layers))]
@@ -449,8 +516,8 @@ def check_matched(function):
     forward(with_parameters(student, given), batch, tap=seen)
     forward(teacher, batch, tap=want)
     live = batch.mask != 0
-    inner = np.mean([((seen.values[end] - want.values[end])[live] ** 2).mean() for end in ends])
-    assert loss == pytest.approx(plain.gradients(given, rows, draw)[0] + weight * inner, rel=1e-12)
+    inner = np.mean([HIDDEN[hidden_loss](seen.values[end][live], want.values[end][live]) for end in ends])
+    assert loss == pytest.approx(plain.gradients(given, rows, draw)[0] + how.hidden * inner, rel=1e-12)
     name = next(name for name in given if name.endswith("layer.0.attention.self.value.bias"))
     for i in range(given[name].size):
         sides = []
@@ -467,10 +534,13 @@ def test_hidden_states_meet_the_teachers():
     assert pairs(2, 3)["layer.0.output_norm"] == "layer.0.output_norm"
     with pytest.raises(ValueError, match="the student has 3 layers, the teacher 2; need at most as many"):
         pairs(3, 2)
+    wider = replace(MODEL.config, hidden=64)
+    with pytest.raises(ValueError, match="states have the width 32, the teacher's 64; need the same, or hidden = 0"):
+        meeting(MODEL.config, wider)
 
 
 def test_padding_has_no_hidden_state_to_meet():
-    inner = matched(TASK, MODEL, REFERENCE, len(MODEL.layers), 1.0).inner
+    inner = matched(TASK, MODEL, REFERENCE, MODEL.config, Distillation(hidden=1.0)).inner
     rows = [0, 3]
     kept = [Keep({}, inner.names) for _ in range(2)]
     for more, tap in enumerate(kept):

@@ -22,8 +22,10 @@ from refimpl.models import compress, packed_file
 from refimpl.models.bert import linears
 from refimpl.models.cli import app
 from refimpl.models.compress import Quantized
-from refimpl.models.recipes import reading, run, stages, tuned
-from refimpl.models.recipes.kinds import FineTune, Movement, Prune, Quantize, QuantizeAware, Student
+from refimpl.models.recipes import beginning, reading, run, stages, tuned
+from refimpl.models.recipes.checking import check_stages
+from refimpl.models.recipes.given import load_models
+from refimpl.models.recipes.kinds import Distillation, FineTune, Movement, Prune, Quantize, QuantizeAware, Student
 from refimpl.models.recipes.options import Options
 from refimpl.models.recipes.recipe import Recipe, to_json
 from refimpl.models.recipes.run import compress_by
@@ -199,25 +201,54 @@ def test_who_may_teach(folder, tmp_path):
         go(folder, PTQ, model=folder / "bert_classification")
     with pytest.raises(ValueError, match="the recipe ptq distils in no stage; leave --teacher out"):
         go(folder, PTQ, replace(OPTIONS, teacher=folder / "model"))
-    turned = tmp_path / "turned"
-    turned.mkdir()
-    child.prepare(turned, labels=("positive", "negative"))
-    for arguments in ({"options": replace(OPTIONS, teacher=turned / "model")}, {"model": turned / "model"}):
-        with pytest.raises(ValueError, match="has the labels positive, negative; need negative, positive, in this"):
-            go(folder, distils, **arguments)
-    other = tmp_path / "other"
-    other.mkdir()
-    files = child.prepare(other) / "model"
-    (files / "tokenizer.json").unlink()
-    (files / "vocab.txt").write_text(tiny.vocabulary().replace("cat\n", "dog\n", 1))
+    for i, labels in enumerate([("positive", "negative"), ("POSITIVE", "NEGATIVE"), ("entailment", "not_entailment")]):
+        other = tmp_path / f"other{i}"
+        other.mkdir()
+        child.prepare(other, labels=labels)
+        for arguments in ({"options": replace(OPTIONS, teacher=other / "model")}, {"model": other / "model"}):
+            error = f"has the labels {', '.join(labels)}; need negative, positive, in this order, or LABEL_0, LABEL_1"
+            with pytest.raises(ValueError, match=error):
+                go(folder, distils, **arguments)
+    assert not list(folder.glob("out*"))
+
+
+@pytest.mark.parametrize("labels", [("NEGATIVE", "Positive"), ("LABEL_0", "LABEL_1")])
+def test_labels_that_say_the_same_or_nothing(labels, folder, tmp_path):
+    (tmp_path / "other").mkdir()
+    teacher = child.prepare(tmp_path / "other", labels=labels) / "model"
+    _, loaded = load_models(recipe(FineTune(**SMALL)), folder / "model", replace(OPTIONS, teacher=teacher))
+    assert loaded.model.config.labels == ("negative", "positive")
+
+
+def test_a_teacher_reads_the_same_ids(folder, tmp_path):
+    """Whatever its file says of truncation, padding and decoding."""
+    distils = recipe(FineTune(**SMALL))
+    (tmp_path / "other").mkdir()
+    teacher = child.prepare(tmp_path / "other") / "model"
+    path, options = teacher / "tokenizer.json", replace(OPTIONS, teacher=teacher)
+    values = json.loads(path.read_text("utf-8"))
+    padding = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": 8, "pad_id": 0, "pad_type_id": 0}
+    values["padding"] = padding | {"pad_token": "[PAD]"}
+    values["truncation"] = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+    values["decoder"] = {"type": "WordPiece", "prefix": "##", "cleanup": True}
+    path.write_text(json.dumps(values), "utf-8")
+    assert load_models(distils, folder / "model", options)[1].tokenizer.text != (
+        load_models(distils, folder / "model", OPTIONS)[0].tokenizer.text
+    )
+    values["normalizer"]["lowercase"] = not values["normalizer"]["lowercase"]
+    path.write_text(json.dumps(values), "utf-8")
     with pytest.raises(ValueError, match=r"another tokenizer than .*need a teacher that reads the same ids"):
-        go(folder, distils, replace(OPTIONS, teacher=other / "model"))
+        go(folder, distils, options)
+    path.unlink()
+    (teacher / "vocab.txt").write_text(tiny.vocabulary().replace("cat\n", "dog\n", 1))
+    with pytest.raises(ValueError, match=r"another tokenizer than .*need a teacher that reads the same ids"):
+        go(folder, distils, options)
     assert not list(folder.glob("out*"))
 
 
 def test_a_model_with_another_head_is_trained_with_a_teacher(folder, monkeypatch):
-    measured = []
-    monkeypatch.setattr(run, "_baseline", lambda setting, dense: measured.append(dense.model) or {"accuracy": 1.0})
+    measured, begin = [], run.begin
+    monkeypatch.setattr(run, "begin", lambda setting, model: measured.append(model) or begin(setting, model))
     untaught = recipe(FineTune(**SMALL))
     options = replace(OPTIONS, teacher=folder / "model", seed=1)
     report = go(folder, untaught, options, model=folder / "bert_classification")
@@ -241,18 +272,53 @@ def test_options_that_cannot_be(change, error):
         run.check_options(replace(OPTIONS, **change))
 
 
-def test_stages_that_the_model_does_not_allow(folder):
-    for stage, error in [
-        (Student(layers=(0, 2)), "stage 1, student: layers has 2; need numbers below 2, the model's layers"),
+NOTHING = SMALL | {"distil": None}
+HIDDEN = SMALL | {"distil": Distillation(hidden=1.0)}
+UNFIT = {
+    "stage 2, student: layers has 2; need numbers below 2, the model's layers": Student(layers=(0, 2)),
+    r"stage 2, prune: block 5x1 does not divide \S+, 32x32; need one that divides every layer$": Prune(
+        **SMALL, sparsity=0.5, block=(5, 1)
+    ),
+    "stage 2, prune: block 5x1 does not divide": Prune(**SMALL, sparsity=0.5, block=(5, 1), method="movement"),
+    "stage 2, movement: .*need multiples of the block 5x5": Movement(**SMALL, **MOVES | {"block": (5, 5)}),
+    "stage 2, movement: the warm-up is from epoch 0.1 to 1.5; need an update or more before it": Movement(
+        **SMALL, **MOVES | {"warmup_start_epoch": 0.1}
+    ),
+}
+
+
+@pytest.mark.parametrize("error", UNFIT)
+def test_stages_that_the_model_does_not_allow(error, folder, monkeypatch):
+    """Found before the teacher is asked, and before anything is trained."""
+    monkeypatch.setattr(run, "begin", None)
+    with pytest.raises(ValueError, match=error):
+        go(folder, recipe(FineTune(**SMALL), UNFIT[error]))
+    assert not list(folder.glob("out*"))
+
+
+def test_stages_are_checked_on_the_model_as_it_will_be():
+    """With fewer layers after a student, and after a movement with as little as it may leave."""
+    dense = tiny.dense("bert_classification")
+    one = stages.student(dense, Student(layers=(1,)))
+    tuned_alike, moves = FineTune(**HIDDEN), Movement(**NOTHING, **MOVES)
+    prune = Prune(**NOTHING, sparsity=0.5, block=(8, 1))
+    for teacher, made in [
+        (one, recipe(Student(layers=(1,)), tuned_alike)),
+        (None, recipe(prune, moves, FineTune(**NOTHING, lock=True), replace(moves, block=(4, 4)))),
+        (None, recipe(replace(moves, structured=False), prune)),
+    ]:
+        check_stages(made, dense, teacher, 24)
+    for teacher, made, error in [
         (
-            Prune(**SMALL, sparsity=0.5, block=(5, 1)),
-            r"stage 1, prune: block 5x1 does not divide \S+, 32x32; need one that divides every layer",
+            one,
+            recipe(Student(layers=(0, 1)), tuned_alike),
+            "stage 2, fine-tune: the student has 2 layers, the teacher 1",
         ),
-        (Movement(**SMALL, **MOVES | {"block": (5, 5)}), "need multiples of the block 5x5"),
+        (None, recipe(Student(layers=(1,)), Student(layers=(0, 1))), "stage 2, student: layers has 1; need .* below 1"),
+        (None, recipe(moves, prune), "stage 2, prune: block 8x1 .*, 4x32; .*layer, whatever the movement before it"),
     ]:
         with pytest.raises(ValueError, match=error):
-            go(folder, recipe(stage))
-        assert not list(folder.glob("out*"))
+            check_stages(made, dense, teacher, 24)
 
 
 def test_an_output_that_is_there(folder):
@@ -318,8 +384,8 @@ def results(folder, output):
 def test_stopped_again_and_again_it_ends_with_the_same_bits(folder, monkeypatch):
     """In the teacher's pass, the baseline, updates and evaluations; each time with one line."""
     whole, said = go(folder, KILLED, output="whole"), set()
-    for after in count(1):
-        monkeypatch.setattr(interrupt, "noted", stopping(after)[0])
+    for attempt in count(2):
+        monkeypatch.setattr(interrupt, "noted", stopping(attempt // 2)[0])
         try:
             again = go(folder, KILLED, resume=(folder / "out.stages").exists())
             break
@@ -329,7 +395,7 @@ def test_stopped_again_and_again_it_ends_with_the_same_bits(folder, monkeypatch)
         assert ("nothing is saved" in line) != (folder / "out.stages").exists()
         assert not (folder / "out").exists()
         said.add(line.split(";")[0])
-    assert {"stopped between trainings", "stopped after update 1", "stopped after update 3"} <= said
+    assert {"stopped between trainings", "stopped after update 3", "stopped after update 4"} <= said
     assert results(folder, "out") == results(folder, "whole")
     for key in ("updates", "history", "sparsity", "metrics"):
         assert [row[key] for row in again["stages"]] == [row[key] for row in whole["stages"]]
@@ -349,6 +415,25 @@ def test_stopped_at_any_moment_it_ends_with_the_same_bits(folder, monkeypatch):
         monkeypatch.setattr(interrupt, "noted", stopping(10**9)[0])
         go(folder, KILLED, output=f"{after}", resume=(folder / f"{after}.stages").exists())
         assert results(folder, f"{after}") == results(folder, "whole")
+
+
+def test_a_run_that_goes_on_asks_neither_the_teacher_nor_for_the_baseline(folder, monkeypatch):
+    whole, begun, begin = go(folder, KILLED, output="whole"), [], Bar.begin
+    monkeypatch.setattr(interrupt, "noted", stopping(12)[0])
+    with pytest.raises(Stopped):
+        go(folder, KILLED)
+    monkeypatch.setattr(interrupt, "noted", stopping(10**9)[0])
+    monkeypatch.setattr(beginning, "teach", None)
+    monkeypatch.setattr(Bar, "begin", lambda self, *given: begun.append(given[-1]) or begin(self, *given))
+    kept = folder / "out.stages" / "0.training"
+    bytes_ = kept.read_bytes()
+    kept.write_bytes(bytes_[:-1] + bytes([bytes_[-1] ^ 1]))
+    with pytest.raises(ValueError, match=r"0\.training is damaged: its digest is not that of its contents$"):
+        go(folder, KILLED, resume=True)
+    kept.write_bytes(bytes_)
+    assert go(folder, KILLED, resume=True)["baseline"] == whole["baseline"]
+    assert begun == [stage.do for stage in KILLED.stages]
+    assert results(folder, "out") == results(folder, "whole")
 
 
 def test_a_checkpoint_is_of_one_run(folder, monkeypatch):

@@ -79,6 +79,7 @@ def test_toml(tmp_path):
         ([PRUNE + "learning_rate = nan"], "learning_rate is nan; need more than 0"),
         ([PRUNE + "dropout = 1"], "dropout is 1; need 0 to below 1"),
         ([PRUNE + 'distil = { loss = "kl" }'], "loss is 'kl'; need kl_batchmean"),
+        ([PRUNE + 'distil = { hidden_loss = "l2" }'], "hidden_loss is 'l2'; need mse, l1, kl, cosine"),
         ([PRUNE + "distil = { temperature = 0 }"], "temperature is 0; need more than 0"),
         ([MOVE.replace("warmup_end_epoch = 2", "warmup_end_epoch = 4")], "need 0 <= warmup_start_epoch < warmup_end"),
         ([MOVE + "power = 0"], "power is 0; need more than 0"),

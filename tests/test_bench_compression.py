@@ -178,6 +178,7 @@ def test_a_curve_goes_on(bench, monkeypatch, tmp_path):  # noqa: F811
     setting = Namespace(folder=tmp_path / "out" / "stages", task=Namespace(evaluate=lambda model: {"accuracy": 91.0}))
     monkeypatch.setattr(curve, "run_stage", stage)
     monkeypatch.setattr(curve, "make_setting", lambda *given: setting)
+    monkeypatch.setattr(curve, "taught", lambda setting: setting)
     model = tiny.copy("bert_classification", tmp_path)
     arguments = (model, "--data", tmp_path, "-o", tmp_path / "out")
     with pytest.raises(SystemExit):

@@ -3,9 +3,9 @@
     {"data": [{"paragraphs": [{"context": "...", "qas": [
         {"id": "...", "question": "...", "answers": [{"text": "...", "answer_start": 177}, ...]}, ...]}, ...]}, ...]}
 
-Contract. JSON, plain or gzip; other keys are ignored, but for ``n_occurrences``: where a file has it, it counts how
-often the answer stands in the context, and ``answer_start`` is certain only if it is 1. White space at the ends of an
-answer is dropped (and its start moved). An answer must stand in the context at its start; ids are unique.
+Contract. JSON in UTF-8, plain or gzip; other keys are ignored, but for ``n_occurrences``: where it is, it counts
+how often the answer stands in the context, and ``answer_start`` is certain only if it is 1. White space at the ends of
+an answer is dropped (and its start moved). An answer must stand in the context at its start; ids are unique.
 Source: SQuAD, arXiv 1606.05250.
 """
 
@@ -14,6 +14,8 @@ import json
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from refimpl.models.files import utf8
 
 
 class Answer(NamedTuple):
@@ -41,14 +43,15 @@ def read(path: Path) -> list[Question]:
     FileNotFoundError
         there is no such file
     ValueError
-        the file is not JSON, or not of the form above; it names the file and the question
+        the file is not gzip, UTF-8 or JSON, or not of the form above; it names the file, and the row or the question
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no file; need SQuAD v1.1 as JSON")
+    text = utf8(_bytes(path), path)
     try:
-        values = json.loads(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
-    except (ValueError, RecursionError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     found: dict[str, Question] = {}
     for article in _list(values, "data", str(path)):
@@ -62,6 +65,16 @@ def read(path: Path) -> list[Question]:
     if not found:
         raise ValueError(f"{path} has no questions; need at least one")
     return list(found.values())
+
+
+def _bytes(path: Path) -> bytes:
+    data = path.read_bytes()
+    if path.suffix != ".gz":
+        return data
+    try:
+        return gzip.decompress(data)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is not gzip, or damaged: {error}") from None
 
 
 def _question(entry: Any, context: str, where: str) -> Question:

@@ -31,6 +31,9 @@ def teach(task: Task, teacher: Model, ops: Ops, say: Say) -> list[np.ndarray]:
     """The teacher's logits of each training row, f32: (C,) of classes, (T, 2) of starts and ends."""
     if task.head == "masked_lm":
         raise ValueError("the task is a masked language model, which cannot be distilled here; need sst2 or squad")
+    longest, most = max(task.lengths), teacher.config.positions
+    if longest > most:
+        raise ValueError(f"a training row has {longest} tokens, the teacher {most} positions; need a position a token")
     order = np.argsort(np.asarray(task.lengths), kind="stable")
     logits: list[np.ndarray] = [np.empty(0, np.float32)] * len(order)
     generator = np.random.default_rng(0)
@@ -71,8 +74,9 @@ def kd_of(how: Distillation) -> Kd:
         "kl_element_mean": distil.kl_element_mean,
         "soft_cross_entropy": distil.soft_cross_entropy,
     }
-    if how.loss == "mse_logits":
-        return distil.mse_logits
+    plain: Mapping[str, Kd] = {"mse_logits": distil.mse_logits, "l2_distance": distil.l2_distance}
+    if how.loss in plain:
+        return plain[how.loss]
     return partial(tempered[how.loss], temperature=how.temperature)
 
 

@@ -13,7 +13,8 @@ from refimpl.prune import BLOCK_4X1
 OBSERVERS = ("min-max", "mean-min-max", "percentile", "mse")
 OVERFLOW_FIXES = ("disable", "enable", "first_layer_only")
 METHODS = ("one-shot", "prune-ofa", "inc", "movement")
-LOSSES = ("kl_batchmean", "kl_element_mean", "soft_cross_entropy", "mse_logits")
+LOSSES = ("kl_batchmean", "kl_element_mean", "soft_cross_entropy", "mse_logits", "l2_distance")
+HIDDEN_LOSSES = ("mse", "l1", "kl", "cosine")
 CORRECTIONS = ("none", "fast", "full")
 MOST_EPOCHS = 1000
 
@@ -30,20 +31,23 @@ def _at_least(name: str, value: float, least: float) -> None:
 
 @dataclass(frozen=True)
 class Distillation:
-    """(1 - weight) loss of the task + weight loss + hidden loss of hidden states.
+    """(1 - weight) loss of the task + weight loss + hidden hidden_loss of hidden states.
 
-    See ``refimpl.distil.logits``, ``mixing.ovtrainer`` and ``matching``.
+    temperature: of the losses that have one, all but mse_logits and l2_distance. See ``refimpl.distil.logits``,
+    ``self_distillation.l2_distance``, ``mixing.ovtrainer`` and ``matching``.
     """
 
     loss: str = "kl_batchmean"
     temperature: float = 2.0
     weight: float = 0.9
     hidden: float = 0.0
+    hidden_loss: str = "mse"
 
     def __post_init__(self) -> None:
         _among("loss", self.loss, LOSSES)
         check.fraction("weight", self.weight)
         _at_least("hidden", self.hidden, 0)
+        _among("hidden_loss", self.hidden_loss, HIDDEN_LOSSES)
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature is {self.temperature:g}; need more than 0")
 

@@ -1,42 +1,63 @@
 """A task with a teacher whose hidden states are met as well, layer by layer.
 
-    inner = w mean over pairs of hidden_mse(student's layer j, teacher's layer (j + 1) N / n - 1),  j = 0 ... n - 1
+    inner = w mean over pairs of loss(student's layer j, teacher's layer (j + 1) N / n - 1),  j = 0 ... n - 1
 
 n and N: layers of both; each layer's end (``output_norm``), over the tokens that are not padding. The teacher runs
-beside the student, without dropout. Source: Intel Neural Compressor's intermediate layers, type MSE, weights 1 / n
-(``refimpl.distil.hidden``, ``mixing.inc_intermediate``); the pairs are those of PKD-skip, arXiv 1908.09355.
+beside the student, without dropout.
+
+    hidden_loss    "mse"  hidden_mse      "l1"  hidden_l1      "kl"  hidden_kl      "cosine"  cosine_tokens
+
+Source: Intel Neural Compressor's intermediate layers, types MSE, L1 and KL, weights 1 / n (``refimpl.distil.hidden``,
+``mixing.inc_intermediate``); the cosine is DistilBERT's, of its last layer (``tokens``); the pairs are those of
+PKD-skip, arXiv 1908.09355.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
-from refimpl.distil.hidden import hidden_mse
+from refimpl.distil import cosine_tokens, hidden_kl, hidden_l1, hidden_mse, of_tokens
 from refimpl.distil.mixing import inc_intermediate
 from refimpl.models.bert import Batch, Model, forward
+from refimpl.models.config import Config
+from refimpl.models.recipes.kinds import Distillation
 from refimpl.models.training.inner import Inner, Keep
 from refimpl.models.training.task import Task
 from refimpl.nn import Ops
+from refimpl.nn.losses import Loss
 
 END = "layer.{}.output_norm"
+OF_HIDDEN: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Loss]] = {
+    "mse": partial(of_tokens, hidden_mse),
+    "l1": partial(of_tokens, hidden_l1),
+    "kl": partial(of_tokens, hidden_kl),
+    "cosine": cosine_tokens,
+}
+"""By ``hidden_loss``: of student and teacher, (B, T, D), and the mask."""
 
 
-def matched(task: Task, teacher: Model, ops: Ops, layers: int, weight: float) -> Task:
-    """The task with the loss inside. layers: the student's. Raises ValueError for more than the teacher has."""
-    of = pairs(layers, len(teacher.layers))
+def matched(task: Task, teacher: Model, ops: Ops, student: Config, how: Distillation) -> Task:
+    """The task with the loss inside. Raises as ``meeting``."""
+    of, between = meeting(student, teacher.config), OF_HIDDEN[how.hidden_loss]
 
     def loss(batch: Batch, values: Mapping[str, np.ndarray]) -> tuple[float, Mapping[str, np.ndarray]]:
         kept = Keep({}, frozenset(of.values()))
         forward(teacher, batch, ops, kept)
-        live = batch.mask != 0
-        losses = [hidden_mse(values[name][live], kept.values[want][live]) for name, want in of.items()]
+        losses = [between(values[name], kept.values[want], batch.mask) for name, want in of.items()]
         value, scaled = inc_intermediate(losses)
-        gradients = {
-            name: _spread(weight * part.gradient, live, values[name]) for name, part in zip(of, scaled, strict=True)
-        }
-        return weight * float(value), gradients
+        gradients = {name: how.hidden * part.gradient for name, part in zip(of, scaled, strict=True)}
+        return how.hidden * float(value), gradients
 
     return task._replace(inner=Inner(frozenset(of), loss))
+
+
+def meeting(student: Config, teacher: Config) -> dict[str, str]:
+    """``pairs`` of two models. Raises ValueError for another width than the teacher's, or more layers."""
+    if student.hidden != teacher.hidden:
+        wrong = f"the student's hidden states have the width {student.hidden}, the teacher's {teacher.hidden}"
+        raise ValueError(f"{wrong}; need the same, or hidden = 0")
+    return pairs(student.layers, teacher.layers)
 
 
 def pairs(layers: int, of: int) -> dict[str, str]:
@@ -48,9 +69,3 @@ def pairs(layers: int, of: int) -> dict[str, str]:
     if not 1 <= layers <= of:
         raise ValueError(f"the student has {layers} layers, the teacher {of}; need at most as many as the teacher's")
     return {END.format(j): END.format((j + 1) * of // layers - 1) for j in range(layers)}
-
-
-def _spread(rows: np.ndarray, live: np.ndarray, like: np.ndarray) -> np.ndarray:
-    whole = np.zeros_like(like)
-    whole[live] = rows
-    return whole

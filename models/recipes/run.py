@@ -1,8 +1,8 @@
 """A recipe from beginning to end: check, baseline, teacher, stages, what is written, the report.
 
-While it runs, ``OUTPUT.stages`` beside the output holds the checkpoint of each stage; it is removed when the output is
-written. Interrupted, the same command with --resume finds the finished stages there and goes on in the one that was
-interrupted.
+While it runs, ``OUTPUT.stages`` beside the output holds the checkpoint of each stage, and of what comes before them; it
+is removed when the output is written. Interrupted, the same command with --resume finds the finished stages there and
+goes on in the one that was interrupted.
 """
 
 import json
@@ -22,22 +22,20 @@ from refimpl.models.config import read_config
 from refimpl.models.engines.isolated import Conditions
 from refimpl.models.files import atomic_folder, check_folder
 from refimpl.models.recipes.agreement import compare_engines
-from refimpl.models.recipes.artifacts import HUGGING_FACE, write_artifacts
-from refimpl.models.recipes.distilling import teach
-from refimpl.models.recipes.kinds import Training
+from refimpl.models.recipes.artifacts import write_artifacts
+from refimpl.models.recipes.beginning import begin
+from refimpl.models.recipes.checking import check_stages
+from refimpl.models.recipes.given import load_models
 from refimpl.models.recipes.options import Options, check_options
 from refimpl.models.recipes.page import page
 from refimpl.models.recipes.recipe import Recipe
 from refimpl.models.recipes.report import about, anatomy, stage_row
 from refimpl.models.recipes.setting import Setting, Work, kept_of
-from refimpl.models.recipes.stages import run_stage
+from refimpl.models.recipes.stages import named_in_errors, run_stage
 from refimpl.models.runner import runner
 from refimpl.models.terminal import say
-from refimpl.models.tokenizer import Tokenizer
 from refimpl.models.training import interrupt
-from refimpl.models.training.batches import Purpose, stream
-from refimpl.models.training.evaluation import ENDINGS, HEADS, MEASURES, Measure, find, fits, head_words, needed
-from refimpl.models.training.new_heads import load_for
+from refimpl.models.training.evaluation import ENDINGS, MEASURES, Measure, find, fits
 from refimpl.models.training.parameters import named
 from refimpl.models.training.run import Interrupted, Stopped
 from refimpl.models.training.settings import identity
@@ -73,15 +71,17 @@ def compress_by(
     check_options(options)
     for stem in ("train", "dev"):
         find(data, stem, ENDINGS[options.task])
-    dense, teacher = _models(recipe, model, options)
+    dense, teacher = load_models(recipe, model, options)
     folder = output.resolve().with_name(output.resolve().name + SUFFIX)
     _check_output(output, folder, resume)
     begun = perf_counter()
     with _checkpoints(folder), Bar() as bar, threadpool_limits(options.threads), interrupt.noted() as stop:
         bar.stop = stop
         setting = make_setting(dense, teacher, data, options, bar, folder)
-        report = about(recipe, given or recipe.name, model, data, output, options)
-        report["baseline"] = _baseline(setting, dense if teacher is None or _fits(model, options) else teacher)
+        check_stages(recipe, dense, teacher, len(setting.task.lengths))
+        known = dense if teacher is None or fits(read_config(model), options.task) else teacher  # not a head drawn anew
+        setting, baseline = begin(setting, known.model)
+        report = about(recipe, given or recipe.name, model, data, output, options) | {"baseline": baseline}
         stages, work = _stages(setting, recipe, dense, resume)
         report |= {"stages": stages} | anatomy(dense, work)
         with atomic_folder(output, lambda path: False) as temporary:
@@ -117,42 +117,8 @@ def _checkpoints(folder: Path) -> Iterator[None]:
             folder.rmdir()
 
 
-def _models(recipe: Recipe, model: Path, options: Options) -> tuple[Dense, Dense | None]:
-    """The model to be compressed, and the teacher if there is need of one."""
-    trains = any(isinstance(stage, Training) for stage in recipe.stages)
-    dense = _load(model, options, not trains or (recipe.distils and options.teacher is None))
-    if not recipe.distils:
-        if options.teacher is not None:
-            raise ValueError(f"the recipe {recipe.name} distils in no stage; leave --teacher out")
-        return dense, None
-    if options.teacher is None:
-        return dense, dense
-    teacher = _load(options.teacher, options, True)
-    if teacher.tokenizer.text != dense.tokenizer.text:
-        raise ValueError(
-            f"{options.teacher} has another tokenizer than {model}; need a teacher that reads the same ids"
-        )
-    return dense, teacher
-
-
-def _load(path: Path, options: Options, as_it_is: bool) -> Dense:
-    """as_it_is: its head is not to be trained, or before that it teaches."""
-    head, labels = HEADS[options.task]
-    if path.is_file():
-        raise ValueError(
-            f"{path} is a file; need a Hugging Face directory, in f32: a recipe leaves one, {HUGGING_FACE}/"
-        )
-    config = read_config(path)
-    if as_it_is and not fits(config, options.task):
-        found = head_words(config.head, len(config.labels))
-        raise ValueError(f"{path} is for {found}; need one for {needed(options.task)}; refimpl train makes one")
-    if labels and config.labels != labels and set(config.labels) == set(labels):
-        raise ValueError(f"{path} has the labels {', '.join(config.labels)}; need {', '.join(labels)}, in this order")
-    return Dense(load_for(path, head, labels, stream(options.seed, Purpose.HEAD)), Tokenizer.load(path, config))
-
-
 def make_setting(dense: Dense, teacher: Dense | None, data: Path, options: Options, bar: Bar, folder: Path) -> Setting:
-    """What the stages of a run share; a teacher is asked of every training row here.
+    """What the stages of a run share, but for what the teacher says: see ``begin``.
 
     folder : of the checkpoints; the caller makes it
     """
@@ -164,7 +130,6 @@ def make_setting(dense: Dense, teacher: Dense | None, data: Path, options: Optio
 
     source = Source(data, dense.tokenizer, options.limit, forwards._replace(linear=linear), bar.evaluated)
     task = TASKS[options.task](source)
-    logits = None if teacher is None else teach(task, teacher.model, forwards, bar.teaching)
     run = identity(dense, task) | {"task": options.task, "seed": options.seed, "limit": options.limit}
     if teacher is not None:
         run["teacher"] = sealed.digest([], named(teacher.model))
@@ -175,7 +140,7 @@ def make_setting(dense: Dense, teacher: Dense | None, data: Path, options: Optio
 
     return Setting(
         task=task,
-        logits=logits,
+        logits=None,
         teacher=None if teacher is None else teacher.model,
         ops=forwards,
         folder=folder,
@@ -189,25 +154,13 @@ def make_setting(dense: Dense, teacher: Dense | None, data: Path, options: Optio
     )
 
 
-def _fits(model: Path, options: Options) -> bool:
-    return fits(read_config(model), options.task)
-
-
-def _baseline(setting: Setting, dense: Dense) -> dict[str, float]:
-    """What the recipe's end is beside: the model as it came, or where that has no head for the task its teacher."""
-    setting.bar.begin(0, 0, "baseline")
-    return setting.task.evaluate(dense.model)
-
-
 def _stages(setting: Setting, recipe: Recipe, dense: Dense, resume: bool) -> tuple[list[dict[str, Any]], Work]:
     """The report's rows, and what is left. Seconds of a stage that was interrupted are not known: None."""
     work, rows = Work(dense), []
     for number, stage in enumerate(recipe.stages, 1):
         begun, goes_on = perf_counter(), resume and kept_of(setting, number).exists()
-        try:
+        with named_in_errors(number, stage):
             done = run_stage(setting, number, stage, work)
-        except ValueError as error:
-            raise ValueError(f"stage {number}, {stage.do}: {error}") from None
         work = done.work
         seconds = None if goes_on else round(perf_counter() - begun, 1)
         rows.append({"name": stage.do, "seconds": seconds} | stage_row(done))

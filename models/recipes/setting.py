@@ -20,7 +20,8 @@ from refimpl.nn.tape import Tape
 class Setting:
     """What all stages of a run share.
 
-    task : the plain task; teacher, logits : who teaches, what it says of each training row; None without; ops : for it
+    task : the plain task; teacher, logits : who teaches, what it says of each training row; None without, the logits
+        until it is asked, too; ops : for it
     folder, identity : where checkpoints go, and what they must be of
     new_tape : of a pass, with all kinds of linear layers
     measure : metrics of a model on the engine

@@ -5,7 +5,8 @@
 The checkpoint of a stage stays until the whole recipe is done: a recipe that goes on finds the finished stages in it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from refimpl.models.compress import Calibrated, Dense, quantize
 from refimpl.models.pruning.names import names_in
 from refimpl.models.pruning.removal import remove_dead, with_layers
 from refimpl.models.recipes import methods
-from refimpl.models.recipes.kinds import FineTune, Movement, Prune, Quantize, QuantizeAware, Student
+from refimpl.models.recipes.kinds import FineTune, Movement, Prune, Quantize, QuantizeAware, Student, Training
 from refimpl.models.recipes.quantizing import post_training, prepared
 from refimpl.models.recipes.recipe import Stage
 from refimpl.models.recipes.setting import Done, Setting, Work
@@ -39,20 +40,31 @@ def run_stage(setting: Setting, number: int, stage: Stage, work: Work) -> Done:
         return _movement(setting, number, stage, work.dense)
     if isinstance(stage, QuantizeAware):
         calibrated = prepared(setting, stage, work.dense)
-        names = names_in(named(calibrated.model), calibrated.model)
-        return _quantized(
-            calibrated, *trained(setting, number, stage, calibrated.model, _locked(stage, calibrated.model, names))
-        )
-    model = work.dense.model
-    names = names_in(named(model), model)
-    if isinstance(stage, Prune):
-        by = methods.top_scores if stage.method == "movement" else methods.pruning
-        method = by(model, names, stage, number_of_updates(setting, stage))
-    else:
-        method = _locked(stage, model, names)
-    state, made = trained(setting, number, stage, model, method)
+        return _quantized(calibrated, *_trained(setting, number, stage, calibrated.model))
+    state, made = _trained(setting, number, stage, work.dense.model)
     done = _done(Work(replace(work.dense, model=made)), state)
     return done._replace(notes=too_few_steps(stage, done.sparsity)) if isinstance(stage, Prune) else done
+
+
+@contextmanager
+def named_in_errors(number: int, stage: Stage, more: str = "") -> Iterator[None]:
+    """What is a ValueError within says which stage of the recipe it is of, and ends with ``more``."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"stage {number}, {stage.do}: {error}{more}") from None
+
+
+def method_of(stage: Training, model: Model, rows: int) -> Method:
+    """What a stage does around each pass. rows: of an epoch. Raises ValueError for what the model does not allow."""
+    names, total = names_in(named(model), model), number_of_updates(stage, rows)
+    if isinstance(stage, Movement):
+        return methods.moving(model, names, stage, total // stage.epochs, total)
+    if isinstance(stage, Prune):
+        by = methods.top_scores if stage.method == "movement" else methods.pruning
+        return by(model, names, stage, total)
+    assert isinstance(stage, FineTune | QuantizeAware)
+    return methods.locked(model, names) if stage.lock else PLAIN
 
 
 def too_few_steps(stage: Prune, sparsity: Sequence[tuple[int, float]]) -> tuple[str, ...]:
@@ -73,12 +85,14 @@ def student(dense: Dense, stage: Student) -> Dense:
     return replace(dense, model=with_layers(fewer, chosen))
 
 
+def _trained(setting: Setting, number: int, stage: Training, model: Model) -> tuple[State, Model]:
+    return trained(setting, number, stage, model, method_of(stage, model, len(setting.task.lengths)))
+
+
 def _movement(setting: Setting, number: int, stage: Movement, dense: Dense) -> Done:
     calibrated = prepared(setting, stage, dense) if stage.quantize else None
     model = dense.model if calibrated is None else calibrated.model
-    each = number_of_updates(setting, stage) // stage.epochs
-    method = methods.moving(model, names_in(named(model), model), stage, each, number_of_updates(setting, stage))
-    state, made = trained(setting, number, stage, model, method)
+    state, made = _trained(setting, number, stage, model)
     if calibrated is not None:
         done = _quantized(calibrated, state, made)
     else:
@@ -103,7 +117,3 @@ def _done(work: Work, state: State) -> Done:
     noted = state.extra.get(methods.SPARSITY, np.full(1, np.nan))
     rows = tuple((int(i), float(noted[i])) for i in np.flatnonzero(~np.isnan(noted)))
     return Done(work, state.step, state.history, rows)
-
-
-def _locked(stage: FineTune | QuantizeAware, model: Model, names: Mapping[str, str]) -> Method:
-    return methods.locked(model, names) if stage.lock else PLAIN

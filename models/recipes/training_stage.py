@@ -31,7 +31,7 @@ def trained(setting: Setting, number: int, stage: Training, model: Model, method
         task = distilled(task, setting.logits, stage.distil)
         if stage.distil.hidden:
             assert setting.teacher is not None
-            task = matched(task, setting.teacher, setting.ops, len(model.layers), stage.distil.hidden)
+            task = matched(task, setting.teacher, setting.ops, model.config, stage.distil)
     work = job(task, model, How(stage.batch, setting.seed, stage.dropout, setting.new_tape, method))
     state = checkpoint.begin({**named(model), **method.trained}, method.extra)
     own: Run = {
@@ -44,7 +44,7 @@ def trained(setting: Setting, number: int, stage: Training, model: Model, method
     remove_parts(kept)
     if kept.exists():
         state = checkpoint.load(kept, run, state)
-    total = number_of_updates(setting, stage)
+    total = number_of_updates(stage, len(task.lengths))
     settings = by_kernels(stage, total, setting.seed, setting.threads, _rates(stage, method.trained))
     setting.bar.begin(total, state.step, stage.do)
     keeping = Keeping(kept, run, setting.save_every)
@@ -53,10 +53,9 @@ def trained(setting: Setting, number: int, stage: Training, model: Model, method
     return state, with_parameters(model, masked(values, method.stored(values)))
 
 
-def number_of_updates(setting: Setting, stage: Training) -> int:
-    """Of the whole stage."""
-    batches = -(-len(setting.task.lengths) // stage.batch)
-    return updates(batches, stage.epochs, stage.accumulate)
+def number_of_updates(stage: Training, rows: int) -> int:
+    """Of the whole stage. rows: of an epoch."""
+    return updates(-(-rows // stage.batch), stage.epochs, stage.accumulate)
 
 
 def _rates(stage: Training, trained: Mapping[str, np.ndarray]) -> dict[str, float]:

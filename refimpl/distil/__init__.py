@@ -19,6 +19,7 @@ from refimpl.distil.tokens import (
     distilbert,
     kl_tokens,
     mse_tokens,
+    of_tokens,
 )
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "matched",
     "mse_logits",
     "mse_tokens",
+    "of_tokens",
     "soft_cross_entropy",
     "start_end",
     "tempered",

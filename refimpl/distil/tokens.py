@@ -52,7 +52,7 @@ class DistilBertLoss(NamedTuple):
 
 def kl_tokens(student: np.ndarray, teacher: np.ndarray, mask: np.ndarray, temperature: float = 2.0) -> Loss:
     """``kl_batchmean`` over tokens. student, teacher: float (B, T, V); mask: integer or bool (B, T), 0 at padding."""
-    return _of_tokens(lambda s, t: kl_batchmean(s, t, temperature), student, teacher, mask)
+    return of_tokens(lambda s, t: kl_batchmean(s, t, temperature), student, teacher, mask)
 
 
 def mse_tokens(student: np.ndarray, teacher: np.ndarray, mask: np.ndarray) -> Loss:
@@ -62,7 +62,7 @@ def mse_tokens(student: np.ndarray, teacher: np.ndarray, mask: np.ndarray) -> Lo
         n = s.dtype.type(len(s))
         return Loss(((s - t) ** 2).sum() / n, 2 / n * (s - t))
 
-    return _of_tokens(loss, student, teacher, mask)
+    return of_tokens(loss, student, teacher, mask)
 
 
 def cosine_tokens(student: np.ndarray, teacher: np.ndarray, mask: np.ndarray) -> Loss:
@@ -75,7 +75,7 @@ def cosine_tokens(student: np.ndarray, teacher: np.ndarray, mask: np.ndarray) ->
         cosine = (s * t).sum(-1, keepdims=True) / norm
         return Loss((1 - cosine).sum() / n, (cosine * s / s2 - t / norm) / n)
 
-    return _of_tokens(loss, student, teacher, mask)
+    return of_tokens(loss, student, teacher, mask)
 
 
 def distilbert(ce: Loss, mlm: Loss, cosine: Loss, weights: DistilBertWeights = DISTILBERT_COMMAND) -> DistilBertLoss:
@@ -85,9 +85,10 @@ def distilbert(ce: Loss, mlm: Loss, cosine: Loss, weights: DistilBertWeights = D
     return DistilBertLoss(logits.value + hidden.value, logits.gradient, hidden.gradient)
 
 
-def _of_tokens(
+def of_tokens(
     loss: Callable[[np.ndarray, np.ndarray], Loss], student: np.ndarray, teacher: np.ndarray, mask: np.ndarray
 ) -> Loss:
+    """A loss of rows (N, D), of the tokens that are not padding. student, teacher: float (B, T, D); mask: (B, T)."""
     check_pair(student, teacher)
     check.shape("student", student, ("B", "T", "D"))
     check.shape("mask", mask, student.shape[:2])
