@@ -47,7 +47,8 @@ def _unknown(parameters: Mapping[str, np.ndarray], batch: Any, generator: np.ran
 class Job:
     """What is trained, and on what.
 
-    gradients : (parameters and extra arrays, batch, generator) -> mean loss of the batch, gradients by name
+    gradients : (parameters and extra arrays, batch, generator) -> mean loss of the batch, gradients by name, each
+        after those that it was computed from; none are needed where the loss is not finite
     batches : epoch -> its batches, the same for the same epoch, and as many in each
     evaluate : parameters and extra arrays -> metrics by name
     tokens : batch -> how many tokens it has, for the speed that is shown
@@ -164,7 +165,7 @@ def _update(job: Job, settings: Settings, state: State, group: Sequence[Any]) ->
         gradients = {name: np.asarray(g / len(group)) for name, g in gradients.items()}
     norm = settings.clipping.norm(gradients)
     if not isfinite(norm):
-        bad = next(name for name, g in gradients.items() if not np.isfinite(g).all())
+        bad = next(name for name, g in gradients.items() if not np.isfinite(g).all())  # all before it are finite
         raise Diverged(f"update {state.step + 1}: the gradient of {bad} is not finite; the loss is {losses[-1]:.4g}")
     clip(gradients, norm, settings.clipping.most, settings.clipping.multiply)
     rate = settings.rate * settings.schedule(state.step)
