@@ -165,7 +165,7 @@ def _update(job: Job, settings: Settings, state: State, group: Sequence[Any]) ->
         gradients = {name: np.asarray(g / len(group)) for name, g in gradients.items()}
     norm = settings.clipping.norm(gradients)
     if not isfinite(norm):
-        bad = next(name for name, g in gradients.items() if not np.isfinite(g).all())  # all before it are finite
+        bad = next(name for name, g in gradients.items() if not np.isfinite(g).all())
         raise Diverged(f"update {state.step + 1}: the gradient of {bad} is not finite; the loss is {losses[-1]:.4g}")
     clip(gradients, norm, settings.clipping.most, settings.clipping.multiply)
     rate = settings.rate * settings.schedule(state.step)

@@ -97,8 +97,7 @@ def job(task: Task, model: Model, how: How) -> Job:
         return loss + more, masked_backward(found, masks) | of_more
 
     def first_bad(values: Mapping[str, np.ndarray], rows: Rows, generator: np.random.Generator) -> str:
-        # Extra arrays have NaN where nothing was noted.
-        bad = bad_parameter({name: x for name, x in values.items() if name not in method.extra})
+        bad = bad_parameter(values, method.extra)
         if bad is not None:
             return f"the parameter {bad}"
         try:
