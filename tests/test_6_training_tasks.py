@@ -3,6 +3,7 @@
 import json
 import signal
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from refimpl.models import compress, directory, packed_file
-from refimpl.models.bert import forward
+from refimpl.models.bert import forward, map_floats
 from refimpl.models.checkpoint import load_model
 from refimpl.models.cli import app
 from refimpl.models.compress import Dense
@@ -22,11 +23,15 @@ from refimpl.models.runner import runner
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.models.training import checkpoint, evaluation, fine_tuning, interrupt, loop, new_heads
 from refimpl.models.training.fine_tuning import Plan, fine_tune
+from refimpl.models.training.optimizer import Optimizer
 from refimpl.models.training.parameters import named, with_parameters
 from refimpl.models.training.run import Interrupted, Stopped
+from refimpl.models.training.schedule import constant
 from refimpl.models.training.show import Bar
 from refimpl.models.training.task import How, job
-from refimpl.models.training.tasks import Source, find, sst2_task
+from refimpl.models.training.tasks import TASKS, Source, find, sst2_task
+from refimpl.nn.adamw import AdamW
+from refimpl.nn.tape import Backwards, Tape
 
 HEADS = {"sst2": "classification", "squad": "question_answering", "mlm": "masked_lm"}
 
@@ -235,6 +240,46 @@ def test_a_run_that_diverges_says_where(data, tmp_path):
         np.errstate(all="ignore"),
     ):
         fine_tune(model, data, tmp_path / "out", PLAN, False)
+
+
+def planted(kind, number, backwards=Backwards()):  # noqa: B008  # immutable
+    """Backwards of which call ``number`` of a kind, from the model's end on, gives a NaN."""
+    calls = count()
+
+    def bad(*given):
+        found = getattr(backwards, kind)(*given)
+        if next(calls) == number:
+            (found[0] if isinstance(found, tuple) else found).flat[0] = np.nan
+        return found
+
+    return backwards._replace(**{kind: bad})
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "number", "first"),
+    [
+        ("sst2", "linear", 0, "bert.pooler.dense.weight"),
+        ("sst2", "gelu", 0, "bert.encoder.layer.2.intermediate.dense.weight"),
+        ("sst2", "gelu", 1, "bert.encoder.layer.1.intermediate.dense.weight"),
+        ("sst2", "softmax", 2, "bert.encoder.layer.0.attention.self.key.weight"),
+        ("sst2", "layernorm", 6, "bert.embeddings.token_type_embeddings.weight"),
+        ("sst2", "embedding", 1, "bert.embeddings.word_embeddings.weight"),
+        ("mlm", "gelu", 0, "cls.predictions.transform.dense.weight"),
+        ("mlm", "gelu", 1, "bert.encoder.layer.2.intermediate.dense.weight"),  # the decoder is the word table
+    ],
+)
+def test_the_gradient_that_was_first_not_finite(task, kind, number, first, data):
+    source = Source(data, tiny.dense("bert_classification").tokenizer)
+    made = TASKS[task](source)
+    model = new_heads.load_for(tiny.GOLDEN / "bert_classification", made.head, made.labels, np.random.default_rng(0))
+    third = map_floats(model.layers[1], np.float32)
+    model = replace(model, config=replace(model.config, layers=3), layers=(*model.layers, third))
+    work = job(made, model, How(4, 0, 0.1, lambda: Tape(backwards=planted(kind, number))))
+    state = checkpoint.begin(dict(sorted(named(model).items())))  # as a file of a checkpoint has them
+    settings = loop.Settings(1, 0.1, constant(), Optimizer(AdamW()), accumulate=2)
+    with np.errstate(all="ignore"), pytest.raises(loop.Diverged) as raised:
+        list(loop.train(work, settings, state))
+    assert str(raised.value).startswith(f"update 1: the gradient of {first} is not finite; the loss is ")
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -159,11 +159,23 @@ def test_all_engines_are_asked_the_same(tmp_path, data, engines_here):  # noqa: 
     assert [row["integer_layers"] for row in rows[:2]] == [16, 16]
     assert rows[2]["integer_layers"] >= 12  # OpenVINO may fuse an attention
     for row in rows:
-        assert (row["ran"], row["why"], row["rows"], row["products"]) == (True, "", 2, 16)
+        assert (row["ran"], row["why"], row["rows"], row["products"], row["in_floats"]) == (True, "", 2, 16, 0)
         assert row["metrics"].keys() == {"accuracy"}
         assert row["different"] == len(row["differences"])
     assert rows[0]["different"] == 0
     assert {name for *_, name in told} == {"refimpl", "ONNX Runtime", "OpenVINO"}
+
+
+@pytest.mark.parametrize("quantizer", [compress.quantize, compress.quantize_with_attention])
+def test_layers_that_run_in_floats_are_counted(quantizer, tmp_path, data, monkeypatch, engines_here):  # noqa: F811
+    """Of the linear layers; an attention may be fused."""
+    folder = written(tmp_path / "out", two_classes(), quantizer)
+    monkeypatch.setattr(
+        engines, "count_integer_layers", lambda engine, layers: {"onnxruntime": 0, "openvino": 11}[engine]
+    )
+    rows = compare_engines(folder, "sst2", data, limit=1)
+    assert [row["in_floats"] for row in rows] == [0, 12, 1]
+    assert rows[1]["execution"] == "f32, one thread"
 
 
 def test_rows_that_are_answered_otherwise(tmp_path, data, engines_here):  # noqa: F811

@@ -74,6 +74,21 @@ def test_the_figures_in_a_browser(tmp_path):
     assert "a [gorgeous] , witty , seductive movie . &lt;/script&gt;&lt;b&gt;" in dom
 
 
+def in_floats():
+    """ONNX Runtime multiplies two of the 36 layers in floats."""
+    made = report()
+    made["engines"][1] |= {"integer_layers": 34, "in_floats": 2}
+    return made
+
+
+@needs_browser
+def test_layers_that_run_in_floats_in_a_browser(tmp_path):
+    path, red = tmp_path / "report.html", '<span class="bad">34 of 36: 2 linear layers run in floats</span>'
+    for made, count in [(in_floats(), 1), (report(), 0)]:
+        path.write_text(page(made), "utf-8")
+        assert seen(path, "", tmp_path).count(red) == count
+
+
 @needs_browser
 def test_a_report_of_nothing_in_a_browser(tmp_path):
     path = tmp_path / "report.html"
@@ -87,8 +102,10 @@ def test_a_report_of_nothing_in_a_browser(tmp_path):
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def shown(made):
-    screen = Console(width=100, highlight=False, emoji=False, color_system=None)
+def shown(made, color_system=None):
+    screen = Console(
+        width=100, highlight=False, emoji=False, color_system=color_system, force_terminal=color_system is not None
+    )
     with screen.capture() as capture:
         show(made, screen)
     return capture.get()
@@ -110,6 +127,15 @@ def test_the_tables():
         "accuracy 90.37, was 91.28; the encoder is 8.69 times smaller",
     ]:
         assert line in words
+
+
+def test_layers_that_run_in_floats_are_red():
+    red = "\x1b[31m"
+    text = shown(in_floats(), "standard")
+    assert f"{red}34 of 36" in text
+    assert f"{red}ONNX Runtime NOT IN INTEGERS\x1b[0m: 2 of the quantized linear layers run in floats" in text
+    assert "IN INTEGERS" not in shown(report())
+    assert f"{red}36 of 36" not in shown(report(), "standard")
 
 
 @pytest.mark.parametrize("different", [5, 6, 700])

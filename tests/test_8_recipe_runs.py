@@ -15,7 +15,7 @@ import pytest
 import recipe_child as child
 import tiny
 from recipe_child import KILLED, MOVES, SMALL
-from test_7_engines import needs
+from test_6_training_tasks import planted
 from typer.testing import CliRunner
 
 from refimpl.models import compress, packed_file
@@ -131,15 +131,9 @@ def test_questions(tmp_path, monkeypatch):
     assert set(report["stages"][0]["metrics"]) == {"exact match", "F1"}
 
 
-def test_with_other_engines(tmp_path):
-    needs("onnxruntime")
-    needs("openvino")
-    report = go(child.prepare(tmp_path), child.small(reading.load("prune-4x1-80", "sst2")), replace(OPTIONS, limit=8))
-    assert [(row["name"], row["ran"]) for row in report["engines"]] == [
-        ("refimpl", True), ("ONNX Runtime", True), ("OpenVINO", True),
-    ]  # fmt: skip
-    assert report["sizes"]["missing"] == {}
-    assert report["stages"][0]["updates"] == 2  # a batch an epoch: the limit holds
+def test_a_limit(folder):
+    report = go(folder, MADE["fine-tune"], replace(OPTIONS, limit=8))
+    assert report["stages"][0]["updates"] == 2  # a batch an epoch
 
 
 def test_the_command(folder):
@@ -337,23 +331,66 @@ def test_nothing_to_resume_is_said(folder, capsys):
     assert "there is no out.stages: nothing to resume, a new run begins" in capsys.readouterr().err
 
 
-def test_a_run_that_diverges_says_where_and_keeps_its_checkpoint(folder):
-    stage = FineTune(**(SMALL | {"learning_rate": 1.0, "epochs": 60, "distil": None}), weight_decay=0.0)
-    patch = pytest.MonkeyPatch()
-    with patch.context() as patched, np.errstate(all="ignore"):
-        begin = Bar.report
+@pytest.fixture
+def spoiled(folder, monkeypatch):
+    """(stage, a parameter, what it becomes after update 4) -> what the run says."""
+
+    def run_into(stage, name, value):
+        report = Bar.report
 
         def spoil(self, event):
-            begin(self, event)
+            report(self, event)
             if event.state.step == 4:
-                event.state.parameters["classifier.bias"][0] = np.nan
+                event.state.parameters[name].flat[:] = value
 
-        patched.setattr(Bar, "report", spoil)
-        with pytest.raises(
-            Diverged, match=r"update 5: the loss is nan; the parameter classifier\.bias was .*update \d"
-        ):
+        monkeypatch.setattr(Bar, "report", spoil)
+        with np.errstate(all="ignore"), pytest.raises(Diverged) as raised:
             go(folder, recipe(stage))
-    assert (folder / "out.stages" / "1.training").exists()
+        assert (folder / "out.stages" / "1.training").exists()
+        return str(raised.value)
+
+    return run_into
+
+
+TAUGHT = {"labels": None, "logits": Distillation(), "hidden": Distillation(hidden=1.0)}
+DIVERGING = {name: FineTune(**SMALL | {"distil": how}) for name, how in TAUGHT.items()} | {
+    "pruned": Prune(**SMALL, sparsity=0.5, method="inc", every=1),
+    "moved": Movement(**SMALL, **MOVES, quantize=True, samples=4),
+}
+
+
+@pytest.mark.parametrize("name", DIVERGING)
+@pytest.mark.parametrize(
+    ("spoil", "value", "said"),
+    [
+        ("classifier.bias", np.nan, "the parameter classifier.bias"),
+        ("bert.encoder.layer.1.attention.output.dense.bias", 3e38, "layer.1.attention_norm"),
+    ],
+)
+def test_a_run_that_diverges_says_where_and_keeps_its_checkpoint(name, spoil, value, said, spoiled):
+    error = spoiled(DIVERGING[name], spoil, value)
+    assert error.startswith(f"update 5: the loss is nan; {said} was not finite first; ")
+    assert error.endswith("1.training has the state after update 4")
+
+
+def test_hidden_states_alone_that_are_not_finite(spoiled):
+    """The pooler's tanh is 1 at infinity, so that logits and labels see nothing."""
+    huge = np.where(np.arange(32) == 1, 3e38, 1)
+    error = spoiled(DIVERGING["hidden"], "bert.encoder.layer.1.output.LayerNorm.weight", huge)
+    assert error.startswith("update 5: the loss is nan; layer.1.output_norm was not finite first; ")
+
+
+def test_the_gradient_that_was_first_not_finite_is_the_weights_before_the_scores(folder, monkeypatch):
+    forwards, backwards = run.training(1)
+    monkeypatch.setattr(run, "training", lambda threads: (forwards, planted("gelu", 1, backwards)))
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(
+            Diverged,
+            match=r"^update 1: the gradient of bert\.encoder\.layer\.0\.intermediate\.dense\.weight is not finite",
+        ),
+    ):
+        go(folder, recipe(DIVERGING["moved"]))
 
 
 # --- going on --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ floats in different places, so a row whose logits nearly tie can be answered dif
 margins say how near. An engine that did not run says why; nothing is left out.
 Integer layers are counted in what the engine made of the file (``engines.count_integer_layers``); products are the
 matrix products of the file whose operands are both quantized. An engine may merge equal ones, and OpenVINO fuses the
-two of an attention into a Subgraph, which is not counted.
+two of an attention into a Subgraph, which is not counted. Of the linear layers' products all should be among the
+integer layers: what is missing runs in floats.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 
 from refimpl import __version__
 from refimpl.models import compress, engines, packed_file
-from refimpl.models.bert import Batch, Model, linears
+from refimpl.models.bert import Batch, linears
 from refimpl.models.compress import Dense, Packed, PackedLinear
 from refimpl.models.engines.isolated import Conditions
 from refimpl.models.engines.serving import serving
@@ -65,8 +66,8 @@ def compare_engines(
     -------
     list of dict
         "name", "file", "ran", "why": not, "" if it did; and of those that did "version"; "execution": what ran, in
-        words; "metrics": {name: value}; "integer_layers", "products": counts; "layers": {kind: how many run}, as far as
-        the engine tells; "rows": of the dev set, how many; "different": how many are answered
+        words; "metrics": {name: value}; "integer_layers", "products", "in_floats": counts; "layers": {kind: how many
+        run}, as far as the engine tells; "rows": of the dev set, how many; "different": how many are answered
         otherwise than by ours; "differences": these, [{"row": number from 0, "text", "wanted", "ours", "theirs",
         "our_margin", "their_margin": logits or None}]
 
@@ -84,17 +85,21 @@ def compare_engines(
     products = count_quantized(folder / ONNX)
     answers = questions.ask(ready, lambda done, of: tell(done, of, OURS))
     subject = Subject(ready, questions, conditions, answers)
-    facts = {"version": __version__, "execution": ready.execution, "integer_layers": _integer_layers(loaded.model)}
-    facts |= {"layers": {}, "products": products}
+    packed = sum(isinstance(layer, PackedLinear) for layer in linears(loaded.model).values())
+    attention = 2 * sum(layer.attention_scales is not None for layer in loaded.model.layers)
+    facts = {"version": __version__, "execution": ready.execution, "integer_layers": packed + attention, "layers": {}}
     file = PACKED if isinstance(loaded, Packed) else HUGGING_FACE
     rows = [_row(OURS, file) | facts | _said(subject, answers)]
     for engine, file in FILES.items():
         made = _row(engines.NAMES[engine], file)
         try:
-            made |= _other(engine, folder / file, subject, tell) | {"products": products}
+            made |= _other(engine, folder / file, subject, tell)
         except (RuntimeError, TimeoutError, FileNotFoundError) as error:
             made |= {"ran": False, "why": str(error)}
         rows.append(made)
+    for row in rows:
+        if row["ran"]:
+            row |= {"products": products, "in_floats": max(products - attention - row["integer_layers"], 0)}
     return rows
 
 
@@ -104,12 +109,6 @@ def _load(folder: Path) -> Dense | Packed:
             raise FileNotFoundError(f"{folder} has no {name}; need the folder of a compressed model")
     path = folder / PACKED
     return packed_file.load(path) if path.exists() else compress.load(folder / HUGGING_FACE)
-
-
-def _integer_layers(model: Model) -> int:
-    """The products of codes that our engine runs: its packed layers, and two of each INT8 attention."""
-    packed = sum(isinstance(layer, PackedLinear) for layer in linears(model).values())
-    return packed + 2 * sum(layer.attention_scales is not None for layer in model.layers)
 
 
 def _row(name: str, file: str) -> dict[str, Any]:

@@ -254,7 +254,9 @@ function engines() {
   return table(head, data.engines.map((engine) => {
     const name = `${engine.name} ${engine.version || ""}`;
     if (!engine.ran) return [name, engine.file, make("span", "bad", `NOT RUN: ${engine.why}`), ...metrics.map(() => "-"), "-", "-"];
-    return [name, engine.file, engine.execution, ...metrics.map((each) => two(engine.metrics[each])), `${engine.integer_layers} of ${engine.products}`, `${many(engine.different)} of ${many(engine.rows)}`];
+    const integers = `${engine.integer_layers} of ${engine.products}`;
+    const layers = engine.in_floats ? make("span", "bad", `${integers}: ${engine.in_floats} linear layers run in floats`) : integers;
+    return [name, engine.file, engine.execution, ...metrics.map((each) => two(engine.metrics[each])), layers, `${many(engine.different)} of ${many(engine.rows)}`];
   }));
 }
 

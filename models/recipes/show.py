@@ -27,7 +27,11 @@ def show(report: dict[str, Any], screen: Console) -> None:
     for engine in report["engines"]:
         if not engine["ran"]:
             screen.print(f"[red]{escape(engine['name'])} NOT RUN[/]: {escape(engine['why'])}")
-        elif engine["differences"]:
+            continue
+        if engine["in_floats"]:
+            words = f"{engine['in_floats']} of the quantized linear layers run in floats"
+            screen.print(f"[red]{escape(engine['name'])} NOT IN INTEGERS[/]: {words}")
+        if engine["differences"]:
             screen.print(_differences(engine))
     encoder = report["sizes"]["encoder"]
     ends = "  ".join(f"{name} {_two(x)}, was {_two(report['baseline'].get(name))}" for name, x in _last(report).items())
@@ -140,7 +144,7 @@ def _engines(report: dict[str, Any]) -> Table:
             f"{escape(engine['name'])} {engine['version']}",
             escape(engine["file"]),
             *(_two(engine["metrics"].get(name)) for name in names),
-            f"{engine['integer_layers']} of {engine['products']}",
+            f"[{'red' if engine['in_floats'] else 'none'}]{engine['integer_layers']} of {engine['products']}[/]",
             f"{engine['different']} of {engine['rows']:,}",
         )
     return table

@@ -3,7 +3,7 @@
 A tap that looks at every named value, in the order of computation, parameters first: ``layer.3.scores``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,6 @@ class Watch:
         return Watch(self.prefix + name + SEPARATOR)
 
 
-def bad_parameter(parameters: Mapping[str, np.ndarray]) -> str | None:
-    """The first parameter that is not finite."""
-    return next((name for name, x in parameters.items() if x.dtype.kind == "f" and not np.isfinite(x).all()), None)
+def bad_parameter(values: Mapping[str, np.ndarray], extra: Container[str]) -> str | None:
+    """The first that is not finite, but for extra arrays, which may have NaN where nothing was noted."""
+    return next((name for name, x in values.items() if name not in extra and not np.isfinite(x).all()), None)

@@ -47,7 +47,8 @@ def _unknown(parameters: Mapping[str, np.ndarray], batch: Any, generator: np.ran
 class Job:
     """What is trained, and on what.
 
-    gradients : (parameters and extra arrays, batch, generator) -> mean loss of the batch, gradients by name
+    gradients : (parameters and extra arrays, batch, generator) -> mean loss of the batch, gradients by name, each
+        after those that it was computed from; none are needed where the loss is not finite
     batches : epoch -> its batches, the same for the same epoch, and as many in each
     evaluate : parameters and extra arrays -> metrics by name
     tokens : batch -> how many tokens it has, for the speed that is shown

@@ -7,6 +7,7 @@ gradients     = backward of the tape and of the masks, by the parameters' names
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite, nan
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,7 +61,10 @@ class How(NamedTuple):
 def _loss(
     task: Task, y: Value, inside: Mapping[str, Value], batch: Batch, target: Any
 ) -> tuple[float, list[tuple[Value, np.ndarray]]]:
-    """Of the output and of what is inside, and where gradients begin."""
+    """Of the output and of what is inside, and where gradients begin; NaN and nowhere if one of these is not finite,
+    which distillation would refuse."""
+    if not all(np.isfinite(value.data).all() for value in (y, *inside.values())):
+        return nan, []
     loss = task.loss(y.data, batch, target)
     value, ends = float(loss.value), [(y, loss.gradient)]
     if task.inner is None:
@@ -85,13 +89,15 @@ def job(task: Task, model: Model, how: How) -> Job:
         values: Mapping[str, np.ndarray], rows: Rows, generator: np.random.Generator
     ) -> tuple[float, Parameters]:
         tape, loss, ends, masks, made = run(values, rows, generator, NO_TAP)
-        by_id = tape.backward(ends)
-        found = {name: by_id[id(x)] for name, x in made.items() if id(x) in by_id}
+        if not isfinite(loss):
+            return loss, {}
+        names = {id(x): name for name, x in made.items()}
+        found = {names[x]: g for x, g in tape.backward(ends).items() if x in names}
         more, of_more = method.more(found, values, masks)
         return loss + more, masked_backward(found, masks) | of_more
 
     def first_bad(values: Mapping[str, np.ndarray], rows: Rows, generator: np.random.Generator) -> str:
-        bad = bad_parameter(values)
+        bad = bad_parameter(values, method.extra)
         if bad is not None:
             return f"the parameter {bad}"
         try:

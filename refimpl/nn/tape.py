@@ -99,7 +99,7 @@ class Tape:
     def backward(self, ends: Iterable[tuple[Value, np.ndarray]]) -> dict[int, np.ndarray]:
         """The gradient of sum over (value, gradient) of <value, gradient>: id of a parameter array -> gradient.
 
-        Of parameters that the values depend on; the others are not in it.
+        Of parameters that the values depend on, in the order in which their gradients were complete.
         """
         for value, gradient in ends:
             value.add(gradient)
@@ -122,7 +122,7 @@ class Tape:
 
     def parameter(self, array: np.ndarray, gradient: np.ndarray) -> None:
         """One more use of a parameter."""
-        known = self.gradients.get(id(array))
+        known = self.gradients.pop(id(array), None)
         # asarray: of arrays without a dimension NumPy's sum is a scalar.
         self.gradients[id(array)] = gradient if known is None else np.asarray(known + gradient)
 
