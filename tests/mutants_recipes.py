@@ -16,15 +16,17 @@ from refimpl.models.recipes.matching import matched
 from refimpl.models.training.inner import Inner
 from refimpl.models.training.method import PLAIN, Method, masked_backward
 from refimpl.nn.losses import Loss
-from refimpl.prune import straight_through, topk_mask
+from refimpl.prune import expand, live_blocks, straight_through, topk_mask
 from refimpl.prune.lock import lock_mask_inc
 
 
-def lock_by(mask_of):
+def lock_by(of_weight, of_bias=lambda p: np.ones(p.bias.shape, bool)):
     def locked(model, names):
-        weights = {names[f"{name}.weight"]: p.weight for name, p in linears(model).items()}
+        masks = {}
+        for name, p in linears(model).items():
+            masks |= {names[f"{name}.weight"]: of_weight(p.weight), names[f"{name}.bias"]: of_bias(p)}
         return Method(
-            extra={methods.MASK + name: mask_of(w) for name, w in weights.items()},
+            extra={methods.MASK + name: mask for name, mask in masks.items()},
             masks=methods.stored, stored=methods.stored,
         )  # fmt: skip
 
@@ -225,8 +227,11 @@ RECIPES = [
         methods_test.check_locked,
         methods.locked,
         {
-            "every zero": lock_by(lambda w: w != 0),
+            "whole blocks": lock_by(lambda w: expand(live_blocks(w))),
             "blocks whose sum is 0": lock_by(lock_mask_inc),
+            "a dead row's bias lives": lock_by(lambda w: w != 0),
+            "a row without weights is dead": lock_by(lambda w: w != 0, lambda p: (p.weight != 0).any(1)),
+            "every bias of 0": lock_by(lambda w: w != 0, lambda p: p.bias != 0),
             "none": lambda model, names: PLAIN,
         },
     ),

@@ -109,7 +109,8 @@ def check_masked_backward(function):
 
 
 def holed():
-    """In q of the first layer a block of zeros, a zero alone, and a block whose sum is 0."""
+    """In q of the first layer a block of zeros, a zero alone, a block whose sum is 0; a row that is zero with its bias,
+    one whose bias is alive, and a bias alone."""
 
     def change(name, p):
         if name != "layer.0.q":
@@ -117,7 +118,10 @@ def holed():
         weight = p.weight.copy()
         weight[:4, 0] = weight[5, 1] = 0
         weight[8:12, 2] = 1, -1, 2, -2
-        return p._replace(weight=weight)
+        bias = np.where(np.arange(len(p.bias)) < 20, p.bias, 0).astype(np.float32)
+        weight[16:18] = bias[16] = 0
+        bias[17] = 1
+        return p._replace(weight=weight, bias=bias)
 
     return map_linears(MODEL, change)
 
@@ -129,9 +133,12 @@ def check_locked(function):
     before, *_, after = steps(method, model=model)
     after = masked(after, method.stored(after))
     name = names["layer.0.q.weight"]
-    assert not after[name][:4, 0].any()
-    assert after[name][5, 1] != 0
+    np.testing.assert_array_equal(after[name] != 0, before[name] != 0)
     assert after[name][8:12, 2].all()
+    bias = names["layer.0.q.bias"]
+    assert after[bias][16] == 0
+    assert after[bias][17] not in (0, before[bias][17])
+    assert after[bias][20:].all()
     assert all((after[other] != before[other]).any() for other in names.values())
 
 

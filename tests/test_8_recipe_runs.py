@@ -63,6 +63,11 @@ MADE = {
     "fine-tune": recipe(FineTune(**SMALL)),
     "inc": recipe(Prune(**SMALL, sparsity=0.5, method="inc", every=1)),
     "one-shot": recipe(Prune(**SMALL, sparsity=0.5, method="one-shot"), QuantizeAware(**SMALL, samples=4)),
+    "locked": recipe(
+        Prune(**SMALL, sparsity=0.7, block=(1, 1), every=1),
+        FineTune(**SMALL, lock=True),
+        QuantizeAware(**SMALL, samples=4),
+    ),
     "highest": recipe(Prune(**SMALL, sparsity=0.5, method="movement", accumulate=2), Quantize(samples=4)),
     "movement": recipe(Movement(**SMALL, **MOVES), QuantizeAware(**SMALL, samples=4)),
     "loose": recipe(Movement(**SMALL, **MOVES, structured=False), Quantize(samples=4, bias_correction="full")),
@@ -109,6 +114,11 @@ def test_a_recipe_leaves_what_is_promised(name, folder, monkeypatch):
             assert not p.codes[weight == 0].any()
         for layer in quantized.model.layers:
             assert layer.q.input_scale == layer.k.input_scale == layer.v.input_scale
+    if isinstance(made.stages[0], Prune):  # what follows keeps every zero
+        zeros, sizes = zip(
+            *((np.sum(p.weight == 0), p.weight.size) for p in linears(trained.model).values()), strict=True
+        )
+        assert sum(zeros) / sum(sizes) == pytest.approx(made.stages[0].sparsity, abs=4 / 32**2)
     left = [(row["kept_shape"], row["nonzero"]) for row in report["layers"]]
     assert left == [(list(p.weight.shape), np.count_nonzero(p.weight)) for p in linears(trained.model).values()]
     smaller = any(isinstance(stage, Movement) and stage.structured for stage in made.stages)

@@ -76,7 +76,7 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class FineTune(Training):
-    """lock: what is zero in whole 4x1 blocks stays zero."""
+    """lock: what is zero stays zero, as ``methods.locked`` says."""
 
     do: ClassVar[str] = "fine-tune"
     lock: bool = False

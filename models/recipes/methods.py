@@ -43,9 +43,16 @@ def share(masks: Arrays) -> float:
 
 
 def locked(model: Model, names: Mapping[str, str]) -> Method:
-    """Whole 4x1 blocks of zeros stay. names: ours of weights and biases -> those of the training's parameters."""
-    weights = _weights(model, names)
-    return Method(extra={MASK + name: lock_mask(w) for name, w in weights.items()}, masks=stored, stored=stored)
+    """What is zero stays zero: each weight, and a bias whose whole row is zero, weights and bias alike.
+
+    So a lock keeps what any stage has pruned, whatever its blocks, and what ``remove_dead`` took for dead stays dead.
+    names: ours of weights and biases -> those of the training's parameters.
+    """
+    masks: Parameters = {}
+    for name, p in linears(model).items():
+        live = lock_mask(p.weight)
+        masks |= {names[f"{name}.weight"]: live, names[f"{name}.bias"]: live.any(1) | (p.bias != 0)}
+    return Method(extra={MASK + name: mask for name, mask in masks.items()}, masks=stored, stored=stored)
 
 
 def pruning(model: Model, names: Mapping[str, str], how: Prune, updates: int) -> Method:
