@@ -10,9 +10,10 @@ from mutants import Suite
 from refimpl import distil
 from refimpl.distil.mixing import ovtrainer
 from refimpl.models.bert import linears
-from refimpl.models.recipes import methods, tuned
+from refimpl.models.recipes import methods, stages, tuned
 from refimpl.models.recipes.distilling import distilled, kd_of
 from refimpl.models.recipes.matching import matched
+from refimpl.models.recipes.setting import work_on
 from refimpl.models.training.inner import Inner
 from refimpl.models.training.method import PLAIN, Method, masked_backward
 from refimpl.nn.losses import Loss
@@ -284,6 +285,14 @@ RECIPES = [
         },
     ),
     Suite(methods_test.check_padding, distilled, {"padding is a token": padded, "padding is counted": of_all_tokens}),
+    Suite(
+        runs.check_numbers,
+        stages._without_dead,
+        {
+            "numbered anew": lambda work: stages._without_dead(work_on(work.dense)),
+            "all that it came with": lambda work: stages._without_dead(work)._replace(heads=work.heads),
+        },
+    ),
     Suite(
         runs.check_units,
         tuned._units,

@@ -1,5 +1,6 @@
 """Recipes from directory to folder: every kind of stage, every recipe that ships, what is refused, and going on."""
 
+import csv
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import recipe_child as child
 import tiny
 from recipe_child import KILLED, MOVES, SMALL
 from test_7_engines import needs
+from test_8_prune_models import dead
 from typer.testing import CliRunner
 
 from refimpl.models import compress, packed_file
@@ -27,6 +29,7 @@ from refimpl.models.recipes.kinds import FineTune, Movement, Prune, Quantize, Qu
 from refimpl.models.recipes.options import Options
 from refimpl.models.recipes.recipe import Recipe, to_json
 from refimpl.models.recipes.run import compress_by
+from refimpl.models.recipes.setting import work_on
 from refimpl.models.training import interrupt
 from refimpl.models.training.loop import Diverged
 from refimpl.models.training.run import Stopped
@@ -92,7 +95,9 @@ def test_a_recipe_leaves_what_is_promised(name, folder, monkeypatch):
     assert report["sizes"]["files"].keys() == files
     whole = linears(compress.load(folder / "model").model).values()
     assert report["sizes"]["encoder"]["before"] == sum(p.weight.nbytes + p.bias.nbytes for p in whole)
-    assert {path.name for path in out.iterdir()} == files | {"report.json", "report.html"}
+    smaller = any(isinstance(stage, Movement) and stage.structured for stage in made.stages)
+    table = {"structured_sparsity.csv"} if smaller else set()
+    assert {path.name for path in out.iterdir()} == files | table | {"report.json", "report.html"}
     assert not (folder / "out.stages").exists()
     for stage, row in zip(made.stages, report["stages"], strict=True):
         assert row.keys() == STAGE_KEYS
@@ -105,6 +110,8 @@ def test_a_recipe_leaves_what_is_promised(name, folder, monkeypatch):
             steps = len({share for _, share in row["sparsity"]})
             note = f"masks change in {steps} steps; a smaller every, more epochs or more rows prune more gradually"
             assert row["notes"] == ([] if stage.method == "one-shot" else [note])
+        if isinstance(stage, Movement):
+            assert row["notes"][0].startswith(f"NNCF counts {row['sparsity'][-1][1]:.1%} of the weights with scores as")
     tiny.same_model(compress.load(out / "huggingface").model, trained.model)
     if quantized:
         tiny.same_model(packed_file.load(out / "packed.safetensors").model, compress.pack(quantized).model)
@@ -121,8 +128,30 @@ def test_a_recipe_leaves_what_is_promised(name, folder, monkeypatch):
         assert sum(zeros) / sum(sizes) == pytest.approx(made.stages[0].sparsity, abs=4 / 32**2)
     left = [(row["kept_shape"], row["nonzero"]) for row in report["layers"]]
     assert left == [(list(p.weight.shape), np.count_nonzero(p.weight)) for p in linears(trained.model).values()]
-    smaller = any(isinstance(stage, Movement) and stage.structured for stage in made.stages)
     assert any(row["kept"] < row["of"] or row["neurons"] < row["of_neurons"] for row in report["heads"]) == smaller
+    assert all(len(row["kept_heads"]) == row["kept"] for row in report["heads"])
+    if table:
+        with (out / "structured_sparsity.csv").open() as file:
+            told = {row["torch_module"]: json.loads(row["head_or_channel_id_to_keep"]) for row in csv.DictReader(file)
+                    if not row["head_or_channel_id_to_keep"].endswith("items]")}  # fmt: skip
+        for row in report["heads"]:
+            assert row["kept_heads"] == (told[f"layer.{row['layer']}.q"] or [0])
+
+
+def check_numbers(function):
+    """Of heads that are left: those that they had at first, whatever was removed or chosen before."""
+    before = tiny.dense("bert_classification")
+    kill = [{0: [0], 1: [1, 2]}, {0: [1], 1: [0]}]
+    work = work_on(before)
+    for heads in kill:
+        work = work._replace(dense=replace(before, model=dead(work.dense.model, heads, {})))
+        work = function(work)
+    assert work.heads == ((1, 3), (3,))
+    assert stages.student(work, Student(layers=(1,))).heads == ((3,),)
+
+
+def test_heads_keep_their_numbers():
+    check_numbers(stages._without_dead)
 
 
 @pytest.mark.parametrize(("steps", "notes"), [(9, 1), (10, 0)])
