@@ -34,6 +34,7 @@ from refimpl.models.training.show import Bar
 
 SMALL = {"epochs": 2, "batch": 8, "learning_rate": 0.01, "distil": Distillation()}
 MOVES = {"warmup_start_epoch": 0.5, "warmup_end_epoch": 1.5, "factor": 2.0, "block": (8, 8)}
+OWN = {"warmup": 0.1, "factor": 30.0, "final_threshold": 0.45, "score_rate": 10.0, "block": (8, 8)}
 KILLED = Recipe(
     "killed", "", (
         Prune(**SMALL, sparsity=0.5, method="inc", every=1),

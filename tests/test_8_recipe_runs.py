@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import recipe_child as child
 import tiny
-from recipe_child import KILLED, MOVES, SMALL
+from recipe_child import KILLED, MOVES, OWN, SMALL
 from test_7_engines import needs
 from test_8_prune_models import dead
 from typer.testing import CliRunner
@@ -25,7 +25,7 @@ from refimpl.models.bert import linears
 from refimpl.models.cli import app
 from refimpl.models.compress import Quantized
 from refimpl.models.recipes import reading, run, stages, tuned
-from refimpl.models.recipes.kinds import FineTune, Movement, Prune, Quantize, QuantizeAware, Student
+from refimpl.models.recipes.kinds import FineTune, Hybrid, Movement, Prune, Quantize, QuantizeAware, Student
 from refimpl.models.recipes.options import Options
 from refimpl.models.recipes.recipe import Recipe, to_json
 from refimpl.models.recipes.run import compress_by
@@ -62,6 +62,7 @@ def recipe(*stages):
 
 # --- end to end ------------------------------------------------------------------------------------------------------
 
+FILLED = recipe(Hybrid(**SMALL, **OWN), Hybrid(**SMALL, **OWN, filled=True), Quantize(samples=4))
 MADE = {
     "fine-tune": recipe(FineTune(**SMALL)),
     "inc": recipe(Prune(**SMALL, sparsity=0.5, method="inc", every=1)),
@@ -71,6 +72,12 @@ MADE = {
         FineTune(**SMALL, lock=True),
         QuantizeAware(**SMALL, samples=4),
     ),
+    "chosen": recipe(
+        Prune(**SMALL, sparsity=0.5, criterion="snip", schedule="inc_cos", ranking="global", rewind=True, every=1),
+        Quantize(samples=4),
+    ),
+    "hybrid": recipe(Hybrid(**SMALL, **OWN), FineTune(**SMALL, lock=True)),
+    "filled": FILLED,
     "highest": recipe(Prune(**SMALL, sparsity=0.5, method="movement", accumulate=2), Quantize(samples=4)),
     "movement": recipe(Movement(**SMALL, **MOVES), QuantizeAware(**SMALL, samples=4)),
     "loose": recipe(Movement(**SMALL, **MOVES, structured=False), Quantize(samples=4, bias_correction="full")),
@@ -95,8 +102,8 @@ def test_a_recipe_leaves_what_is_promised(name, folder, monkeypatch):
     assert report["sizes"]["files"].keys() == files
     whole = linears(compress.load(folder / "model").model).values()
     assert report["sizes"]["encoder"]["before"] == sum(p.weight.nbytes + p.bias.nbytes for p in whole)
-    smaller = any(isinstance(stage, Movement) and stage.structured for stage in made.stages)
-    table = {"structured_sparsity.csv"} if smaller else set()
+    resolved = any(isinstance(stage, Movement) and stage.structured for stage in made.stages)
+    table = {"structured_sparsity.csv"} if resolved else set()
     assert {path.name for path in out.iterdir()} == files | table | {"report.json", "report.html"}
     assert not (folder / "out.stages").exists()
     for stage, row in zip(made.stages, report["stages"], strict=True):
@@ -128,7 +135,9 @@ def test_a_recipe_leaves_what_is_promised(name, folder, monkeypatch):
         assert sum(zeros) / sum(sizes) == pytest.approx(made.stages[0].sparsity, abs=4 / 32**2)
     left = [(row["kept_shape"], row["nonzero"]) for row in report["layers"]]
     assert left == [(list(p.weight.shape), np.count_nonzero(p.weight)) for p in linears(trained.model).values()]
-    assert any(row["kept"] < row["of"] or row["neurons"] < row["of_neurons"] for row in report["heads"]) == smaller
+    assert any(row["kept"] < row["of"] or row["neurons"] < row["of_neurons"] for row in report["heads"]) == (
+        resolved or isinstance(made.stages[0], Hybrid)
+    )
     assert all(len(row["kept_heads"]) == row["kept"] for row in report["heads"])
     if table:
         with (out / "structured_sparsity.csv").open() as file:
@@ -354,13 +363,14 @@ def results(folder, output):
     return json.loads(packed[8:size]), packed[size:], (folder / output / "model.onnx").read_bytes()
 
 
-def test_stopped_again_and_again_it_ends_with_the_same_bits(folder, monkeypatch):
+@pytest.mark.parametrize("killed", [KILLED, FILLED], ids=["killed", "filled"])
+def test_stopped_again_and_again_it_ends_with_the_same_bits(killed, folder, monkeypatch):
     """In the teacher's pass, the baseline, updates and evaluations; each time with one line."""
-    whole, said = go(folder, KILLED, output="whole"), set()
+    whole, said = go(folder, killed, output="whole"), set()
     for after in count(1):
         monkeypatch.setattr(interrupt, "noted", stopping(after)[0])
         try:
-            again = go(folder, KILLED, resume=(folder / "out.stages").exists())
+            again = go(folder, killed, resume=(folder / "out.stages").exists())
             break
         except Stopped as stopped:
             line = str(stopped)

@@ -3,21 +3,41 @@
 Numbers are what the sources of ``refimpl.prune``, ``distil`` and ``quant`` say.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from refimpl import check
 from refimpl.prune import BLOCK_4X1
 
 OBSERVERS = ("min-max", "mean-min-max", "percentile", "mse")
 OVERFLOW_FIXES = ("disable", "enable", "first_layer_only")
-METHODS = ("one-shot", "prune-ofa", "inc", "movement")
+CRITERIA = ("magnitude", "gradient", "snip", "snip_momentum")
+SCHEDULES = ("zhu_gupta_cubic", "inc_exp", "inc_cos", "inc_linear", "inc_cube")
+RANKINGS = ("layer", "global")
 LOSSES = ("kl_batchmean", "kl_element_mean", "soft_cross_entropy", "mse_logits")
 CORRECTIONS = ("none", "fast", "full")
 MOST_EPOCHS = 1000
 
 
-def _among(name: str, value: str, names: tuple[str, ...]) -> None:
+class Ways(NamedTuple):
+    """How a pruning goes; None for what a method has not."""
+
+    criterion: str | None
+    schedule: str | None
+    ranking: str | None
+
+
+METHODS = {
+    "one-shot": Ways("magnitude", None, "layer"),
+    "prune-ofa": Ways("magnitude", "zhu_gupta_cubic", "layer"),
+    "inc": Ways("snip_momentum", "inc_exp", "global"),
+    "movement": Ways(None, "zhu_gupta_cubic", None),
+}
+"""Each with what its keys are where a recipe leaves them out."""
+
+
+def _among(name: str, value: str, names: Iterable[str]) -> None:
     if value not in names:
         raise ValueError(f"{name} is {value!r:.80}; need {', '.join(names)}")
 
@@ -86,13 +106,19 @@ class FineTune(Training):
 class Prune(Training):
     """begin, end: shares of the updates between which masks change, every ``every`` updates.
 
-    one-shot at ``begin``; PruneOFA's: magnitude, each layer alike, cubic; Intel Neural Compressor's: snip_momentum, all
-    layers ranked together, exponential decay; movement: learned scores, each layer alike, cubic.
+    method: one-shot, at ``begin``; PruneOFA's; Intel Neural Compressor's; movement: learned scores, each layer alike.
+    criterion, schedule, ranking (each layer alike, or all layers ranked together): the method's own of ``METHODS``
+    where they are left out. rewind: at every change the learning rate goes back to where it was at the last, and falls
+    anew: ``refimpl.prune.rewinding``; it is higher than ``learning_rate`` where masks change before the warm-up ends.
     """
 
     do: ClassVar[str] = "prune"
     sparsity: float
     method: str = "prune-ofa"
+    criterion: str | None = None
+    schedule: str | None = None
+    ranking: str | None = None
+    rewind: bool = False
     block: tuple[int, int] = BLOCK_4X1
     begin: float = 0.0
     end: float = 0.6
@@ -106,6 +132,24 @@ class Prune(Training):
         if not 0 <= self.begin < self.end <= 1:
             raise ValueError(f"begin and end are {self.begin:g} and {self.end:g}; need 0 <= begin < end <= 1")
         _at_least("every", self.every, 1)
+        own = METHODS[self.method]
+        for name, names in {"criterion": CRITERIA, "schedule": SCHEDULES, "ranking": RANKINGS}.items():
+            given = getattr(self, name)
+            if given is not None:
+                _among(name, given, names)
+                if getattr(own, name) is None:
+                    raise ValueError(f"the method {self.method} has no {name}; need it left out")
+        if self.rewind and own.schedule is None:
+            raise ValueError(f"the method {self.method} has no rewind; need it left out")
+        if self.rewind and not self.warmup < 1 - (self.end - self.begin):
+            most = f"{1 - (self.end - self.begin):g}, what begin and end leave"
+            raise ValueError(f"warmup is {self.warmup:g}; need less than {most}, to rewind")
+
+    @property
+    def ways(self) -> Ways:
+        """Those of the recipe, or else the method's."""
+        own = METHODS[self.method]
+        return Ways(self.criterion or own.criterion, self.schedule or own.schedule, self.ranking or own.ranking)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +184,38 @@ class Movement(Training):
         _at_least("score_rate", self.score_rate, 0)
         _check_block(self.block)
         _check_quantization(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hybrid(Training):
+    """nn_pruning's hybrid: the threshold of sigmoid(score) rises from 0 to ``final_threshold``, as ``fine_pruning``.
+
+    factor: of the regularization, at the end. initial_warmup, final_warmup: how many times ``warmup`` it rests at both
+    ends. score_rate: the learning rate of scores, in units of the others' (nn_pruning: 1e-2 in all). filled: hybrid
+    filled, just after another hybrid stage: once more from what that began with, with the heads that it kept whole.
+    """
+
+    do: ClassVar[str] = "hybrid"
+    factor: float
+    final_threshold: float = 0.1
+    initial_warmup: float = 1.0
+    final_warmup: float = 2.0
+    score_rate: float = 200.0
+    block: tuple[int, int] = (32, 32)
+    filled: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least("factor", self.factor, 0)
+        if not 0 < self.final_threshold < 1:
+            raise ValueError(f"final_threshold is {self.final_threshold:g}; need more than 0 and less than 1")
+        _at_least("initial_warmup", self.initial_warmup, 0)
+        _at_least("final_warmup", self.final_warmup, 0)
+        rests = self.warmup * (self.initial_warmup + self.final_warmup)
+        if not rests < 1:
+            raise ValueError(f"warmup times initial_warmup + final_warmup is {rests:g}; need less than 1")
+        _at_least("score_rate", self.score_rate, 0)
+        _check_block(self.block)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,6 +45,7 @@ class Work(NamedTuple):
     """dense: f32, what is pruned as zeros or gone; quantized: after the stage that quantizes.
 
     heads : of each layer those that are left, by their numbers in the model that the recipe was given
+    begun : what the last hybrid stage began with
     table : NNCF's, of the last stage that ended in whole heads and neurons; its ids are of the model before that stage
     """
 
@@ -52,6 +53,7 @@ class Work(NamedTuple):
     heads: tuple[tuple[int, ...], ...]
     quantized: Quantized | None = None
     table: tuple[Row, ...] = ()
+    begun: "Work | None" = None
 
 
 def work_on(dense: Dense) -> Work:

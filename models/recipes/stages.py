@@ -17,8 +17,8 @@ from refimpl.models.pruning.movement import by_layer
 from refimpl.models.pruning.names import names_in
 from refimpl.models.pruning.removal import kept_heads, remove_dead, with_layers
 from refimpl.models.pruning.statistics import statistics
-from refimpl.models.recipes import methods
-from refimpl.models.recipes.kinds import FineTune, Movement, Prune, Quantize, QuantizeAware, Student
+from refimpl.models.recipes import hybrid, methods
+from refimpl.models.recipes.kinds import FineTune, Hybrid, Movement, Prune, Quantize, QuantizeAware, Student
 from refimpl.models.recipes.quantizing import post_training, prepared
 from refimpl.models.recipes.recipe import Stage
 from refimpl.models.recipes.setting import Done, Setting, Work
@@ -41,6 +41,8 @@ def run_stage(setting: Setting, number: int, stage: Stage, work: Work) -> Done:
         return post_training(setting, stage, work)
     if isinstance(stage, Movement):
         return _movement(setting, number, stage, work)
+    if isinstance(stage, Hybrid):
+        return _hybrid(setting, number, stage, work)
     if isinstance(stage, QuantizeAware):
         calibrated = prepared(setting, stage, work.dense)
         names = names_in(named(calibrated.model), calibrated.model)
@@ -86,14 +88,21 @@ def _movement(setting: Setting, number: int, stage: Movement, work: Work) -> Don
     masks = {ours: methods.stored(state.extra)[name] for ours, name in names.items()}
     size = sum(array.size for array in named(work.dense.model).values())
     found = statistics(masks, size, stage.final_threshold, stage.factor)
-    note = (
-        f"NNCF counts {found.layers_sparsity:.1%} of the weights with scores as zero, {found.model_sparsity:.1%} of all"
-    )
+    shares = f"{found.layers_sparsity:.1%} of the weights with scores and {found.model_sparsity:.1%} of the whole model"
     work = _with_model(work, made) if calibrated is None else _quantized(work, calibrated, made)
     if stage.structured:
         layers = by_layer(masks, len(model.layers))
         work = _without_dead(work)._replace(table=tuple(rows_of(layers, model.config.head_size)))
-    return _done(work, state)._replace(notes=(note,))
+    return _done(work, state)._replace(notes=(f"NNCF counts {shares} as zero",))
+
+
+def _hybrid(setting: Setting, number: int, stage: Hybrid, work: Work) -> Done:
+    begun = (stage.filled and work.begun) or work
+    kept = hybrid.to_fill(begun, work) if stage.filled else None
+    model = begun.dense.model
+    method = hybrid.learned(model, names_in(named(model), model), stage, number_of_updates(setting, stage), kept)
+    state, made = trained(setting, number, stage, model, method)
+    return _done(_without_dead(_with_model(begun, made))._replace(begun=begun), state)
 
 
 def _without_dead(work: Work) -> Work:
