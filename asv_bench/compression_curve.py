@@ -26,8 +26,9 @@ from refimpl.kernels import cpu
 from refimpl.models import compress
 from refimpl.models.compress import Dense
 from refimpl.models.files import atomic
-from refimpl.models.recipes.kinds import Distillation, Prune
+from refimpl.models.recipes.kinds import Distillation
 from refimpl.models.recipes.options import Options, check_options
+from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.run import make_setting
 from refimpl.models.recipes.setting import Setting, work_on
 from refimpl.models.recipes.stages import run_stage

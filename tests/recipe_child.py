@@ -15,17 +15,9 @@ from refimpl.models import engines
 from refimpl.models.compress import Dense
 from refimpl.models.directory import save_directory
 from refimpl.models.recipes import agreement, run
-from refimpl.models.recipes.kinds import (
-    Distillation,
-    FineTune,
-    Movement,
-    Prune,
-    Quantize,
-    QuantizeAware,
-    Student,
-    Training,
-)
+from refimpl.models.recipes.kinds import Distillation, FineTune, Movement, Quantize, QuantizeAware, Student, Training
 from refimpl.models.recipes.options import Options
+from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.recipe import Recipe
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.models.training.evaluation import HEADS

@@ -18,18 +18,9 @@ from refimpl.models.quantization.learned import prepare
 from refimpl.models.recipes import hybrid as nn_pruning
 from refimpl.models.recipes import methods
 from refimpl.models.recipes.distilling import distilled, teach
-from refimpl.models.recipes.kinds import (
-    CRITERIA,
-    LOSSES,
-    RANKINGS,
-    SCHEDULES,
-    Distillation,
-    FineTune,
-    Hybrid,
-    Movement,
-    Prune,
-)
+from refimpl.models.recipes.kinds import LOSSES, Distillation, FineTune, Hybrid, Movement
 from refimpl.models.recipes.matching import matched, pairs
+from refimpl.models.recipes.prune_kind import CRITERIA, RANKINGS, SCHEDULES, Prune
 from refimpl.models.recipes.setting import work_on
 from refimpl.models.recipes.training_stage import rate_of
 from refimpl.models.training import checkpoint

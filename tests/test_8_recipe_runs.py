@@ -25,8 +25,9 @@ from refimpl.models.bert import linears
 from refimpl.models.cli import app
 from refimpl.models.compress import Quantized
 from refimpl.models.recipes import reading, run, stages, tuned
-from refimpl.models.recipes.kinds import FineTune, Hybrid, Movement, Prune, Quantize, QuantizeAware, Student
+from refimpl.models.recipes.kinds import FineTune, Hybrid, Movement, Quantize, QuantizeAware, Student
 from refimpl.models.recipes.options import Options
+from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.recipe import Recipe, to_json
 from refimpl.models.recipes.run import compress_by
 from refimpl.models.recipes.setting import work_on

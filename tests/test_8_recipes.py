@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from refimpl.models.recipes import nncf, reading
-from refimpl.models.recipes.kinds import Distillation, FineTune, Movement, Prune, QuantizeAware, Student
+from refimpl.models.recipes.kinds import Distillation, FineTune, Movement, QuantizeAware, Student
+from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.recipe import Recipe, to_json
 
 PRUNE = 'do = "prune"\nepochs = 1\nsparsity = 0.8\n'

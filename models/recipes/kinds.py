@@ -3,46 +3,26 @@
 Numbers are what the sources of ``refimpl.prune``, ``distil`` and ``quant`` say.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from refimpl import check
-from refimpl.prune import BLOCK_4X1
 
 OBSERVERS = ("min-max", "mean-min-max", "percentile", "mse")
 OVERFLOW_FIXES = ("disable", "enable", "first_layer_only")
-CRITERIA = ("magnitude", "gradient", "snip", "snip_momentum")
-SCHEDULES = ("zhu_gupta_cubic", "inc_exp", "inc_cos", "inc_linear", "inc_cube")
-RANKINGS = ("layer", "global")
 LOSSES = ("kl_batchmean", "kl_element_mean", "soft_cross_entropy", "mse_logits")
 CORRECTIONS = ("none", "fast", "full")
 MOST_EPOCHS = 1000
 
 
-class Ways(NamedTuple):
-    """How a pruning goes; None for what a method has not."""
-
-    criterion: str | None
-    schedule: str | None
-    ranking: str | None
-
-
-METHODS = {
-    "one-shot": Ways("magnitude", None, "layer"),
-    "prune-ofa": Ways("magnitude", "zhu_gupta_cubic", "layer"),
-    "inc": Ways("snip_momentum", "inc_exp", "global"),
-    "movement": Ways(None, "zhu_gupta_cubic", None),
-}
-"""Each with what its keys are where a recipe leaves them out."""
-
-
-def _among(name: str, value: str, names: Iterable[str]) -> None:
+def among(name: str, value: str, names: tuple[str, ...]) -> None:
+    """Raise ValueError for a value that is none of the names."""
     if value not in names:
         raise ValueError(f"{name} is {value!r:.80}; need {', '.join(names)}")
 
 
-def _at_least(name: str, value: float, least: float) -> None:
+def at_least(name: str, value: float, least: float) -> None:
+    """Raise ValueError for a number that is less, infinite or none."""
     if not least <= value < float("inf"):
         raise ValueError(f"{name} is {value:g}; need at least {least:g}")
 
@@ -60,9 +40,9 @@ class Distillation:
     hidden: float = 0.0
 
     def __post_init__(self) -> None:
-        _among("loss", self.loss, LOSSES)
+        among("loss", self.loss, LOSSES)
         check.fraction("weight", self.weight)
-        _at_least("hidden", self.hidden, 0)
+        at_least("hidden", self.hidden, 0)
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature is {self.temperature:g}; need more than 0")
 
@@ -84,8 +64,8 @@ class Training:
     def __post_init__(self) -> None:
         if not 1 <= self.epochs <= MOST_EPOCHS:
             raise ValueError(f"epochs is {self.epochs}; need 1 to {MOST_EPOCHS}")
-        _at_least("batch", self.batch, 1)
-        _at_least("accumulate", self.accumulate, 1)
+        at_least("batch", self.batch, 1)
+        at_least("accumulate", self.accumulate, 1)
         check.fraction("warmup", self.warmup)
         check.fraction("weight_decay", self.weight_decay)
         if not 0 <= self.dropout < 1:
@@ -100,56 +80,6 @@ class FineTune(Training):
 
     do: ClassVar[str] = "fine-tune"
     lock: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prune(Training):
-    """begin, end: shares of the updates between which masks change, every ``every`` updates.
-
-    method: one-shot, at ``begin``; PruneOFA's; Intel Neural Compressor's; movement: learned scores, each layer alike.
-    criterion, schedule, ranking (each layer alike, or all layers ranked together): the method's own of ``METHODS``
-    where they are left out. rewind: at every change the learning rate goes back to where it was at the last, and falls
-    anew: ``refimpl.prune.rewinding``; it is higher than ``learning_rate`` where masks change before the warm-up ends.
-    """
-
-    do: ClassVar[str] = "prune"
-    sparsity: float
-    method: str = "prune-ofa"
-    criterion: str | None = None
-    schedule: str | None = None
-    ranking: str | None = None
-    rewind: bool = False
-    block: tuple[int, int] = BLOCK_4X1
-    begin: float = 0.0
-    end: float = 0.6
-    every: int = 50
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.fraction("sparsity", self.sparsity)
-        _among("method", self.method, METHODS)
-        _check_block(self.block)
-        if not 0 <= self.begin < self.end <= 1:
-            raise ValueError(f"begin and end are {self.begin:g} and {self.end:g}; need 0 <= begin < end <= 1")
-        _at_least("every", self.every, 1)
-        own = METHODS[self.method]
-        for name, names in {"criterion": CRITERIA, "schedule": SCHEDULES, "ranking": RANKINGS}.items():
-            given = getattr(self, name)
-            if given is not None:
-                _among(name, given, names)
-                if getattr(own, name) is None:
-                    raise ValueError(f"the method {self.method} has no {name}; need it left out")
-        if self.rewind and own.schedule is None:
-            raise ValueError(f"the method {self.method} has no rewind; need it left out")
-        if self.rewind and not self.warmup < 1 - (self.end - self.begin):
-            most = f"{1 - (self.end - self.begin):g}, what begin and end leave"
-            raise ValueError(f"warmup is {self.warmup:g}; need less than {most}, to rewind")
-
-    @property
-    def ways(self) -> Ways:
-        """Those of the recipe, or else the method's."""
-        own = METHODS[self.method]
-        return Ways(self.criterion or own.criterion, self.schedule or own.schedule, self.ranking or own.ranking)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,9 +110,9 @@ class Movement(Training):
         if not 0 <= start < end <= self.epochs:
             need = f"0 <= warmup_start_epoch < warmup_end_epoch <= epochs, {self.epochs}"
             raise ValueError(f"warmup_start_epoch and warmup_end_epoch are {start:g} and {end:g}; need {need}")
-        _at_least("factor", self.factor, 0)
-        _at_least("score_rate", self.score_rate, 0)
-        _check_block(self.block)
+        at_least("factor", self.factor, 0)
+        at_least("score_rate", self.score_rate, 0)
+        check_block(self.block)
         _check_quantization(self)
 
 
@@ -206,16 +136,16 @@ class Hybrid(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least("factor", self.factor, 0)
+        at_least("factor", self.factor, 0)
         if not 0 < self.final_threshold < 1:
             raise ValueError(f"final_threshold is {self.final_threshold:g}; need more than 0 and less than 1")
-        _at_least("initial_warmup", self.initial_warmup, 0)
-        _at_least("final_warmup", self.final_warmup, 0)
+        at_least("initial_warmup", self.initial_warmup, 0)
+        at_least("final_warmup", self.final_warmup, 0)
         rests = self.warmup * (self.initial_warmup + self.final_warmup)
         if not rests < 1:
             raise ValueError(f"warmup times initial_warmup + final_warmup is {rests:g}; need less than 1")
-        _at_least("score_rate", self.score_rate, 0)
-        _check_block(self.block)
+        at_least("score_rate", self.score_rate, 0)
+        check_block(self.block)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,17 +189,18 @@ class Quantize:
 
     def __post_init__(self) -> None:
         _check_quantization(self)
-        _among("bias_correction", self.bias_correction, CORRECTIONS)
+        among("bias_correction", self.bias_correction, CORRECTIONS)
         if self.max_drop is not None:
-            _at_least("max_drop", self.max_drop, 0)
+            at_least("max_drop", self.max_drop, 0)
 
 
-def _check_block(block: tuple[int, ...]) -> None:
+def check_block(block: tuple[int, ...]) -> None:
+    """Raise ValueError for what is not two sizes."""
     if len(block) != 2 or min(block) < 1:
         raise ValueError(f"block is {list(block)}; need rows and columns, each 1 or more")
 
 
 def _check_quantization(stage: Any) -> None:
-    _among("observer", stage.observer, OBSERVERS)
-    _among("overflow_fix", stage.overflow_fix, OVERFLOW_FIXES)
-    _at_least("samples", stage.samples, 1)
+    among("observer", stage.observer, OBSERVERS)
+    among("overflow_fix", stage.overflow_fix, OVERFLOW_FIXES)
+    at_least("samples", stage.samples, 1)

@@ -17,7 +17,8 @@ import numpy as np
 
 from refimpl.models.bert import Model, linears
 from refimpl.models.pruning import gradual, movement
-from refimpl.models.recipes.kinds import Movement, Prune
+from refimpl.models.recipes.kinds import Movement
+from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.training.checkpoint import State
 from refimpl.models.training.method import Arrays, Method, More
 from refimpl.models.training.parameters import Parameters
@@ -95,7 +96,7 @@ def pruning(model: Model, names: Mapping[str, str], how: Prune, updates: int) ->
     def after(state: State) -> State:
         if plan.event(state.step):
             new = gradual.advance(plan, state_of(state.extra), state.parameters, state.step)
-            put(state.extra, gradual.masks_of(plan, new))
+            _put(state.extra, gradual.masks_of(plan, new))
             state.extra[FULL][...] = [name in new.ranked.full for name in order]
             state.extra[SPARSITY][state.step] = share(stored(state.extra))
         return state
@@ -153,7 +154,7 @@ def top_scores(model: Model, names: Mapping[str, str], how: Prune, updates: int)
             return state
         density = 1 - sparsity_at(state.step)
         scores = {name: state.parameters[SCORE + name] for name in weights}
-        put(state.extra, {name: expand(topk_exact_mask(each, density), how.block) for name, each in scores.items()})
+        _put(state.extra, {name: expand(topk_exact_mask(each, density), how.block) for name, each in scores.items()})
         state.extra[SPARSITY][state.step] = share(stored(state.extra))
         return state
 
@@ -179,7 +180,7 @@ def moving(model: Model, names: Mapping[str, str], how: Movement, each: int, upd
     def more(gradients: Arrays, values: Arrays, masks: Arrays) -> More:
         if frozen(values):
             return 0.0, {}
-        put(values, masks)
+        _put(values, masks)
         _, found = movement.effective_backward(_ours(gradients, of), _ours(values, of), _ours(masks, of), factors)
         loss, pull = movement.regularization_loss(_ours(values, of, SCORE), factors, float(values[THRESHOLD][1]))
         return loss, {SCORE + of[ours]: g + pull[ours] for ours, g in found.items()}
@@ -196,7 +197,7 @@ def moving(model: Model, names: Mapping[str, str], how: Movement, each: int, upd
             now[:2] = how.final_threshold, np.nan
             if how.structured:
                 whole = movement.resolved(model, _ours(state.extra, of, MASK))
-                put(state.extra, {of[ours]: mask for ours, mask in whole.items()})
+                _put(state.extra, {of[ours]: mask for ours, mask in whole.items()})
         state.extra[SPARSITY][state.step] = share(stored(state.extra))
         return state
 
@@ -224,7 +225,7 @@ def frozen(values: Arrays) -> bool:
     return bool(np.isnan(values[THRESHOLD][1]))
 
 
-def put(values: Arrays, masks: Arrays) -> None:
+def _put(values: Arrays, masks: Arrays) -> None:
     for name, mask in masks.items():
         values[MASK + name][...] = mask
 
@@ -234,6 +235,7 @@ def _weights(model: Model, names: Mapping[str, str]) -> Parameters:
 
 
 def noted(updates: int, first: float) -> np.ndarray:
+    """Where sparsity will be noted, with that before the first update."""
     noted = np.full(updates + 1, np.nan)
     noted[0] = first
     return noted

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from refimpl.models.recipes.kinds import FineTune, Hybrid, Movement, Prune, Quantize, QuantizeAware, Student, Training
+from refimpl.models.recipes.kinds import FineTune, Hybrid, Movement, Quantize, QuantizeAware, Student, Training
+from refimpl.models.recipes.prune_kind import Prune
 
 Stage = FineTune | Student | Prune | Movement | Hybrid | QuantizeAware | Quantize
 KINDS: dict[str, Callable[..., Stage]] = {

@@ -18,7 +18,8 @@ from refimpl.models.pruning.names import names_in
 from refimpl.models.pruning.removal import kept_heads, remove_dead, with_layers
 from refimpl.models.pruning.statistics import statistics
 from refimpl.models.recipes import hybrid, methods
-from refimpl.models.recipes.kinds import FineTune, Hybrid, Movement, Prune, Quantize, QuantizeAware, Student
+from refimpl.models.recipes.kinds import FineTune, Hybrid, Movement, Quantize, QuantizeAware, Student
+from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.quantizing import post_training, prepared
 from refimpl.models.recipes.recipe import Stage
 from refimpl.models.recipes.setting import Done, Setting, Work

@@ -11,9 +11,10 @@ from refimpl.models import sealed
 from refimpl.models.bert import Model
 from refimpl.models.files import remove_parts
 from refimpl.models.recipes.distilling import distilled
-from refimpl.models.recipes.kinds import Hybrid, Movement, Prune, Training
+from refimpl.models.recipes.kinds import Hybrid, Movement, Training
 from refimpl.models.recipes.matching import matched
 from refimpl.models.recipes.methods import events_of
+from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.setting import Setting, kept_of
 from refimpl.models.training import checkpoint
 from refimpl.models.training.checkpoint import Run, State
