@@ -119,7 +119,7 @@ def test_a_recipe_leaves_what_is_promised(name, folder, monkeypatch):
             note = f"masks change in {steps} steps; a smaller every, more epochs or more rows prune more gradually"
             assert row["notes"] == ([] if stage.method == "one-shot" else [note])
         if isinstance(stage, Movement):
-            assert row["notes"][0].startswith(f"NNCF counts {row['sparsity'][-1][1]:.1%} of the weights with scores as")
+            assert row["notes"][0].startswith(f"NNCF counts {row['sparsity'][-1][1]:.1%} of the weights with scores")
     tiny.same_model(compress.load(out / "huggingface").model, trained.model)
     if quantized:
         tiny.same_model(packed_file.load(out / "packed.safetensors").model, compress.pack(quantized).model)
