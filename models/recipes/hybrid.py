@@ -40,10 +40,10 @@ def learned(model: Model, names: Mapping[str, str], how: Hybrid, updates: int, k
         return {names[ours]: np.broadcast_to(mask, values[names[ours]].shape) for ours, mask in found.items()}
 
     def more(gradients: Arrays, values: Arrays, masks: Arrays) -> More:
-        own = ({ours: each[name] for ours, name in names.items()} for each in (gradients, values, masks))
-        _, found = hybrid.effective_backward(*own, how.block)
+        g, w, m = ({ours: each[name] for ours, name in names.items()} for each in (gradients, values, masks))
+        _, found = hybrid.effective_backward(g, w, m, how.block)
         loss, pull = hybrid.regularization_loss(scores(values), float(values[THRESHOLD][1]))
-        return loss, {trained[name]: g + pull[name] for name, g in found.items()}
+        return loss, {trained[name]: own + pull[name] for name, own in found.items()}
 
     def after(state: State) -> State:
         state.extra[THRESHOLD][...] = at(state.step)

@@ -126,7 +126,8 @@ def events_of(how: Prune, updates: int) -> gradual.Events:
 def _plan(how: Prune, updates: int) -> gradual.Plan:
     ways, events, sparsity = how.ways, events_of(how, updates), how.sparsity
     assert ways.criterion is not None
-    criterion, rank = CRITERIA[ways.criterion], gradual.each_layer
+    criterion = CRITERIA[ways.criterion]
+    rank: gradual.Rank = gradual.each_layer
     if ways.ranking == "global":
         rank, sparsity = gradual.all_layers(how.sparsity), min(how.sparsity, CAP)
     if ways.schedule is not None:
