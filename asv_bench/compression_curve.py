@@ -27,10 +27,11 @@ from refimpl.models import compress
 from refimpl.models.compress import Dense
 from refimpl.models.files import atomic
 from refimpl.models.recipes.beginning import taught
-from refimpl.models.recipes.kinds import Distillation, Prune
+from refimpl.models.recipes.kinds import Distillation
 from refimpl.models.recipes.options import Options, check_options
+from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.run import make_setting
-from refimpl.models.recipes.setting import Setting, Work
+from refimpl.models.recipes.setting import Setting, work_on
 from refimpl.models.recipes.stages import run_stage
 from refimpl.models.terminal import say
 from refimpl.models.training import interrupt
@@ -65,7 +66,7 @@ def points(setting: Setting, dense: Dense, epochs: int, done: list[dict[str, Any
             continue
         begun = perf_counter()
         say("point:", f"{number} of {len(DENSITIES) * len(METHODS)}: {method}, density {density:g}", "bold")
-        made = run_stage(setting, number, stage_of(method, density, epochs), Work(dense))
+        made = run_stage(setting, number, stage_of(method, density, epochs), work_on(dense))
         metrics = {name: value for name, value in made.history[-1].items() if name not in ("epoch", "loss")}
         yield {
             "method": method,

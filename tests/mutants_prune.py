@@ -359,9 +359,8 @@ PRUNE = [
         "no jump back": no_jump, "pruning takes time": whole_length, "short after the end": after_by_the_shorter_length,
     }),
     Suite(rules.check_lock_mask, lock_mask, {
-        "INC's signed sum": lock_mask_inc, "per element": lambda w, block=(4, 1): w != 0,
-        "the first weight": lambda w, block=(4, 1): expand(w[:: block[0], :: block[1]] != 0, block),
-        "blocks of 4x1 always": lambda w, block=(4, 1): expand(live_blocks(w)),
+        "INC's signed sum": lock_mask_inc, "whole blocks": lambda w: expand(live_blocks(w)),
+        "the positive": lambda w: w > 0,
     }),
     Suite(movement.check_movement_mask, nncf.movement_mask, {
         "not strict": not_strict, "no guard": unguarded, "the guard counts blocks": guard_of_blocks,

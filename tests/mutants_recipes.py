@@ -10,21 +10,26 @@ from mutants import Suite
 from refimpl import distil
 from refimpl.distil.mixing import ovtrainer
 from refimpl.models.bert import linears
-from refimpl.models.recipes import methods, tuned
+from refimpl.models.recipes import hybrid, methods, stages, tuned
 from refimpl.models.recipes.distilling import distilled, kd_of
 from refimpl.models.recipes.matching import matched
+from refimpl.models.recipes.setting import work_on
+from refimpl.models.recipes.training_stage import rate_of
 from refimpl.models.training.inner import Inner
 from refimpl.models.training.method import PLAIN, Method, masked_backward
 from refimpl.nn.losses import Loss
-from refimpl.prune import straight_through, topk_mask
+from refimpl.prune import expand, live_blocks, straight_through, topk_mask
 from refimpl.prune.lock import lock_mask_inc
+from refimpl.prune.rewinding import linear_rewinding
 
 
-def lock_by(mask_of):
+def lock_by(of_weight, of_bias=lambda p: np.ones(p.bias.shape, bool)):
     def locked(model, names):
-        weights = {names[f"{name}.weight"]: p.weight for name, p in linears(model).items()}
+        masks = {}
+        for name, p in linears(model).items():
+            masks |= {names[f"{name}.weight"]: of_weight(p.weight), names[f"{name}.bias"]: of_bias(p)}
         return Method(
-            extra={methods.MASK + name: mask_of(w) for name, w in weights.items()},
+            extra={methods.MASK + name: mask for name, mask in masks.items()},
             masks=methods.stored, stored=methods.stored,
         )  # fmt: skip
 
@@ -81,6 +86,41 @@ def without_momentum(method, *_):
             if name.startswith(methods.KEPT):
                 array[...] = 0
         return method.more(gradients, values, masks)
+
+    return replace(method, more=more)
+
+
+def other_way(**change):
+    return lambda model, names, how, updates: methods.pruning(model, names, replace(how, **change), updates)
+
+
+def other_rates(change):
+    def rates(stage, total):
+        made = rate_of(stage, total)
+        return None if made is None else lambda step: change(made.keywords["schedule"], step)
+
+    return rates
+
+
+def learned_with(change):
+    return lambda *given: change(hybrid.learned(*given))
+
+
+def a_step_late(method):
+    """Evaluation sees the masks of the pass before: none are learned from the last update."""
+    return replace(method, after=lambda state: state)
+
+
+def unpulled(method):
+    """The loss has regularization, the scores do not."""
+
+    def more(gradients, values, masks):
+        loss, _ = method.more(gradients, values, masks)
+        held = values[methods.THRESHOLD][1]
+        values[methods.THRESHOLD][1] = 0
+        _, found = method.more(gradients, values, masks)
+        values[methods.THRESHOLD][1] = held
+        return loss, found
 
     return replace(method, more=more)
 
@@ -230,8 +270,11 @@ RECIPES = [
         methods_test.check_locked,
         methods.locked,
         {
-            "every zero": lock_by(lambda w: w != 0),
+            "whole blocks": lock_by(lambda w: expand(live_blocks(w))),
             "blocks whose sum is 0": lock_by(lock_mask_inc),
+            "a dead row's bias lives": lock_by(lambda w: w != 0),
+            "a row without weights is dead": lock_by(lambda w: w != 0, lambda p: (p.weight != 0).any(1)),
+            "every bias of 0": lock_by(lambda w: w != 0, lambda p: p.bias != 0),
             "none": lambda model, names: PLAIN,
         },
     ),
@@ -246,9 +289,61 @@ RECIPES = [
         },
     ),
     Suite(
-        methods_test.check_momentum,
+        methods_test.check_criteria,
         methods.pruning,
-        {"half the gradient": pruning_with(half), "no momentum": pruning_with(without_momentum)},
+        {
+            "half the gradient": pruning_with(half),
+            "no momentum": pruning_with(without_momentum),
+            "always snip_momentum": other_way(criterion="snip_momentum"),
+            "always snip": other_way(criterion="snip"),
+        },
+    ),
+    Suite(
+        methods_test.check_ways,
+        methods.pruning,
+        {
+            "INC's cube is PruneOFA's cubic": lambda model, names, how, updates: methods.pruning(
+                model,
+                names,
+                replace(how, schedule={"inc_cube": "zhu_gupta_cubic"}.get(how.schedule, how.schedule)),
+                updates,
+            ),
+            "each layer alike": other_way(ranking="layer"),
+            "all layers together": other_way(ranking="global"),
+        },
+    ),
+    Suite(
+        methods_test.check_rates,
+        rate_of,
+        {
+            "never": lambda stage, total: None,
+            "no jump back": other_rates(lambda saw, step: linear_rewinding(step, saw._replace(interval=saw.end))),
+            "at every update": other_rates(lambda saw, step: linear_rewinding(step, saw._replace(interval=1))),
+        },
+    ),
+    Suite(
+        methods_test.check_hybrid,
+        hybrid.learned,
+        {
+            "the mask applied to the scores": learned_with(masked_scores),
+            "no regularization": learned_with(without_regularization),
+            "regularization in the loss alone": learned_with(unpulled),
+            "a threshold that stays": learned_with(a_step_late),
+            "never filled": lambda model, names, how, updates, kept=None: hybrid.learned(model, names, how, updates),
+        },
+    ),
+    Suite(
+        methods_test.check_to_fill,
+        hybrid.to_fill,
+        {
+            "what is not dead": lambda begun, work: {
+                f"layer.{i}": np.isin(had, left)
+                for i, (had, left) in enumerate(zip(begun.heads, work.heads, strict=True))
+            },
+            "numbered anew": lambda begun, work: hybrid.to_fill(
+                begun, work._replace(heads=tuple(tuple(range(len(left))) for left in work.heads))
+            ),
+        },
     ),
     Suite(
         methods_test.check_top_scores,
@@ -292,6 +387,14 @@ RECIPES = [
         },
     ),
     Suite(methods_test.check_padding, distilled, {"padding is a token": padded, "padding is counted": of_all_tokens}),
+    Suite(
+        runs.check_numbers,
+        stages._without_dead,
+        {
+            "numbered anew": lambda work: stages._without_dead(work_on(work.dense)),
+            "all that it came with": lambda work: stages._without_dead(work)._replace(heads=work.heads),
+        },
+    ),
     Suite(
         runs.check_units,
         tuned._units,

@@ -15,17 +15,9 @@ from refimpl.models import engines
 from refimpl.models.compress import Dense
 from refimpl.models.directory import save_directory
 from refimpl.models.recipes import agreement, run
-from refimpl.models.recipes.kinds import (
-    Distillation,
-    FineTune,
-    Movement,
-    Prune,
-    Quantize,
-    QuantizeAware,
-    Student,
-    Training,
-)
+from refimpl.models.recipes.kinds import Distillation, FineTune, Movement, Quantize, QuantizeAware, Student, Training
 from refimpl.models.recipes.options import Options
+from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.recipe import Recipe
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.models.training.evaluation import HEADS
@@ -34,6 +26,7 @@ from refimpl.models.training.show import Bar
 
 SMALL = {"epochs": 2, "batch": 8, "learning_rate": 0.01, "distil": Distillation()}
 MOVES = {"warmup_start_epoch": 0.5, "warmup_end_epoch": 1.5, "factor": 2.0, "block": (8, 8)}
+OWN = {"warmup": 0.1, "factor": 30.0, "final_threshold": 0.45, "score_rate": 10.0, "block": (8, 8)}
 KILLED = Recipe(
     "killed", "", (
         Prune(**SMALL, sparsity=0.5, method="inc", every=1),

@@ -5,6 +5,11 @@ import numpy as np
 LINEARS = {"q": 0, "k": 0, "v": 0, "attention_output": 1, "intermediate": 2, "output": 3}
 
 
+def kept_heads(layer, count):
+    """Their numbers: other ones than the first."""
+    return sorted((7 * head + layer) % 12 for head in range(count))
+
+
 def report():
     """Three stages; OpenVINO differs in two rows, another engine did not run."""
     draw = np.random.default_rng(0)
@@ -56,7 +61,7 @@ def report():
         ],
         "layers": layers,
         "heads": [
-            {"layer": i, "kept": kept, "of": 12, "neurons": wide, "of_neurons": 1536}
+            {"layer": i, "kept": kept, "kept_heads": kept_heads(i, kept), "of": 12, "neurons": wide, "of_neurons": 1536}
             for i, (kept, wide) in enumerate(zip(heads, neurons, strict=True))
         ],
         "sizes": {

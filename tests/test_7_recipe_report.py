@@ -62,6 +62,10 @@ def test_the_figures_in_a_browser(tmp_path):
     heads = [11, 9, 12, 8, 5, 1]
     assert rectangles(dom, "Heads", "left") == sum(heads) + 6
     assert rectangles(dom, "Heads", "gone") == 72 - sum(heads) + 6
+    for layer in report()["heads"]:
+        (bars,) = re.findall(rf"<title>layer {layer['layer']}: \d+ of 12 heads.*?</g>", dom, re.S)
+        drawn = re.findall(r'<rect class="(\w+)"', bars)[:12]
+        assert [head for head, kind in enumerate(drawn) if kind == "left"] == layer["kept_heads"]
     for said in (
         "62.0 % at its end",
         "NOT RUN: openvino died: SIGSEGV",

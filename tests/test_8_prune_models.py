@@ -37,6 +37,7 @@ from refimpl.nn import LINEARS, REFERENCE, Recorder
 from refimpl.prune import block_scores, masked_weight_backward, topk_mask
 from refimpl.prune.blocks import block_total
 from refimpl.prune.movement import movement_weight, regularization_backward
+from refimpl.prune.schedules import inc_exp
 from refimpl.quant import QUANTIZED
 
 SAME_SHAPE = ("attention_output", "attention_norm", "output", "output_norm")
@@ -324,9 +325,18 @@ def train(plan, steps):
         weights = {name: w - np.float32(0.3) * moves[name] for name, w in weights.items()}
 
 
+def prune_ofa(events, sparsity):
+    return gradual.plan_of(gradual.MAGNITUDE, gradual.each_layer, gradual.cubic(events, sparsity), events, (4, 1))
+
+
+def inc(events, sparsity):
+    schedule = gradual.by_progress(inc_exp, events, sparsity)
+    return gradual.plan_of(gradual.SNIP_MOMENTUM, gradual.all_layers(sparsity), schedule, events, (4, 1))
+
+
 def test_gradual_pruning_as_prune_ofa_does():
     counts = []
-    for step, weights, masks in train(gradual.prune_ofa(2, 10, 4, 0.75), 14):
+    for step, weights, masks in train(prune_ofa((2, 10, 4), 0.75), 14):
         counts.append([int((~mask).sum()) for mask in masks.values()])
         if step in (2, 6, 10):  # at an event, from the weights of this step
             kept = 192 - counts[-1][0] // 4
@@ -337,7 +347,7 @@ def test_gradual_pruning_as_prune_ofa_does():
 
 
 def test_a_pruned_block_comes_back_where_others_shrink():
-    plan = gradual.prune_ofa(0, 10, 1, 0.5)._replace(sparsity=lambda _: 0.5)
+    plan = prune_ofa((0, 10, 1), 0.5)._replace(sparsity=lambda _: 0.5)
     weights = {"a": np.float32([[2, 1]] * 4)}
     state = gradual.advance(plan, gradual.start(plan, weights), weights, 0)
     equal(state.ranked.masks["a"], np.array([[True, False]]))
@@ -346,13 +356,11 @@ def test_a_pruned_block_comes_back_where_others_shrink():
 
 
 def test_gradual_pruning_as_inc_does():
-    counts = [
-        sum(int((~mask).sum()) for mask in masks.values()) for _, _, masks in train(gradual.inc(2, 10, 4, 0.75), 14)
-    ]
+    counts = [sum(int((~mask).sum()) for mask in masks.values()) for _, _, masks in train(inc((2, 10, 4), 0.75), 14)]
     assert counts == [0] * 6 + [4 * 288] * 4 + [4 * 432] * 4  # half, then three quarters of 576 blocks
-    *_, last = train(gradual.inc(2, 10, 4, 0.75), 14)
+    *_, last = train(inc((2, 10, 4), 0.75), 14)
     assert [int((~mask).sum()) > 700 for mask in last[2].values()] == [True, False, False]  # a is full: 752 of 768
-    one_shot = [masks["b"].mean() for _, _, masks in train(gradual.inc(3, 3, 1, 0.5), 6)]
+    one_shot = [masks["b"].mean() for _, _, masks in train(inc((3, 3, 1), 0.5), 6)]
     assert one_shot[:3] == [1, 1, 1]
     assert one_shot[3] == one_shot[5] < 1
 

@@ -3,7 +3,7 @@ on after a stop at any update with the same bits. Oracles: the formulas of ``ref
 """
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -12,15 +12,18 @@ import tiny
 from refimpl import distil
 from refimpl.distil.mixing import ovtrainer
 from refimpl.models.bert import Batch, cast, forward, linears, map_linears
-from refimpl.models.pruning import movement
+from refimpl.models.pruning import hybrid, movement
 from refimpl.models.pruning.names import names_in
 from refimpl.models.quantization.learned import prepare
 from refimpl.models.recipes import beginning, methods
+from refimpl.models.recipes import hybrid as nn_pruning
 from refimpl.models.recipes.beginning import begin
 from refimpl.models.recipes.distilling import distilled, teach
-from refimpl.models.recipes.kinds import HIDDEN_LOSSES, LOSSES, Distillation, Movement, Prune
+from refimpl.models.recipes.kinds import HIDDEN_LOSSES, LOSSES, Distillation, FineTune, Hybrid, Movement
 from refimpl.models.recipes.matching import matched, meeting, pairs
-from refimpl.models.recipes.setting import Setting
+from refimpl.models.recipes.prune_kind import CRITERIA, RANKINGS, SCHEDULES, Prune
+from refimpl.models.recipes.setting import Setting, work_on
+from refimpl.models.recipes.training_stage import rate_of
 from refimpl.models.training import checkpoint
 from refimpl.models.training.inner import Keep
 from refimpl.models.training.loop import Settings, Updated, train
@@ -113,7 +116,8 @@ def check_masked_backward(function):
 
 
 def holed():
-    """In q of the first layer a block of zeros, a zero alone, and a block whose sum is 0."""
+    """In q of the first layer a block of zeros, a zero alone, a block whose sum is 0; a row that is zero with its bias,
+    one whose bias is alive, and a bias alone."""
 
     def change(name, p):
         if name != "layer.0.q":
@@ -121,7 +125,10 @@ def holed():
         weight = p.weight.copy()
         weight[:4, 0] = weight[5, 1] = 0
         weight[8:12, 2] = 1, -1, 2, -2
-        return p._replace(weight=weight)
+        bias = np.where(np.arange(len(p.bias)) < 20, p.bias, 0).astype(np.float32)
+        weight[16:18] = bias[16] = 0
+        bias[17] = 1
+        return p._replace(weight=weight, bias=bias)
 
     return map_linears(MODEL, change)
 
@@ -133,9 +140,12 @@ def check_locked(function):
     before, *_, after = steps(method, model=model)
     after = masked(after, method.stored(after))
     name = names["layer.0.q.weight"]
-    assert not after[name][:4, 0].any()
-    assert after[name][5, 1] != 0
+    np.testing.assert_array_equal(after[name] != 0, before[name] != 0)
     assert after[name][8:12, 2].all()
+    bias = names["layer.0.q.bias"]
+    assert after[bias][16] == 0
+    assert after[bias][17] not in (0, before[bias][17])
+    assert after[bias][20:].all()
     assert all((after[other] != before[other]).any() for other in names.values())
 
 
@@ -179,9 +189,61 @@ def test_the_whole_sparsity_is_reached_whatever_the_shares(kind, begin, end):
     assert pruned(steps(make(MODEL, NAMES, how, UPDATES))[-1]) == HOW.sparsity
 
 
-def check_momentum(function):
-    """Of snip_momentum: what is kept is 0.9 of what was, and |w dw| of the pass."""
-    method = function(MODEL, NAMES, replace(HOW, method="inc"), UPDATES)
+FORMULAS = {
+    "zhu_gupta_cubic": lambda r: HOW.sparsity * (1 - (1 - r) ** 3),
+    "inc_exp": lambda r: 1 - (1 - HOW.sparsity) ** r,
+    "inc_cos": lambda r: HOW.sparsity * (1 - np.cos(r * np.pi / 2)),
+    "inc_linear": lambda r: HOW.sparsity * r,
+    "inc_cube": lambda r: HOW.sparsity * r**3,
+}
+BLOCK = 4 / 32**2
+"""The share of a block in the smallest layer: where a formula ends an ulp below the whole, one less is pruned."""
+
+
+def check_ways(function):
+    """Each schedule is its formula, each ranking as it says, with any criterion; the last event has the whole."""
+    for i, (schedule, ranking) in enumerate(product(SCHEDULES, RANKINGS)):
+        way = {"criterion": CRITERIA[i % len(CRITERIA)], "schedule": schedule, "ranking": ranking}
+        last = steps(function(MODEL, NAMES, replace(HOW, **way), UPDATES))[-1]
+        found, formula = last[methods.SPARSITY][[3, 6, 9]], FORMULAS[schedule]
+        np.testing.assert_allclose(found, [formula(r) for r in (0, 0.5, 1)], atol=BLOCK, err_msg=f"{way}")
+        alike = all(abs(1 - mask.mean() - HOW.sparsity) <= BLOCK for mask in masks(last).values())
+        assert alike == (ranking == "layer"), way
+    top = steps(methods.top_scores(MODEL, NAMES, replace(TOP, schedule="inc_cube", every=3), UPDATES))
+    assert pruned(top[6]) == pytest.approx(FORMULAS["inc_cube"](2 / 3), abs=BLOCK)
+
+
+def test_a_criterion_of_gradients_waits_for_one():
+    how = replace(HOW, method="one-shot", begin=0.0)
+    for criterion in CRITERIA:
+        found = steps(methods.pruning(MODEL, NAMES, replace(how, criterion=criterion), UPDATES))
+        assert [pruned(values) for values in found[:2]] == [HOW.sparsity * (criterion == "magnitude"), HOW.sparsity]
+
+
+def check_rates(function):
+    """As the plain schedule without ``rewind``; with it the saw between the events."""
+    assert function(HOW, UPDATES) is None
+    assert function(FineTune(epochs=1), UPDATES) is None
+    rate = function(replace(HOW, rewind=True, warmup=1 / UPDATES), UPDATES)
+    assert rate is not None
+    found = [rate(step) for step in range(UPDATES)]
+    # 12 updates, 1 of warm-up, events at 3, 6 and 9: as long as 6 updates, and 5 of them fall
+    assert found == pytest.approx([0, 1, 0.8, 0.6, 0.4, 0.2, 0.6, 0.4, 0.2, 0.6, 0.4, 0.2])
+
+
+def check_criteria(function):
+    """What is kept: 0.9 of what was, and |w dw| of the pass; or |w dw|, or |dw|, of the last pass alone."""
+    for name, formula in {
+        "snip_momentum": snip_momentum_inc_code,
+        "snip": lambda kept, w, dw: np.abs(w * dw),
+        "gradient": lambda kept, w, dw: np.abs(dw),
+        "magnitude": lambda kept, w, dw: kept,
+    }.items():
+        check_kept(function, name, formula)
+
+
+def check_kept(function, criterion, formula):
+    method = function(MODEL, NAMES, replace(HOW, criterion=criterion), UPDATES)
     work, _, state = training(method)
     plain, _, _ = training(PLAIN)
     values, kept = {**state.parameters, **state.extra}, dict.fromkeys(WEIGHTS, np.float32(0))
@@ -189,9 +251,7 @@ def check_momentum(function):
         found = [each.gradients(values, [i, 4], np.random.default_rng(i)) for each in (work, plain)]
         assert found[0][0] == found[1][0]
         for name in WEIGHTS:
-            kept[name] = snip_momentum_inc_code(
-                np.broadcast_to(kept[name], values[name].shape), values[name], found[1][1][name]
-            )
+            kept[name] = formula(np.broadcast_to(kept[name], values[name].shape), values[name], found[1][1][name])
             np.testing.assert_array_equal(values[methods.KEPT + name], kept[name])
 
 
@@ -199,7 +259,9 @@ def test_masks():
     check_masked_backward(masked_backward)
     check_locked(methods.locked)
     check_pruning(methods.pruning)
-    check_momentum(methods.pruning)
+    check_ways(methods.pruning)
+    check_criteria(methods.pruning)
+    check_rates(rate_of)
 
 
 # --- movement: the highest scores ------------------------------------------------------------------------------------
@@ -316,6 +378,83 @@ def test_movement():
     check_top_scores(methods.top_scores)
     check_schedule(methods.moving)
     check_moving(methods.moving)
+    check_hybrid(nn_pruning.learned)
+
+
+# --- movement: nn_pruning's ------------------------------------------------------------------------------------------
+
+OWN = Hybrid(epochs=EPOCHS, warmup=1 / UPDATES, factor=30.0, final_threshold=0.49, block=(8, 8))
+"""Of 12 updates one rests at the begin, two at the end."""
+
+
+def check_hybrid(function):
+    """Threshold and factor rise together on the cubic; masks, gradients and loss are those of ``pruning.hybrid``; what
+    is not learned yet is whole; evaluation has the masks of the next pass; filled heads are whole."""
+    heads = {f"layer.{i}": np.arange(4) == i for i in range(2)}
+    for kept in (None, heads):
+        method = function(MODEL, NAMES, OWN, UPDATES, kept)
+        found = steps(method)
+        for step, values in enumerate(found):
+            left = np.clip(1 - (step - 1) / 9, 0, 1) ** 3
+            assert values[methods.THRESHOLD] == pytest.approx([0.49 * (1 - left), 30 * (1 - left)], abs=1e-12), step
+            assert values[methods.SPARSITY][step] == methods.share(method.masks(values))
+        assert 0.05 < found[-1][methods.SPARSITY][-1] < 0.95
+        values = found[8]
+        begun = hybrid.initial_scores(MODEL, (8, 8))
+        scores = {name: values[methods.SCORE + name.removesuffix(".weight")] for name in begun}
+        assert not any(np.array_equal(each, np.zeros_like(each)) for each in scores.values())
+        cut, factor = values[methods.THRESHOLD].tolist()
+        want, own = hybrid.masks_of(scores, cut, (8, 8), kept), method.masks(values)
+        for ours, name in NAMES.items():
+            np.testing.assert_array_equal(own[name], np.broadcast_to(want[ours], values[name].shape))
+            np.testing.assert_array_equal(own[name], method.stored(values)[name])
+        assert not all(mask.all() for mask in own.values())
+        work, plain = training(method)[0], training(PLAIN)[0]
+        loss, gradients = work.gradients(values, [1, 2], np.random.default_rng(0))
+        task, seen = plain.gradients(masked(values, own), [1, 2], np.random.default_rng(0))
+        pulled, pull = hybrid.regularization_loss(scores, factor)
+        assert loss == task + pulled
+        ours = ({name: each[NAMES[name]] for name in want} for each in (seen, values))
+        made, learned = hybrid.effective_backward(*ours, want, (8, 8))
+        for name, g in learned.items():
+            np.testing.assert_array_equal(gradients[methods.SCORE + name.removesuffix(".weight")], g + pull[name])
+        for name, g in made.items():
+            np.testing.assert_array_equal(gradients[NAMES[name]], g)
+
+
+def check_to_fill(function):
+    """By nn_pruning's rule, of the heads that the first run began with, whatever is gone since."""
+    begun = work_on(DENSE)
+
+    def change(name, p):
+        return p._replace(weight=np.where(np.arange(32)[:, None] < 8, 0, p.weight)) if name == "layer.0.k" else p
+
+    work = begun._replace(dense=replace(DENSE, model=map_linears(MODEL, change)))
+    smaller = replace(MODEL, layers=(MODEL.layers[0], keep_first(MODEL.layers[1])),
+                      config=replace(MODEL.config, layer_heads=(4, 1)))  # fmt: skip
+    found = function(begun, work)
+    assert {name: kept.tolist() for name, kept in found.items()} == {
+        "layer.0": [False, True, True, True], "layer.1": [True] * 4
+    }  # fmt: skip
+    work = begun._replace(dense=replace(DENSE, model=smaller), heads=((0, 1, 2, 3), (2,)))
+    assert function(begun, work)["layer.1"].tolist() == [False, False, True, False]
+
+
+def keep_first(layer):
+    """Its first head alone."""
+    q, k, v = (p._replace(weight=p.weight[:8], bias=p.bias[:8]) for p in (layer.q, layer.k, layer.v))
+    output = layer.attention_output
+    return layer._replace(q=q, k=k, v=v, attention_output=output._replace(weight=output.weight[:, :8]))
+
+
+def test_what_is_filled():
+    check_to_fill(nn_pruning.to_fill)
+
+
+def test_a_hybrid_without_an_update_between_its_warm_ups():
+    how = replace(OWN, warmup=0.32, initial_warmup=1, final_warmup=2)
+    with pytest.raises(ValueError, match=r"steps is 3; need more than the 3 of both warm-ups"):
+        nn_pruning.learned(MODEL, NAMES, how, 3)
 
 
 def test_what_a_model_does_not_allow():
@@ -345,12 +484,14 @@ def kinds():
         "locked": (methods.locked(holed(), names_in(named(MODEL), MODEL)), MODEL),
         "top": (methods.top_scores(MODEL, NAMES, TOP, UPDATES), MODEL),
         "moving": (moving(), MODEL),
+        "snip": (methods.pruning(MODEL, NAMES, replace(HOW, method="inc", criterion="snip"), UPDATES), MODEL),
+        "hybrid": (nn_pruning.learned(MODEL, NAMES, OWN, UPDATES), MODEL),
         "quantize-aware": (methods.locked(model, names), model),
         "jpqd": (moving(model), model),
     }
 
 
-KINDS = ["one-shot", "prune-ofa", "inc", "locked", "top", "moving", "quantize-aware", "jpqd"]
+KINDS = ["one-shot", "prune-ofa", "inc", "locked", "top", "moving", "snip", "hybrid", "quantize-aware", "jpqd"]
 
 
 @pytest.mark.parametrize(("kind", "accumulate"), [*((kind, 2) for kind in KINDS), ("inc", 1), ("moving", 4)])

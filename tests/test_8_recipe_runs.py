@@ -1,5 +1,6 @@
 """Recipes from directory to folder: every kind of stage, every recipe that ships, what is refused, and going on."""
 
+import csv
 import json
 import os
 import signal
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 import recipe_child as child
 import tiny
-from recipe_child import KILLED, MOVES, SMALL
+from recipe_child import KILLED, MOVES, OWN, SMALL
 from test_6_training_tasks import planted
+from test_8_prune_models import dead
 from typer.testing import CliRunner
 
 from refimpl.models import compress, packed_file
@@ -25,10 +27,12 @@ from refimpl.models.compress import Quantized
 from refimpl.models.recipes import beginning, reading, run, stages, tuned
 from refimpl.models.recipes.checking import check_stages
 from refimpl.models.recipes.given import load_models
-from refimpl.models.recipes.kinds import Distillation, FineTune, Movement, Prune, Quantize, QuantizeAware, Student
+from refimpl.models.recipes.kinds import Distillation, FineTune, Hybrid, Movement, Quantize, QuantizeAware, Student
 from refimpl.models.recipes.options import Options
+from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.recipe import Recipe, to_json
 from refimpl.models.recipes.run import compress_by
+from refimpl.models.recipes.setting import work_on
 from refimpl.models.training import interrupt
 from refimpl.models.training.loop import Diverged
 from refimpl.models.training.run import Stopped
@@ -61,10 +65,22 @@ def recipe(*stages):
 
 # --- end to end ------------------------------------------------------------------------------------------------------
 
+FILLED = recipe(Hybrid(**SMALL, **OWN), Hybrid(**SMALL, **OWN, filled=True), Quantize(samples=4))
 MADE = {
     "fine-tune": recipe(FineTune(**SMALL)),
     "inc": recipe(Prune(**SMALL, sparsity=0.5, method="inc", every=1)),
     "one-shot": recipe(Prune(**SMALL, sparsity=0.5, method="one-shot"), QuantizeAware(**SMALL, samples=4)),
+    "locked": recipe(
+        Prune(**SMALL, sparsity=0.7, block=(1, 1), every=1),
+        FineTune(**SMALL, lock=True),
+        QuantizeAware(**SMALL, samples=4),
+    ),
+    "chosen": recipe(
+        Prune(**SMALL, sparsity=0.5, criterion="snip", schedule="inc_cos", ranking="global", rewind=True, every=1),
+        Quantize(samples=4),
+    ),
+    "hybrid": recipe(Hybrid(**SMALL, **OWN), FineTune(**SMALL, lock=True)),
+    "filled": FILLED,
     "highest": recipe(Prune(**SMALL, sparsity=0.5, method="movement", accumulate=2), Quantize(samples=4)),
     "movement": recipe(Movement(**SMALL, **MOVES), QuantizeAware(**SMALL, samples=4)),
     "loose": recipe(Movement(**SMALL, **MOVES, structured=False), Quantize(samples=4, bias_correction="full")),
@@ -89,7 +105,9 @@ def test_a_recipe_leaves_what_is_promised(name, folder, monkeypatch):
     assert report["sizes"]["files"].keys() == files
     whole = linears(compress.load(folder / "model").model).values()
     assert report["sizes"]["encoder"]["before"] == sum(p.weight.nbytes + p.bias.nbytes for p in whole)
-    assert {path.name for path in out.iterdir()} == files | {"report.json", "report.html"}
+    resolved = any(isinstance(stage, Movement) and stage.structured for stage in made.stages)
+    table = {"structured_sparsity.csv"} if resolved else set()
+    assert {path.name for path in out.iterdir()} == files | table | {"report.json", "report.html"}
     assert not (folder / "out.stages").exists()
     for stage, row in zip(made.stages, report["stages"], strict=True):
         assert row.keys() == STAGE_KEYS
@@ -102,6 +120,8 @@ def test_a_recipe_leaves_what_is_promised(name, folder, monkeypatch):
             steps = len({share for _, share in row["sparsity"]})
             note = f"masks change in {steps} steps; a smaller every, more epochs or more rows prune more gradually"
             assert row["notes"] == ([] if stage.method == "one-shot" else [note])
+        if isinstance(stage, Movement):
+            assert row["notes"][0].startswith(f"NNCF counts {row['sparsity'][-1][1]:.1%} of the weights with scores")
     tiny.same_model(compress.load(out / "huggingface").model, trained.model)
     if quantized:
         tiny.same_model(packed_file.load(out / "packed.safetensors").model, compress.pack(quantized).model)
@@ -111,10 +131,39 @@ def test_a_recipe_leaves_what_is_promised(name, folder, monkeypatch):
             assert not p.codes[weight == 0].any()
         for layer in quantized.model.layers:
             assert layer.q.input_scale == layer.k.input_scale == layer.v.input_scale
+    if isinstance(made.stages[0], Prune):  # what follows keeps every zero
+        zeros, sizes = zip(
+            *((np.sum(p.weight == 0), p.weight.size) for p in linears(trained.model).values()), strict=True
+        )
+        assert sum(zeros) / sum(sizes) == pytest.approx(made.stages[0].sparsity, abs=4 / 32**2)
     left = [(row["kept_shape"], row["nonzero"]) for row in report["layers"]]
     assert left == [(list(p.weight.shape), np.count_nonzero(p.weight)) for p in linears(trained.model).values()]
-    smaller = any(isinstance(stage, Movement) and stage.structured for stage in made.stages)
-    assert any(row["kept"] < row["of"] or row["neurons"] < row["of_neurons"] for row in report["heads"]) == smaller
+    assert any(row["kept"] < row["of"] or row["neurons"] < row["of_neurons"] for row in report["heads"]) == (
+        resolved or isinstance(made.stages[0], Hybrid)
+    )
+    assert all(len(row["kept_heads"]) == row["kept"] for row in report["heads"])
+    if table:
+        with (out / "structured_sparsity.csv").open() as file:
+            told = {row["torch_module"]: json.loads(row["head_or_channel_id_to_keep"]) for row in csv.DictReader(file)
+                    if not row["head_or_channel_id_to_keep"].endswith("items]")}  # fmt: skip
+        for row in report["heads"]:
+            assert row["kept_heads"] == (told[f"layer.{row['layer']}.q"] or [0])
+
+
+def check_numbers(function):
+    """Of heads that are left: those that they had at first, whatever was removed or chosen before."""
+    before = tiny.dense("bert_classification")
+    kill = [{0: [0], 1: [1, 2]}, {0: [1], 1: [0]}]
+    work = work_on(before)
+    for heads in kill:
+        work = work._replace(dense=replace(before, model=dead(work.dense.model, heads, {})))
+        work = function(work)
+    assert work.heads == ((1, 3), (3,))
+    assert stages.student(work, Student(layers=(1,))).heads == ((3,),)
+
+
+def test_heads_keep_their_numbers():
+    check_numbers(stages._without_dead)
 
 
 @pytest.mark.parametrize(("steps", "notes"), [(9, 1), (10, 0)])
@@ -293,13 +342,14 @@ def test_stages_that_the_model_does_not_allow(error, folder, monkeypatch):
 def test_stages_are_checked_on_the_model_as_it_will_be():
     """With fewer layers after a student, and after a movement with as little as it may leave."""
     dense = tiny.dense("bert_classification")
-    one = stages.student(dense, Student(layers=(1,)))
+    one = stages.student(work_on(dense), Student(layers=(1,))).dense
     tuned_alike, moves = FineTune(**HIDDEN), Movement(**NOTHING, **MOVES)
-    prune = Prune(**NOTHING, sparsity=0.5, block=(8, 1))
+    prune, own = Prune(**NOTHING, sparsity=0.5, block=(8, 1)), Hybrid(**NOTHING, **OWN | {"block": (16, 8)})
     for teacher, made in [
         (one, recipe(Student(layers=(1,)), tuned_alike)),
         (None, recipe(prune, moves, FineTune(**NOTHING, lock=True), replace(moves, block=(4, 4)))),
         (None, recipe(replace(moves, structured=False), prune)),
+        (None, recipe(own, replace(own, filled=True))),
     ]:
         check_stages(made, dense, teacher, 24)
     for teacher, made, error in [
@@ -310,6 +360,7 @@ def test_stages_are_checked_on_the_model_as_it_will_be():
         ),
         (None, recipe(Student(layers=(1,)), Student(layers=(0, 1))), "stage 2, student: layers has 1; need .* below 1"),
         (None, recipe(moves, prune), "stage 2, prune: block 8x1 .*, 4x32; .*layer, whatever the movement before it"),
+        (None, recipe(own, prune), "stage 2, prune: block 8x1 .*; .*, whatever the hybrid before it leaves"),
     ]:
         with pytest.raises(ValueError, match=error):
             check_stages(made, dense, teacher, 24)
@@ -418,13 +469,14 @@ def results(folder, output):
     return json.loads(packed[8:size]), packed[size:], (folder / output / "model.onnx").read_bytes()
 
 
-def test_stopped_again_and_again_it_ends_with_the_same_bits(folder, monkeypatch):
+@pytest.mark.parametrize("killed", [KILLED, FILLED], ids=["killed", "filled"])
+def test_stopped_again_and_again_it_ends_with_the_same_bits(killed, folder, monkeypatch):
     """In the teacher's pass, the baseline, updates and evaluations; each time with one line."""
-    whole, said = go(folder, KILLED, output="whole"), set()
+    whole, said = go(folder, killed, output="whole"), set()
     for attempt in count(2):
         monkeypatch.setattr(interrupt, "noted", stopping(attempt // 2)[0])
         try:
-            again = go(folder, KILLED, resume=(folder / "out.stages").exists())
+            again = go(folder, killed, resume=(folder / "out.stages").exists())
             break
         except Stopped as stopped:
             line = str(stopped)

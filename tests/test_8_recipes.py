@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from refimpl.models.recipes import reading
-from refimpl.models.recipes.kinds import Distillation, FineTune, Prune, Student
+from refimpl.models.recipes.kinds import Distillation, FineTune, Student
+from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.recipe import Recipe, to_json
 
 PRUNE = 'do = "prune"\nepochs = 1\nsparsity = 0.8\n'
+HYBRID = 'do = "hybrid"\nepochs = 2\nfactor = 20\n'
 MOVE = 'do = "movement"\nepochs = 3\nwarmup_start_epoch = 1\nwarmup_end_epoch = 2\nfactor = 0.05\n'
 
 
@@ -59,7 +61,7 @@ def test_toml(tmp_path):
     [
         ([], "a recipe has no stage"),
         (['do = "prine"'], "stage 1: do is 'prine'; need 'prune'"),
-        (['do = "zzz"'], "do is 'zzz'; need fine-tune, movement, prune, quantize, quantize-aware, student"),
+        (['do = "zzz"'], "do is 'zzz'; need fine-tune, hybrid, movement, prune, quantize, quantize-aware, student"),
         (["epochs = 1"], "do is None; need"),
         ([PRUNE + "sparsty = 1"], "stage 1: the key 'sparsty' is unknown; need 'sparsity'"),
         ([PRUNE + "distil = { temprature = 1 }"], "the key 'temprature' is unknown; need 'temperature'"),
@@ -71,6 +73,27 @@ def test_toml(tmp_path):
         (['do = "fine-tune"\nepochs = 0'], "epochs is 0; need 1 to 1000"),
         ([PRUNE.replace("0.8", "1.5")], "sparsity is 1.5"),
         ([PRUNE + 'method = "l1"'], "method is 'l1'; need one-shot, prune-ofa, inc, movement"),
+        ([PRUNE + 'criterion = "l1"'], "criterion is 'l1'; need magnitude, gradient, snip, snip_momentum"),
+        (
+            [PRUNE + 'schedule = "cubic"'],
+            "schedule is 'cubic'; need zhu_gupta_cubic, inc_exp, inc_cos, inc_linear",
+        ),
+        ([PRUNE + 'ranking = "all"'], "ranking is 'all'; need layer, global"),
+        (
+            [PRUNE + 'method = "one-shot"\nschedule = "inc_exp"'],
+            "the method one-shot has no schedule; need it left",
+        ),
+        ([PRUNE + 'method = "movement"\ncriterion = "snip"'], "the method movement has no criterion; need it left out"),
+        ([PRUNE + 'method = "movement"\nranking = "global"'], "the method movement has no ranking; need it left out"),
+        ([PRUNE + 'method = "one-shot"\nrewind = true'], "the method one-shot has no rewind; need it left out"),
+        (
+            [PRUNE + "rewind = true\nend = 0.9"],
+            "warmup is 0.1; need less than 0.1, what begin and end leave",
+        ),
+        ([HYBRID + "final_threshold = 0"], "final_threshold is 0; need more than 0 and less than 1"),
+        ([HYBRID + "warmup = 0.4"], r"warmup times initial_warmup \+ final_warmup is 1.2; need less than 1"),
+        ([HYBRID + "filled = true"], "stage 1, hybrid, is filled; need it just after another hybrid"),
+        ([HYBRID, PRUNE, HYBRID + "filled = true"], "stage 3, hybrid, is filled; need it just after another hybrid"),
         ([PRUNE + "begin = 0.5\nend = 0.5"], "begin and end are 0.5 and 0.5; need 0 <= begin < end <= 1"),
         ([PRUNE + "block = [4]"], r"block is \[4\]; need rows and columns"),
         ([PRUNE + "block = 4"], "block is 4; need a list of integers"),

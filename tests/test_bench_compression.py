@@ -14,7 +14,8 @@ from refimpl.integer.pairs import unsafe_pairs
 from refimpl.models import compress
 from refimpl.models.bert import forward, linears
 from refimpl.models.recipes import reading
-from refimpl.models.recipes.kinds import Movement, Prune, QuantizeAware
+from refimpl.models.recipes.kinds import Movement, QuantizeAware
+from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.recipe import Recipe, to_json
 from refimpl.models.verify.int8 import SATURATING
 

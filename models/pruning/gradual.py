@@ -4,10 +4,10 @@
     at an event         masks  = rank(reduce(score(kept, w)) per block, sparsity(step))
     at every step       the model runs on w mask                                 ``refimpl.prune.masked``
 
-A plan is what tools differ in, as functions of ``refimpl.prune``; the two below are theirs. One-shot pruning is a plan
-with a single event. State is a tuple of dicts of arrays, which a checkpoint can hold. Contract: blocks are those that
-``Plan.block`` makes of every layer; what it does not divide is a ValueError (Intel Neural Compressor leaves such a
-layer out).
+A plan is what tools differ in, as functions of ``refimpl.prune``; any criterion goes with any ranking and schedule.
+One-shot pruning is a plan with a single event. State is a tuple of dicts of arrays, which a checkpoint can hold.
+Contract: blocks are those that ``Plan.block`` makes of every layer; what it does not divide is a ValueError (Intel
+Neural Compressor leaves such a layer out).
 """
 
 from collections.abc import Callable, Mapping
@@ -17,11 +17,27 @@ from typing import NamedTuple
 import numpy as np
 
 from refimpl.prune import BLOCK_4X1, block_mean, expand, kth_mask
-from refimpl.prune.criteria import magnitude, snip_momentum_inc_code
-from refimpl.prune.inc_global import CAP, Ranked, inc_global_masks
-from refimpl.prune.schedules import inc_events, inc_exp, is_event, zhu_gupta_cubic
+from refimpl.prune.criteria import gradient, magnitude, snip, snip_momentum_inc_code
+from refimpl.prune.inc_global import Ranked, inc_global_masks
+from refimpl.prune.schedules import inc_events, is_event, zhu_gupta_cubic
 
 Arrays = Mapping[str, np.ndarray]
+Rank = Callable[[Arrays, Ranked, float], Ranked]
+Events = tuple[int, int, int]
+"""The steps of the first and of the last, and how many lie between two."""
+
+
+class Criterion(NamedTuple):
+    """What is kept of earlier steps, and the scores from it, as ``Plan`` has them."""
+
+    collect: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    score: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+MAGNITUDE = Criterion(lambda kept, _, __: kept, lambda _, w: magnitude(w))
+GRADIENT = Criterion(lambda _, __, dw: gradient(dw), lambda kept, _: kept)
+SNIP = Criterion(lambda _, w, dw: snip(w, dw), lambda kept, _: kept)
+SNIP_MOMENTUM = Criterion(snip_momentum_inc_code, lambda kept, _: kept)
 
 
 class Plan(NamedTuple):
@@ -34,7 +50,7 @@ class Plan(NamedTuple):
     collect: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
     score: Callable[[np.ndarray, np.ndarray], np.ndarray]
     reduce: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
-    rank: Callable[[Arrays, Ranked, float], Ranked]
+    rank: Rank
     sparsity: Callable[[int], float]
     event: Callable[[int], bool]
     block: tuple[int, int] = BLOCK_4X1
@@ -77,40 +93,35 @@ def each_layer(scores: Arrays, _: Ranked, sparsity: float) -> Ranked:
     return Ranked({name: kth_mask(layer, sparsity) for name, layer in scores.items()})
 
 
-def prune_ofa(start_step: int, end_step: int, frequency: int, sparsity: float) -> Plan:
-    """PruneOFA's: magnitude, each layer alike, the cubic schedule.
-
-    Pruning once for all, 90 %: 0 to 50 000, every 1000 steps.
-    """
-    return Plan(
-        collect=lambda kept, _, __: kept,
-        score=lambda _, w: magnitude(w),
-        reduce=block_mean,
-        rank=each_layer,
-        sparsity=partial(zhu_gupta_cubic, start=start_step, end=end_step, initial=0.0, final=sparsity),
-        event=partial(is_event, start=start_step, end=end_step, frequency=frequency),
-    )
+def all_layers(target: float) -> Rank:
+    """One ranking of all layers, Intel Neural Compressor's. target: the sparsity of the last event."""
+    return partial(inc_global_masks, target=target)
 
 
-def one_shot(step: int, sparsity: float) -> Plan:
-    """PruneOFA's magnitude with a single event."""
-    plan = prune_ofa(step, step + 1, 1, sparsity)
-    return plan._replace(sparsity=lambda _: sparsity, event=lambda now: now == step)
+def cubic(events: Events, final: float) -> Callable[[int], float]:
+    """Zhu and Gupta's, as PruneOFA has it."""
+    start, end, _ = events
+    return partial(zhu_gupta_cubic, start=start, end=end, initial=0.0, final=final)
 
 
-def inc(start_step: int, end_step: int, frequency: int, sparsity: float) -> Plan:
-    """Intel Neural Compressor's defaults: snip_momentum, all layers ranked together, exponential decay."""
-    events = inc_events(start_step, end_step, frequency)
+def by_progress(
+    formula: Callable[[float, float, float], float], events: Events, final: float
+) -> Callable[[int], float]:
+    """One of Intel Neural Compressor's, ``inc_exp`` and others, each event as far as the last."""
+    start, _, frequency = events
+    count = inc_events(*events)
 
     def sparsity_at(step: int) -> float:
-        progress = (step - start_step) // frequency / events if events else 1.0
-        return min(sparsity, inc_exp(progress, 0.0, min(sparsity, CAP)))
+        return min(final, formula((step - start) // frequency / count if count else 1.0, 0.0, final))
 
-    return Plan(
-        collect=snip_momentum_inc_code,
-        score=lambda kept, _: kept,
-        reduce=block_mean,
-        rank=partial(inc_global_masks, target=sparsity),
-        sparsity=sparsity_at,
-        event=partial(is_event, start=start_step, end=end_step, frequency=frequency),
-    )
+    return sparsity_at
+
+
+def plan_of(
+    criterion: Criterion, rank: Rank, sparsity: Callable[[int], float], events: Events, block: tuple[int, int]
+) -> Plan:
+    """PruneOFA's is magnitude, ``each_layer`` and ``cubic``; Intel Neural Compressor's default snip_momentum,
+    ``all_layers`` and ``inc_exp``."""
+    start, end, frequency = events
+    event = partial(is_event, start=start, end=end, frequency=frequency)
+    return Plan(*criterion, block_mean, rank, sparsity, event, block)

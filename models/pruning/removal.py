@@ -26,12 +26,16 @@ def remove_dead(model: Model, multiple: int = 4) -> Model:
     """
     if multiple < 1:
         raise ValueError(f"multiple is {multiple}; need at least 1")
-    config, layers = model.config, []
+    config, heads, layers = model.config, kept_heads(model), []
     for i, layer in enumerate(model.layers):
-        heads = config.heads_of(i)
-        smaller = keep_heads(layer, heads, _at_least_one(live_heads(layer, heads)))
+        smaller = keep_heads(layer, config.heads_of(i), heads[i])
         layers.append(keep_neurons(smaller, _in_multiples(live_neurons(layer), multiple)))
     return with_layers(model, tuple(layers))
+
+
+def kept_heads(model: Model) -> list[np.ndarray]:
+    """Which heads of each layer ``remove_dead`` keeps, bool (H,). Raises as it does."""
+    return [_at_least_one(live_heads(layer, model.config.heads_of(i))) for i, layer in enumerate(model.layers)]
 
 
 def with_layers(model: Model, layers: tuple[EncoderLayer, ...]) -> Model:

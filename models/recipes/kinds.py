@@ -8,23 +8,23 @@ from math import isfinite
 from typing import Any, ClassVar
 
 from refimpl import check
-from refimpl.prune import BLOCK_4X1
 
 OBSERVERS = ("min-max", "mean-min-max", "percentile", "mse")
 OVERFLOW_FIXES = ("disable", "enable", "first_layer_only")
-METHODS = ("one-shot", "prune-ofa", "inc", "movement")
 LOSSES = ("kl_batchmean", "kl_element_mean", "soft_cross_entropy", "mse_logits", "l2_distance")
 HIDDEN_LOSSES = ("mse", "l1", "kl", "cosine")
 CORRECTIONS = ("none", "fast", "full")
 MOST_EPOCHS = 1000
 
 
-def _among(name: str, value: str, names: tuple[str, ...]) -> None:
+def among(name: str, value: str, names: tuple[str, ...]) -> None:
+    """Raise ValueError for a value that is none of the names."""
     if value not in names:
         raise ValueError(f"{name} is {value!r:.80}; need {', '.join(names)}")
 
 
-def _at_least(name: str, value: float, least: float) -> None:
+def at_least(name: str, value: float, least: float) -> None:
+    """Raise ValueError for a number that is less, infinite or none."""
     if not least <= value < float("inf"):
         raise ValueError(f"{name} is {value:g}; need at least {least:g}")
 
@@ -44,10 +44,10 @@ class Distillation:
     hidden_loss: str = "mse"
 
     def __post_init__(self) -> None:
-        _among("loss", self.loss, LOSSES)
+        among("loss", self.loss, LOSSES)
         check.fraction("weight", self.weight)
-        _at_least("hidden", self.hidden, 0)
-        _among("hidden_loss", self.hidden_loss, HIDDEN_LOSSES)
+        at_least("hidden", self.hidden, 0)
+        among("hidden_loss", self.hidden_loss, HIDDEN_LOSSES)
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature is {self.temperature:g}; need more than 0")
 
@@ -69,8 +69,8 @@ class Training:
     def __post_init__(self) -> None:
         if not 1 <= self.epochs <= MOST_EPOCHS:
             raise ValueError(f"epochs is {self.epochs}; need 1 to {MOST_EPOCHS}")
-        _at_least("batch", self.batch, 1)
-        _at_least("accumulate", self.accumulate, 1)
+        at_least("batch", self.batch, 1)
+        at_least("accumulate", self.accumulate, 1)
         check.fraction("warmup", self.warmup)
         check.fraction("weight_decay", self.weight_decay)
         if not 0 <= self.dropout < 1:
@@ -81,36 +81,10 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class FineTune(Training):
-    """lock: what is zero in whole 4x1 blocks stays zero."""
+    """lock: what is zero stays zero, as ``methods.locked`` says."""
 
     do: ClassVar[str] = "fine-tune"
     lock: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prune(Training):
-    """begin, end: shares of the updates between which masks change, every ``every`` updates.
-
-    one-shot at ``begin``; PruneOFA's: magnitude, each layer alike, cubic; Intel Neural Compressor's: snip_momentum, all
-    layers ranked together, exponential decay; movement: learned scores, each layer alike, cubic.
-    """
-
-    do: ClassVar[str] = "prune"
-    sparsity: float
-    method: str = "prune-ofa"
-    block: tuple[int, int] = BLOCK_4X1
-    begin: float = 0.0
-    end: float = 0.6
-    every: int = 50
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.fraction("sparsity", self.sparsity)
-        _among("method", self.method, METHODS)
-        _check_block(self.block)
-        if not 0 <= self.begin < self.end <= 1:
-            raise ValueError(f"begin and end are {self.begin:g} and {self.end:g}; need 0 <= begin < end <= 1")
-        _at_least("every", self.every, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,16 +118,48 @@ class Movement(Training):
         if not 0 <= start < end <= self.epochs:
             need = f"0 <= warmup_start_epoch < warmup_end_epoch <= epochs, {self.epochs}"
             raise ValueError(f"warmup_start_epoch and warmup_end_epoch are {start:g} and {end:g}; need {need}")
-        _at_least("factor", self.factor, 0)
+        at_least("factor", self.factor, 0)
         thresholds = [x for x in (self.initial_threshold, self.final_threshold) if x is not None]
         if not all(map(isfinite, thresholds)) or thresholds != sorted(set(thresholds)):
             told = f"{self.initial_threshold} and {self.final_threshold}"
             raise ValueError(f"initial_threshold and final_threshold are {told}; need finite ones, the second greater")
         if not 0 < self.power < float("inf"):
             raise ValueError(f"power is {self.power:g}; need more than 0")
-        _at_least("score_rate", self.score_rate, 0)
-        _check_block(self.block)
+        at_least("score_rate", self.score_rate, 0)
+        check_block(self.block)
         _check_quantization(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hybrid(Training):
+    """nn_pruning's hybrid: the threshold of sigmoid(score) rises from 0 to ``final_threshold``, as ``fine_pruning``.
+
+    factor: of the regularization, at the end. initial_warmup, final_warmup: how many times ``warmup`` it rests at both
+    ends. score_rate: the learning rate of scores, in units of the others' (nn_pruning: 1e-2 in all). filled: hybrid
+    filled, just after another hybrid stage: once more from what that began with, with the heads that it kept whole.
+    """
+
+    do: ClassVar[str] = "hybrid"
+    factor: float
+    final_threshold: float = 0.1
+    initial_warmup: float = 1.0
+    final_warmup: float = 2.0
+    score_rate: float = 200.0
+    block: tuple[int, int] = (32, 32)
+    filled: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("factor", self.factor, 0)
+        if not 0 < self.final_threshold < 1:
+            raise ValueError(f"final_threshold is {self.final_threshold:g}; need more than 0 and less than 1")
+        at_least("initial_warmup", self.initial_warmup, 0)
+        at_least("final_warmup", self.final_warmup, 0)
+        rests = self.warmup * (self.initial_warmup + self.final_warmup)
+        if not rests < 1:
+            raise ValueError(f"warmup times initial_warmup + final_warmup is {rests:g}; need less than 1")
+        at_least("score_rate", self.score_rate, 0)
+        check_block(self.block)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,17 +203,18 @@ class Quantize:
 
     def __post_init__(self) -> None:
         _check_quantization(self)
-        _among("bias_correction", self.bias_correction, CORRECTIONS)
+        among("bias_correction", self.bias_correction, CORRECTIONS)
         if self.max_drop is not None:
-            _at_least("max_drop", self.max_drop, 0)
+            at_least("max_drop", self.max_drop, 0)
 
 
-def _check_block(block: tuple[int, ...]) -> None:
+def check_block(block: tuple[int, ...]) -> None:
+    """Raise ValueError for what is not two sizes."""
     if len(block) != 2 or min(block) < 1:
         raise ValueError(f"block is {list(block)}; need rows and columns, each 1 or more")
 
 
 def _check_quantization(stage: Any) -> None:
-    _among("observer", stage.observer, OBSERVERS)
-    _among("overflow_fix", stage.overflow_fix, OVERFLOW_FIXES)
-    _at_least("samples", stage.samples, 1)
+    among("observer", stage.observer, OBSERVERS)
+    among("overflow_fix", stage.overflow_fix, OVERFLOW_FIXES)
+    at_least("samples", stage.samples, 1)

@@ -10,25 +10,42 @@ State that a method has is in extra arrays, so that an interrupted stage goes on
     sparsity        f64 (S + 1,): share of the encoder's weights that is masked, by update; NaN where it was not noted
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
 from refimpl.models.bert import Model, linears
 from refimpl.models.pruning import gradual, movement
-from refimpl.models.recipes.kinds import Movement, Prune
+from refimpl.models.recipes.kinds import Movement
+from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.training.checkpoint import State
 from refimpl.models.training.method import Arrays, Method, More
 from refimpl.models.training.parameters import Parameters
 from refimpl.prune import expand, straight_through
 from refimpl.prune.binarizers import topk_exact_mask
+from refimpl.prune.inc_global import CAP
 from refimpl.prune.lock import lock_mask
 from refimpl.prune.movement import zero_scores
 from refimpl.prune.movement_schedule import MovementSchedule, Stage, regularization_factor, stage, threshold
-from refimpl.prune.schedules import is_event, zhu_gupta_cubic
+from refimpl.prune.schedules import inc_cos, inc_cube, inc_exp, inc_linear, is_event
 
 MASK, KEPT, SCORE = "mask.", "kept.", "score."
 FULL, THRESHOLD, SPARSITY = "full", "threshold", "sparsity"
+
+CRITERIA = {
+    "magnitude": gradual.MAGNITUDE,
+    "gradient": gradual.GRADIENT,
+    "snip": gradual.SNIP,
+    "snip_momentum": gradual.SNIP_MOMENTUM,
+}
+SCHEDULES: dict[str, Callable[[gradual.Events, float], Callable[[int], float]]] = {
+    "zhu_gupta_cubic": gradual.cubic,
+    "inc_exp": partial(gradual.by_progress, inc_exp),
+    "inc_cos": partial(gradual.by_progress, inc_cos),
+    "inc_linear": partial(gradual.by_progress, inc_linear),
+    "inc_cube": partial(gradual.by_progress, inc_cube),
+}
 
 
 def stored(values: Arrays) -> Parameters:
@@ -43,9 +60,16 @@ def share(masks: Arrays) -> float:
 
 
 def locked(model: Model, names: Mapping[str, str]) -> Method:
-    """Whole 4x1 blocks of zeros stay. names: ours of weights and biases -> those of the training's parameters."""
-    weights = _weights(model, names)
-    return Method(extra={MASK + name: lock_mask(w) for name, w in weights.items()}, masks=stored, stored=stored)
+    """What is zero stays zero: each weight, and a bias whose whole row is zero, weights and bias alike.
+
+    So a lock keeps what any stage has pruned, whatever its blocks, and what ``remove_dead`` took for dead stays dead.
+    names: ours of weights and biases -> those of the training's parameters.
+    """
+    masks: Parameters = {}
+    for name, p in linears(model).items():
+        live = lock_mask(p.weight)
+        masks |= {names[f"{name}.weight"]: live, names[f"{name}.bias"]: live.any(1) | (p.bias != 0)}
+    return Method(extra={MASK + name: mask for name, mask in masks.items()}, masks=stored, stored=stored)
 
 
 def pruning(model: Model, names: Mapping[str, str], how: Prune, updates: int) -> Method:
@@ -80,7 +104,7 @@ def pruning(model: Model, names: Mapping[str, str], how: Prune, updates: int) ->
     extra = {KEPT + name: kept for name, kept in begun.kept.items()}
     extra |= {MASK + name: mask for name, mask in gradual.masks_of(plan, begun).items()}
     extra[FULL] = np.array([name in begun.ranked.full for name in order])
-    extra[SPARSITY] = _noted(updates, share(stored(extra)))
+    extra[SPARSITY] = noted(updates, share(stored(extra)))
     return Method(extra=extra, masks=stored, stored=stored, more=more, after=after)
 
 
@@ -91,7 +115,7 @@ def _check_block(block: tuple[int, int], weights: Parameters) -> None:
             raise ValueError(f"{wrong}; need one that divides every layer")
 
 
-def _events(how: Prune, updates: int) -> tuple[int, int, int]:
+def events_of(how: Prune, updates: int) -> gradual.Events:
     """The first and the last update at which masks change, the last to the whole sparsity; and how many lie between."""
     first = min(round(how.begin * updates), updates - 1)
     last = max(round(how.end * updates), first + 1)
@@ -100,31 +124,36 @@ def _events(how: Prune, updates: int) -> tuple[int, int, int]:
 
 
 def _plan(how: Prune, updates: int) -> gradual.Plan:
-    events = _events(how, updates)
-    if how.method == "one-shot":
-        plan = gradual.one_shot(events[0], how.sparsity)
-    else:
-        made = {"prune-ofa": gradual.prune_ofa, "inc": gradual.inc}[how.method]
-        plan = made(*events, how.sparsity)
-    return plan._replace(block=how.block)
+    ways, events, sparsity = how.ways, events_of(how, updates), how.sparsity
+    assert ways.criterion is not None
+    criterion = CRITERIA[ways.criterion]
+    rank: gradual.Rank = gradual.each_layer
+    if ways.ranking == "global":
+        rank, sparsity = gradual.all_layers(how.sparsity), min(how.sparsity, CAP)
+    if ways.schedule is not None:
+        return gradual.plan_of(criterion, rank, SCHEDULES[ways.schedule](events, sparsity), events, how.block)
+    once = events[0] if criterion is gradual.MAGNITUDE else max(events[0], 1)  # there is no gradient before it
+    return gradual.plan_of(criterion, rank, lambda _: sparsity, (once, once, 1), how.block)
 
 
 def top_scores(model: Model, names: Mapping[str, str], how: Prune, updates: int) -> Method:
     """Movement pruning as Sanh et al. have it: a score a block is learned, and the highest of each layer are kept.
 
-    The share that is kept falls on the cubic schedule, as in PruneOFA at every ``every``-th update and up to ``end``
-    (Sanh et al.: at every update, to the last). Source: arXiv 2005.07683, sections 3 and 4.
+    The share that is kept falls as ``schedule`` says, cubic if nothing is said, at every ``every``-th update and up to
+    ``end`` (Sanh et al.: cubic, at every update, to the last). Source: arXiv 2005.07683, sections 3 and 4.
     """
     weights = _weights(model, names)
-    first, last, every = _events(how, updates)
+    assert how.ways.schedule is not None
+    events = events_of(how, updates)
+    sparsity_at = SCHEDULES[how.ways.schedule](events, how.sparsity)
 
     def more(gradients: Arrays, values: Arrays, masks: Arrays) -> More:
         return 0.0, {SCORE + name: straight_through(gradients[name], values[name], how.block) for name in weights}
 
     def after(state: State) -> State:
-        if not is_event(state.step, first, last, every):
+        if not is_event(state.step, *events):
             return state
-        density = 1 - zhu_gupta_cubic(state.step, first, last, 0.0, how.sparsity)
+        density = 1 - sparsity_at(state.step)
         scores = {name: state.parameters[SCORE + name] for name in weights}
         _put(state.extra, {name: expand(topk_exact_mask(each, density), how.block) for name, each in scores.items()})
         state.extra[SPARSITY][state.step] = share(stored(state.extra))
@@ -133,7 +162,7 @@ def top_scores(model: Model, names: Mapping[str, str], how: Prune, updates: int)
     _check_block(how.block, weights)
     trained = {SCORE + name: zero_scores(w, how.block) for name, w in weights.items()}
     extra = {MASK + name: np.ones(w.shape, bool) for name, w in weights.items()}
-    extra[SPARSITY] = _noted(updates, 0.0)
+    extra[SPARSITY] = noted(updates, 0.0)
     return Method(trained, extra, stored, stored, more, after)
 
 
@@ -175,7 +204,7 @@ def moving(model: Model, names: Mapping[str, str], how: Movement, each: int, upd
 
     begun = movement.initial_scores(model, factors)
     extra = {MASK + of[ours]: m for ours, m in movement.masks_of(begun, factors, -np.inf).items()}
-    extra |= {THRESHOLD: np.array([-np.inf, 0.0, 0.0]), SPARSITY: _noted(updates, 0.0)}
+    extra |= {THRESHOLD: np.array([-np.inf, 0.0, 0.0]), SPARSITY: noted(updates, 0.0)}
     return Method({SCORE + of[ours]: array for ours, array in begun.items()}, extra, masks, stored, more, after)
 
 
@@ -210,7 +239,8 @@ def _weights(model: Model, names: Mapping[str, str]) -> Parameters:
     return {names[f"{name}.weight"]: p.weight for name, p in linears(model).items()}
 
 
-def _noted(updates: int, first: float) -> np.ndarray:
+def noted(updates: int, first: float) -> np.ndarray:
+    """Where sparsity will be noted, with that before the first update."""
     noted = np.full(updates + 1, np.nan)
     noted[0] = first
     return noted

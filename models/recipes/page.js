@@ -225,7 +225,7 @@ function headsFigure() {
     const place = draw("g", {});
     place.append(draw("title", {}, `layer ${layer.layer}: ${layer.kept} of ${layer.of} heads, ${many(layer.neurons)} of ${many(layer.of_neurons)} neurons`));
     for (let head = 0; head < layer.of; head += 1) {
-      place.append(bar(head < layer.kept ? "left" : "gone", middle - room / 2, bottom - (head + 1) * cell + 1, room, cell - 2));
+      place.append(bar(layer.kept_heads.includes(head) ? "left" : "gone", middle - room / 2, bottom - (head + 1) * cell + 1, room, cell - 2));
     }
     place.append(label(middle, top - 8, `${layer.kept} of ${layer.of}`, { class: "strong" }));
     const [whole, left] = [layer.of_neurons, layer.neurons].map((count) => (56 * count) / neurons);

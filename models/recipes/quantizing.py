@@ -29,10 +29,10 @@ LEVELS = {
 CORRECT = {"fast": correct_biases, "full": correct_biases_in_order}
 
 
-def post_training(setting: Setting, stage: Quantize, dense: Dense) -> Done:
+def post_training(setting: Setting, stage: Quantize, work: Work) -> Done:
     """Calibrate, quantize, correct biases, and keep layers in f32 where that is asked for."""
     batches = samples(setting.task, stage.samples, setting.seed)
-    calibrated = calibrate_with(_masked(dense), batches, OBSERVERS[stage.observer])
+    calibrated = calibrate_with(_masked(work.dense), batches, OBSERVERS[stage.observer])
     of_weight = nncf_ptq_enable if stage.overflow_fix == "enable" else quantize_weight
     quantized = quantize(calibrated, of_weight)
     if stage.bias_correction != "none":
@@ -40,7 +40,7 @@ def post_training(setting: Setting, stage: Quantize, dense: Dense) -> Done:
     notes: tuple[str, ...] = ()
     if stage.max_drop is not None:
         quantized, notes = tuned.restored(quantized, calibrated, setting.measure, stage.max_drop)
-    return Done(Work(dense, quantized), notes=notes)
+    return Done(work._replace(quantized=quantized), notes=notes)
 
 
 def prepared(setting: Setting, stage: Movement | QuantizeAware, dense: Dense) -> Calibrated:

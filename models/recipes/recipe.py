@@ -4,6 +4,7 @@
     student           fewer layers of the model, to be trained by the stages that follow
     prune             train while blocks are pruned: one-shot, PruneOFA's, Intel Neural Compressor's or Sanh's way
     movement          train scores that prune blocks, heads and neurons; with quantize under fake quantization (JPQD)
+    hybrid            train scores as nn_pruning does; filled: again, with the heads that the first run kept whole
     quantize-aware    train under fake quantization, then quantize
     quantize          calibrate and quantize, without training
 
@@ -15,11 +16,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from refimpl.models.recipes.kinds import FineTune, Movement, Prune, Quantize, QuantizeAware, Student, Training
+from refimpl.models.recipes.kinds import FineTune, Hybrid, Movement, Quantize, QuantizeAware, Student, Training
+from refimpl.models.recipes.prune_kind import Prune
 
-Stage = FineTune | Student | Prune | Movement | QuantizeAware | Quantize
+Stage = FineTune | Student | Prune | Movement | Hybrid | QuantizeAware | Quantize
 KINDS: dict[str, Callable[..., Stage]] = {
-    kind.do: kind for kind in (FineTune, Student, Prune, Movement, QuantizeAware, Quantize)
+    kind.do: kind for kind in (FineTune, Student, Prune, Movement, Hybrid, QuantizeAware, Quantize)
 }
 
 
@@ -42,6 +44,9 @@ class Recipe:
         for i, stage in enumerate(self.stages[:-1]):
             if quantizes(stage):
                 raise ValueError(f"stage {i + 1}, {stage.do}, quantizes; need it as the last stage")
+        for i, stage in enumerate(self.stages):
+            if isinstance(stage, Hybrid) and stage.filled and not (i and isinstance(self.stages[i - 1], Hybrid)):
+                raise ValueError(f"stage {i + 1}, hybrid, is filled; need it just after another hybrid")
 
     @property
     def distils(self) -> bool:

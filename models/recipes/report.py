@@ -32,7 +32,7 @@ def stage_row(done: Done) -> dict[str, Any]:
 
 
 def anatomy(before: Dense, work: Work) -> dict[str, Any]:
-    """What is left of each linear layer, and of heads and neurons."""
+    """What is left of each linear layer, and of heads and neurons. Heads have the numbers of the model before."""
     model, rows = work.dense.model, []
     whole = replace(before.model.config, layer_heads=(), layer_feed_forward=())
     for name, p in linears(model).items():
@@ -40,7 +40,7 @@ def anatomy(before: Dense, work: Work) -> dict[str, Any]:
         nonzero = int((p.weight != 0).sum())
         rows.append({"name": name, "shape": list(shape), "kept_shape": list(p.weight.shape), "nonzero": nonzero})
     heads = [
-        {"layer": i, "kept": model.config.heads_of(i), "of": whole.heads}
+        {"layer": i, "kept": model.config.heads_of(i), "kept_heads": list(work.heads[i]), "of": whole.heads}
         | {"neurons": model.config.feed_forward_of(i), "of_neurons": whole.feed_forward}
         for i in range(len(model.layers))
     ]

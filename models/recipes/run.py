@@ -30,7 +30,7 @@ from refimpl.models.recipes.options import Options, check_options
 from refimpl.models.recipes.page import page
 from refimpl.models.recipes.recipe import Recipe
 from refimpl.models.recipes.report import about, anatomy, stage_row
-from refimpl.models.recipes.setting import Setting, Work, kept_of
+from refimpl.models.recipes.setting import Setting, Work, kept_of, work_on
 from refimpl.models.recipes.stages import named_in_errors, run_stage
 from refimpl.models.runner import runner
 from refimpl.models.terminal import say
@@ -43,9 +43,10 @@ from refimpl.models.training.show import Bar
 from refimpl.models.training.tasks import TASKS, Source
 from refimpl.nn import NO_TAP, Tap
 from refimpl.nn.tape import Tape
+from refimpl.prune.sparsity_table import to_csv
 
 SUFFIX = ".stages"
-REPORT, PAGE = "report.json", "report.html"
+REPORT, PAGE, TABLE = "report.json", "report.html", "structured_sparsity.csv"
 
 
 def compress_by(
@@ -86,6 +87,8 @@ def compress_by(
         report |= {"stages": stages} | anatomy(dense, work)
         with atomic_folder(output, lambda path: False) as temporary:
             report["sizes"] = write_artifacts(temporary, dense.model.config, work.dense, work.quantized)
+            if work.table:
+                (temporary / TABLE).write_text(to_csv(work.table), "utf-8")
             report["engines"] = compare_engines(
                 temporary, options.task, data, options.limit, Conditions(threads=options.threads), bar.telling
             )
@@ -156,7 +159,7 @@ def make_setting(dense: Dense, teacher: Dense | None, data: Path, options: Optio
 
 def _stages(setting: Setting, recipe: Recipe, dense: Dense, resume: bool) -> tuple[list[dict[str, Any]], Work]:
     """The report's rows, and what is left. Seconds of a stage that was interrupted are not known: None."""
-    work, rows = Work(dense), []
+    work, rows = work_on(dense), []
     for number, stage in enumerate(recipe.stages, 1):
         begun, goes_on = perf_counter(), resume and kept_of(setting, number).exists()
         with named_in_errors(number, stage):

@@ -14,6 +14,7 @@ from refimpl.models.training.show import Bar
 from refimpl.models.training.task import Task
 from refimpl.nn import Ops
 from refimpl.nn.tape import Tape
+from refimpl.prune.sparsity_table import Row
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,24 @@ class Setting:
 
 
 class Work(NamedTuple):
-    """dense: f32, what is pruned as zeros or gone; quantized: after the stage that quantizes."""
+    """dense: f32, what is pruned as zeros or gone; quantized: after the stage that quantizes.
+
+    heads : of each layer those that are left, by their numbers in the model that the recipe was given
+    begun : what the last hybrid stage began with
+    table : NNCF's, of the last stage that ended in whole heads and neurons; its ids are of the model before that stage
+    """
 
     dense: Dense
+    heads: tuple[tuple[int, ...], ...]
     quantized: Quantized | None = None
+    table: tuple[Row, ...] = ()
+    begun: "Work | None" = None
+
+
+def work_on(dense: Dense) -> Work:
+    """Before the first stage."""
+    config = dense.model.config
+    return Work(dense, tuple(tuple(range(config.heads_of(i))) for i in range(config.layers)))
 
 
 class Done(NamedTuple):

@@ -1,6 +1,6 @@
 """The stages of a recipe, each a function from a model to a model; those that train go on after an interruption.
 
-    Work(dense)  ->  train(stage)  ->  Work(dense, masked weights as zeros)  ->  ...  ->  Work(dense, quantized)
+    dense  ->  train(stage)  ->  dense, masked weights as zeros  ->  ...  ->  dense and quantized
 
 The checkpoint of a stage stays until the whole recipe is done: a recipe that goes on finds the finished stages in it.
 """
@@ -8,23 +8,28 @@ The checkpoint of a stage stays until the whole recipe is done: a recipe that go
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import compress
 
 import numpy as np
 
 from refimpl.models.bert import Model, map_linears
-from refimpl.models.compress import Calibrated, Dense, quantize
+from refimpl.models.compress import Calibrated, quantize
+from refimpl.models.pruning.movement import by_layer
 from refimpl.models.pruning.names import names_in
-from refimpl.models.pruning.removal import remove_dead, with_layers
-from refimpl.models.recipes import methods
-from refimpl.models.recipes.kinds import FineTune, Movement, Prune, Quantize, QuantizeAware, Student, Training
+from refimpl.models.pruning.removal import kept_heads, remove_dead, with_layers
+from refimpl.models.pruning.statistics import statistics
+from refimpl.models.recipes import hybrid, methods
+from refimpl.models.recipes.kinds import FineTune, Hybrid, Movement, Quantize, QuantizeAware, Student, Training
+from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.quantizing import post_training, prepared
 from refimpl.models.recipes.recipe import Stage
 from refimpl.models.recipes.setting import Done, Setting, Work
 from refimpl.models.recipes.training_stage import number_of_updates, trained
 from refimpl.models.training.checkpoint import State
-from refimpl.models.training.method import PLAIN, Method
+from refimpl.models.training.method import PLAIN, Arrays, Method
 from refimpl.models.training.parameters import named
 from refimpl.nn import Linear
+from refimpl.prune.sparsity_table import rows_of
 
 FEW_STEPS = 10
 """Of a gradual pruning: fewer are worth a note."""
@@ -33,16 +38,19 @@ FEW_STEPS = 10
 def run_stage(setting: Setting, number: int, stage: Stage, work: Work) -> Done:
     """Stage ``number`` of a recipe. Raises as ``run_training``, and ValueError for what the model does not allow."""
     if isinstance(stage, Student):
-        return Done(Work(student(work.dense, stage)))
+        return Done(student(work, stage))
     if isinstance(stage, Quantize):
-        return post_training(setting, stage, work.dense)
+        return post_training(setting, stage, work)
     if isinstance(stage, Movement):
-        return _movement(setting, number, stage, work.dense)
+        return _movement(setting, number, stage, work)
+    if isinstance(stage, Hybrid):
+        return _hybrid(setting, number, stage, work)
     if isinstance(stage, QuantizeAware):
         calibrated = prepared(setting, stage, work.dense)
-        return _quantized(calibrated, *_trained(setting, number, stage, calibrated.model))
+        state, made = _trained(setting, number, stage, calibrated.model)
+        return _done(_quantized(work, calibrated, made), state)
     state, made = _trained(setting, number, stage, work.dense.model)
-    done = _done(Work(replace(work.dense, model=made)), state)
+    done = _done(_with_model(work, made), state)
     return done._replace(notes=too_few_steps(stage, done.sparsity)) if isinstance(stage, Prune) else done
 
 
@@ -55,11 +63,16 @@ def named_in_errors(number: int, stage: Stage, more: str = "") -> Iterator[None]
         raise ValueError(f"stage {number}, {stage.do}: {error}{more}") from None
 
 
-def method_of(stage: Training, model: Model, rows: int) -> Method:
-    """What a stage does around each pass. rows: of an epoch. Raises ValueError for what the model does not allow."""
+def method_of(stage: Training, model: Model, rows: int, filled: Arrays | None = None) -> Method:
+    """What a stage does around each pass. rows: of an epoch; filled: of ``hybrid.learned``.
+
+    Raises ValueError for what the model does not allow.
+    """
     names, total = names_in(named(model), model), number_of_updates(stage, rows)
     if isinstance(stage, Movement):
         return methods.moving(model, names, stage, total // stage.epochs, total)
+    if isinstance(stage, Hybrid):
+        return hybrid.learned(model, names, stage, total, filled)
     if isinstance(stage, Prune):
         by = methods.top_scores if stage.method == "movement" else methods.pruning
         return by(model, names, stage, total)
@@ -75,42 +88,62 @@ def too_few_steps(stage: Prune, sparsity: Sequence[tuple[int, float]]) -> tuple[
     return (f"masks change in {steps} steps; a smaller every, more epochs or more rows prune more gradually",)
 
 
-def student(dense: Dense, stage: Student) -> Dense:
+def student(work: Work, stage: Student) -> Work:
     """Some of the layers, as they are."""
-    model = dense.model
+    model = work.dense.model
     if stage.layers[-1] >= len(model.layers):
         raise ValueError(f"layers has {stage.layers[-1]}; need numbers below {len(model.layers)}, the model's layers")
-    chosen = tuple(model.layers[i] for i in stage.layers)
+    chosen, heads = zip(*((model.layers[i], work.heads[i]) for i in stage.layers), strict=True)
     fewer = replace(model, config=replace(model.config, layers=len(chosen)))
-    return replace(dense, model=with_layers(fewer, chosen))
+    return _with_model(work, with_layers(fewer, chosen))._replace(heads=heads)
 
 
-def _trained(setting: Setting, number: int, stage: Training, model: Model) -> tuple[State, Model]:
-    return trained(setting, number, stage, model, method_of(stage, model, len(setting.task.lengths)))
+def _trained(
+    setting: Setting, number: int, stage: Training, model: Model, filled: Arrays | None = None
+) -> tuple[State, Model]:
+    return trained(setting, number, stage, model, method_of(stage, model, len(setting.task.lengths), filled))
 
 
-def _movement(setting: Setting, number: int, stage: Movement, dense: Dense) -> Done:
-    calibrated = prepared(setting, stage, dense) if stage.quantize else None
-    model = dense.model if calibrated is None else calibrated.model
+def _movement(setting: Setting, number: int, stage: Movement, work: Work) -> Done:
+    calibrated = prepared(setting, stage, work.dense) if stage.quantize else None
+    model = work.dense.model if calibrated is None else calibrated.model
     state, made = _trained(setting, number, stage, model)
-    if calibrated is not None:
-        done = _quantized(calibrated, state, made)
-    else:
-        done = _done(Work(replace(dense, model=made)), state)
-    if not stage.structured:
-        return done
-    whole, quantized = done.work
-    smaller = replace(whole, model=remove_dead(whole.model))
-    if quantized is not None:
-        quantized = replace(quantized, model=remove_dead(quantized.model))
-    return done._replace(work=Work(smaller, quantized))
+    names = names_in(named(model), model)
+    masks = {ours: methods.stored(state.extra)[name] for ours, name in names.items()}
+    size = sum(array.size for array in named(work.dense.model).values())
+    found = statistics(masks, size, stage.final_threshold, stage.factor)
+    shares = f"{found.layers_sparsity:.1%} of the weights with scores and {found.model_sparsity:.1%} of the whole model"
+    work = _with_model(work, made) if calibrated is None else _quantized(work, calibrated, made)
+    if stage.structured:
+        layers = by_layer(masks, len(model.layers))
+        work = _without_dead(work)._replace(table=tuple(rows_of(layers, model.config.head_size)))
+    return _done(work, state)._replace(notes=(f"NNCF counts {shares} as zero",))
 
 
-def _quantized(calibrated: Calibrated, state: State, made: Model) -> Done:
+def _hybrid(setting: Setting, number: int, stage: Hybrid, work: Work) -> Done:
+    begun = (stage.filled and work.begun) or work
+    filled = hybrid.to_fill(begun, work) if stage.filled else None
+    state, made = _trained(setting, number, stage, begun.dense.model, filled)
+    return _done(_without_dead(_with_model(begun, made))._replace(begun=begun), state)
+
+
+def _without_dead(work: Work) -> Work:
+    """Without heads and neurons that are dead."""
+    heads = tuple(
+        tuple(compress(had, kept)) for had, kept in zip(work.heads, kept_heads(work.dense.model), strict=True)
+    )
+    quantized = work.quantized and replace(work.quantized, model=remove_dead(work.quantized.model))
+    return _with_model(work, remove_dead(work.dense.model))._replace(heads=heads, quantized=quantized)
+
+
+def _with_model(work: Work, model: Model) -> Work:
+    return work._replace(dense=replace(work.dense, model=model))
+
+
+def _quantized(work: Work, calibrated: Calibrated, made: Model) -> Work:
     """Of a model that was trained under fake quantization."""
     plain = map_linears(made, lambda _, p: Linear(p.weight, p.bias))
-    quantized = quantize(replace(calibrated, model=made))
-    return _done(Work(Dense(plain, calibrated.tokenizer), quantized), state)
+    return _with_model(work, plain)._replace(quantized=quantize(replace(calibrated, model=made)))
 
 
 def _done(work: Work, state: State) -> Done:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 
@@ -10,8 +11,10 @@ from refimpl.models import sealed
 from refimpl.models.bert import Model
 from refimpl.models.files import remove_parts
 from refimpl.models.recipes.distilling import distilled
-from refimpl.models.recipes.kinds import Movement, Training
+from refimpl.models.recipes.kinds import Hybrid, Movement, Training
 from refimpl.models.recipes.matching import matched
+from refimpl.models.recipes.methods import events_of
+from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.setting import Setting, kept_of
 from refimpl.models.training import checkpoint
 from refimpl.models.training.checkpoint import Run, State
@@ -19,8 +22,10 @@ from refimpl.models.training.loop import updates
 from refimpl.models.training.method import Method, masked
 from refimpl.models.training.parameters import named, with_parameters
 from refimpl.models.training.run import Keeping, run_training
+from refimpl.models.training.schedule import Schedule
 from refimpl.models.training.settings import by_kernels
 from refimpl.models.training.task import How, job
+from refimpl.prune.rewinding import Rewinding, linear_rewinding
 
 
 def trained(setting: Setting, number: int, stage: Training, model: Model, method: Method) -> tuple[State, Model]:
@@ -45,7 +50,8 @@ def trained(setting: Setting, number: int, stage: Training, model: Model, method
     if kept.exists():
         state = checkpoint.load(kept, run, state)
     total = number_of_updates(stage, len(task.lengths))
-    settings = by_kernels(stage, total, setting.seed, setting.threads, _rates(stage, method.trained))
+    factors, schedule = _rates(stage, method.trained), rate_of(stage, total)
+    settings = by_kernels(stage, total, setting.seed, setting.threads, factors, schedule)
     setting.bar.begin(total, state.step, stage.do)
     keeping = Keeping(kept, run, setting.save_every)
     state = run_training(work, settings, state, keeping, setting.bar.report, setting.bar.stop)
@@ -58,5 +64,12 @@ def number_of_updates(stage: Training, rows: int) -> int:
     return updates(-(-rows // stage.batch), stage.epochs, stage.accumulate)
 
 
+def rate_of(stage: Training, total: int) -> Schedule | None:
+    """The learning rate's, if it is not the plain one. total: updates of the stage."""
+    if not isinstance(stage, Prune) or not stage.rewind:
+        return None
+    return partial(linear_rewinding, schedule=Rewinding(total, round(stage.warmup * total), *events_of(stage, total)))
+
+
 def _rates(stage: Training, trained: Mapping[str, np.ndarray]) -> dict[str, float]:
-    return dict.fromkeys(trained, stage.score_rate) if isinstance(stage, Movement) else {}
+    return dict.fromkeys(trained, stage.score_rate) if isinstance(stage, Movement | Hybrid) else {}

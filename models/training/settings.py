@@ -14,7 +14,7 @@ from refimpl.models.training.clip import Clipping
 from refimpl.models.training.loop import Settings
 from refimpl.models.training.optimizer import Optimizer
 from refimpl.models.training.parameters import named
-from refimpl.models.training.schedule import linear
+from refimpl.models.training.schedule import Schedule, linear
 from refimpl.models.training.task import Task
 from refimpl.nn.adamw import AdamW
 
@@ -35,12 +35,17 @@ class Rates(Protocol):
 
 
 def by_kernels(
-    rates: Rates, total: int, seed: int, threads: int, factors: Mapping[str, float] | None = None
+    rates: Rates,
+    total: int,
+    seed: int,
+    threads: int,
+    factors: Mapping[str, float] | None = None,
+    schedule: Schedule | None = None,
 ) -> Settings:
-    """AdamW, warm-up and a straight line down, gradients clipped at a norm of 1. total: updates; factors: as
-    ``Optimizer``."""
+    """AdamW, gradients clipped at a norm of 1; the schedule, or warm-up and a straight line down. total: updates;
+    factors: as ``Optimizer``."""
     optimizer = Optimizer(AdamW(decay=rates.weight_decay), factors or {}, in_place(threads))
-    schedule = linear(total, round(rates.warmup * total))
+    schedule = schedule or linear(total, round(rates.warmup * total))
     clipping = Clipping(norm=clip.global_norm(threads), multiply=clip.multiply(threads))
     return Settings(rates.epochs, rates.learning_rate, schedule, optimizer, seed, rates.accumulate, clipping)
 
