@@ -1,7 +1,9 @@
 """The parts of a recipe that quantize: calibration on training rows, after training and before training under it."""
 
+from collections.abc import Sequence
+
 from refimpl.models.bert import Batch, linears
-from refimpl.models.compress import Calibrated, Dense, Masked, calibrate_with, quantize
+from refimpl.models.compress import Calibrated, Dense, Masked, calibrate, quantize
 from refimpl.models.quantization.biases import correct_biases, correct_biases_in_order
 from refimpl.models.quantization.learned import prepare
 from refimpl.models.recipes import tuned
@@ -10,17 +12,12 @@ from refimpl.models.recipes.setting import Done, Setting, Work
 from refimpl.models.training.batches import Purpose, stream
 from refimpl.models.training.task import Task
 from refimpl.quant import fake_linear, quantize_weight
-from refimpl.quant.observers import MEAN_MIN_MAX, MIN_MAX, MSE_OPTIMAL, Observer, percentiles
+from refimpl.quant.observers import MEAN_MIN_MAX, MIN_MAX, MSE_OPTIMAL, percentiles
 from refimpl.saturation.reduced_range import nncf_ptq_enable
 
 PERCENTILE = 99.99
 """Of NNCF's configurations for BERT."""
-OBSERVERS: dict[str, Observer] = {
-    "min-max": MIN_MAX,
-    "mean-min-max": MEAN_MIN_MAX,
-    "percentile": percentiles(PERCENTILE),
-    "mse": MSE_OPTIMAL,
-}
+OBSERVERS = {"min-max": MIN_MAX, "mean-min-max": MEAN_MIN_MAX, "mse": MSE_OPTIMAL}
 LEVELS = {
     "disable": fake_linear.overflow_fix_disable,
     "enable": fake_linear.overflow_fix_enable,
@@ -32,7 +29,7 @@ CORRECT = {"fast": correct_biases, "full": correct_biases_in_order}
 def post_training(setting: Setting, stage: Quantize, dense: Dense) -> Done:
     """Calibrate, quantize, correct biases, and keep layers in f32 where that is asked for."""
     batches = samples(setting.task, stage.samples, setting.seed)
-    calibrated = calibrate_with(_masked(dense), batches, OBSERVERS[stage.observer])
+    calibrated = _calibrated(stage, dense, batches)
     of_weight = nncf_ptq_enable if stage.overflow_fix == "enable" else quantize_weight
     quantized = quantize(calibrated, of_weight)
     if stage.bias_correction != "none":
@@ -45,8 +42,7 @@ def post_training(setting: Setting, stage: Quantize, dense: Dense) -> Done:
 
 def prepared(setting: Setting, stage: Movement | QuantizeAware, dense: Dense) -> Calibrated:
     """Under fake quantization, with observed ranges."""
-    batches = samples(setting.task, stage.samples, setting.seed)
-    calibrated = calibrate_with(_masked(dense), batches, OBSERVERS[stage.observer])
+    calibrated = _calibrated(stage, dense, samples(setting.task, stage.samples, setting.seed))
     return prepare(calibrated, levels=LEVELS[stage.overflow_fix](linears(dense.model)))
 
 
@@ -57,5 +53,9 @@ def samples(task: Task, count: int, seed: int) -> list[Batch]:
     return [task.example([row], generator)[0] for row in rows]
 
 
-def _masked(dense: Dense) -> Masked:
-    return Masked(dense.model, dense.tokenizer, {name: p.weight != 0 for name, p in linears(dense.model).items()})
+def _calibrated(stage: Movement | Quantize | QuantizeAware, dense: Dense, batches: Sequence[Batch]) -> Calibrated:
+    layers = linears(dense.model)
+    masked = Masked(dense.model, dense.tokenizer, {name: p.weight != 0 for name, p in layers.items()})
+    widest = max(max(p.weight.shape) for p in layers.values())
+    observer = OBSERVERS.get(stage.observer) or percentiles(PERCENTILE, widest * sum(b.ids.size for b in batches))
+    return calibrate(masked, batches, observer, attention=False)
