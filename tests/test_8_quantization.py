@@ -68,7 +68,7 @@ def calibrated_as(observer):
 
 def calibrated_by(observer):
     stage = kinds.Quantize(observer=observer)
-    return lambda count: quantizing._calibrated(stage, tiny.dense(NAME), tiny.rows(NAME) * count)
+    return lambda count: quantizing._calibrated(stage, quantizing._masked(tiny.dense(NAME)), tiny.rows(NAME) * count)
 
 
 def growth(calibrate):
@@ -94,9 +94,7 @@ def test_the_memory_of_calibration_is_not_of_all_texts(observer):
     ("observer", "function"), [("percentile", partial(percentile, q=99.99)), ("mse", observers.mse_optimal)]
 )
 def test_ranges_are_to_the_bit_those_of_every_value_kept(observer, function):
-    dense = tiny.dense(NAME)
-    masked = compress.Masked(dense.model, dense.tokenizer, tiny.masked(NAME).masks)
-    want = compress.calibrate(masked, tiny.rows(NAME) * 2, kept_all(function)).ranges
+    want = compress.calibrate(quantizing._masked(tiny.dense(NAME)), tiny.rows(NAME) * 2, kept_all(function)).ranges
     assert calibrated_by(observer)(2).ranges == want
 
 

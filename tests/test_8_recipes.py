@@ -105,6 +105,8 @@ def test_toml(tmp_path):
         (['do = "student"\nlayers = [2, 1]'], r"layers is \[2, 1\]; need rising numbers"),
         (['do = "student"\nlayers = []'], "layers is .*; need a list of integers"),
         (['do = "quantize"\nobserver = "max"'], "observer is 'max'; need min-max"),
+        (['do = "quantize"\nalpha = 1.5'], "alpha is 1.5; need 0 to 1"),
+        (['do = "quantize"\ntuning = "inc2"'], "tuning is 'inc2'; need nncf, nncf-nmse, inc"),
         (['do = "quantize"\nmax_drop = -1'], "max_drop is -1; need at least 0"),
         (['do = "quantize"', PRUNE], "stage 1, quantize, quantizes; need it as the last stage"),
         ([MOVE + "quantize = true", 'do = "quantize"'], "stage 1, movement, quantizes; need it as the last stage"),

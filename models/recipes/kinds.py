@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 
 from refimpl import check
 from refimpl.prune import BLOCK_4X1
+from refimpl.quant.smooth import ALPHA
 
 OBSERVERS = ("min-max", "mean-min-max", "percentile", "mse")
 OVERFLOW_FIXES = ("disable", "enable", "first_layer_only")
 METHODS = ("one-shot", "prune-ofa", "inc", "movement")
 LOSSES = ("kl_batchmean", "kl_element_mean", "soft_cross_entropy", "mse_logits")
 CORRECTIONS = ("none", "fast", "full")
+TUNINGS = ("nncf", "nncf-nmse", "inc")
 MOST_EPOCHS = 1000
 
 
@@ -171,19 +173,26 @@ class Student:
 
 @dataclass(frozen=True, kw_only=True)
 class Quantize:
-    """bias_correction: none, fast or full; max_drop: layers are kept in f32, NNCF's way, until the task's first metric
-    is at most so many points below that of the f32 model."""
+    """smooth: SmoothQuant before calibration, of ``attention_output`` alone, whose scales v takes; alpha: 0 to 1,
+    0 leaves all to the weight; bias_correction: none, fast or full; max_drop: layers are kept in f32 until the
+    task's first metric is at most so much below that of the f32 model; tuning: which, see ``tuned``: nncf and
+    nncf-nmse, max_drop in points, or inc, max_drop in percent of the f32 model's metric."""
 
     do: ClassVar[str] = "quantize"
     observer: str = "percentile"
     samples: int = 300
     overflow_fix: str = "disable"
+    smooth: bool = False
+    alpha: float = ALPHA
     bias_correction: str = "none"
     max_drop: float | None = None
+    tuning: str = "nncf"
 
     def __post_init__(self) -> None:
         _check_quantization(self)
+        check.fraction("alpha", self.alpha)
         _among("bias_correction", self.bias_correction, CORRECTIONS)
+        _among("tuning", self.tuning, TUNINGS)
         if self.max_drop is not None:
             _at_least("max_drop", self.max_drop, 0)
 

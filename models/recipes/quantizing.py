@@ -6,6 +6,7 @@ from refimpl.models.bert import Batch, linears
 from refimpl.models.compress import Calibrated, Dense, Masked, calibrate, quantize
 from refimpl.models.quantization.biases import correct_biases, correct_biases_in_order
 from refimpl.models.quantization.learned import prepare
+from refimpl.models.quantization.smoothing import smooth_foldable
 from refimpl.models.recipes import tuned
 from refimpl.models.recipes.kinds import Movement, Quantize, QuantizeAware
 from refimpl.models.recipes.setting import Done, Setting, Work
@@ -27,22 +28,25 @@ CORRECT = {"fast": correct_biases, "full": correct_biases_in_order}
 
 
 def post_training(setting: Setting, stage: Quantize, dense: Dense) -> Done:
-    """Calibrate, quantize, correct biases, and keep layers in f32 where that is asked for."""
+    """Smooth, calibrate, quantize, correct biases, and keep layers in f32 where that is asked for."""
     batches = samples(setting.task, stage.samples, setting.seed)
-    calibrated = _calibrated(stage, dense, batches)
+    masked = _masked(dense)
+    if stage.smooth:
+        masked = smooth_foldable(masked, batches, stage.alpha)
+    calibrated = _calibrated(stage, masked, batches)
     of_weight = nncf_ptq_enable if stage.overflow_fix == "enable" else quantize_weight
     quantized = quantize(calibrated, of_weight)
     if stage.bias_correction != "none":
         quantized = CORRECT[stage.bias_correction](quantized, calibrated, batches)
-    notes: tuple[str, ...] = ()
-    if stage.max_drop is not None:
-        quantized, notes = tuned.restored(quantized, calibrated, setting.measure, stage.max_drop)
-    return Done(Work(dense, quantized), notes=notes)
+    if stage.max_drop is None:
+        return Done(Work(dense, quantized))
+    found = tuned.restored(quantized, calibrated, setting.measure, stage.max_drop, stage.tuning, batches)
+    return Done(Work(dense, found.quantized), notes=(found.note,), tuning=found.trials)
 
 
 def prepared(setting: Setting, stage: Movement | QuantizeAware, dense: Dense) -> Calibrated:
     """Under fake quantization, with observed ranges."""
-    calibrated = _calibrated(stage, dense, samples(setting.task, stage.samples, setting.seed))
+    calibrated = _calibrated(stage, _masked(dense), samples(setting.task, stage.samples, setting.seed))
     return prepare(calibrated, levels=LEVELS[stage.overflow_fix](linears(dense.model)))
 
 
@@ -53,9 +57,11 @@ def samples(task: Task, count: int, seed: int) -> list[Batch]:
     return [task.example([row], generator)[0] for row in rows]
 
 
-def _calibrated(stage: Movement | Quantize | QuantizeAware, dense: Dense, batches: Sequence[Batch]) -> Calibrated:
-    layers = linears(dense.model)
-    masked = Masked(dense.model, dense.tokenizer, {name: p.weight != 0 for name, p in layers.items()})
-    widest = max(max(p.weight.shape) for p in layers.values())
+def _masked(dense: Dense) -> Masked:
+    return Masked(dense.model, dense.tokenizer, {name: p.weight != 0 for name, p in linears(dense.model).items()})
+
+
+def _calibrated(stage: Movement | Quantize | QuantizeAware, masked: Masked, batches: Sequence[Batch]) -> Calibrated:
+    widest = max(max(p.weight.shape) for p in linears(masked.model).values())
     observer = OBSERVERS.get(stage.observer) or percentiles(PERCENTILE, widest * sum(b.ids.size for b in batches))
     return calibrate(masked, batches, observer, attention=False)

@@ -14,6 +14,7 @@ from refimpl.models.training.show import Bar
 from refimpl.models.training.task import Task
 from refimpl.nn import Ops
 from refimpl.nn.tape import Tape
+from refimpl.quant.tuning import Trial
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,15 @@ class Work(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What a stage leaves: for the report, its updates, epochs, sparsity by update, and what is worth a note."""
+    """What a stage leaves: for the report, its updates, epochs, sparsity by update, what is worth a note, and which
+    layers in f32 were tried."""
 
     work: Work
     updates: int = 0
     history: tuple[dict[str, float], ...] = ()
     sparsity: tuple[tuple[int, float], ...] = ()
     notes: tuple[str, ...] = ()
+    tuning: tuple[Trial, ...] = ()
 
 
 def kept_of(setting: Setting, number: int) -> Path:
