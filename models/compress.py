@@ -159,14 +159,16 @@ def quantize(
     return Quantized(replace(model, embeddings=model.embeddings._replace(word=table)), calibrated.tokenizer)
 
 
-def quantize_with_attention(calibrated: Calibrated) -> Quantized:
+def quantize_with_attention(
+    calibrated: Calibrated, of_weight: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] = quantize_weight
+) -> Quantized:
     """``quantize``, and attention in INT8: q, k and v with one scale a tensor.
 
     Raises ValueError if they were not observed.
     """
     if not calibrated.outputs:
         raise ValueError("q, k and v were not observed; need calibrate with attention")
-    quantized = quantize(calibrated)
+    quantized = quantize(calibrated, of_weight)
 
     def scales(i: int) -> AttentionScales:
         return AttentionScales(*(scale_of(calibrated.outputs[f"layer.{i}.{name}"]) for name in AttentionScales._fields))

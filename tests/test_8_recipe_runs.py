@@ -25,7 +25,7 @@ from refimpl.models.compress import Quantized
 from refimpl.models.oracle.execute import execute
 from refimpl.models.oracle.load import load
 from refimpl.models.quantization.tuning import negative_nmse
-from refimpl.models.recipes import kinds, reading, run, stages, tuned
+from refimpl.models.recipes import reading, run, stages, tuned
 from refimpl.models.recipes.kinds import FineTune, Movement, Prune, Quantize, QuantizeAware, Student
 from refimpl.models.recipes.options import Options
 from refimpl.models.recipes.recipe import Recipe, to_json
@@ -73,6 +73,9 @@ MADE = {
     "loose": recipe(Movement(**SMALL, **MOVES, structured=False), Quantize(samples=4, bias_correction="full")),
     "levels": recipe(QuantizeAware(**SMALL, samples=4, overflow_fix="first_layer_only", observer="mse")),
     "ptq": recipe(Quantize(samples=4, overflow_fix="enable", observer="min-max", bias_correction="fast")),
+    "attention": recipe(
+        Quantize(samples=4, overflow_fix="enable", attention=True, smooth=True, bias_correction="fast")
+    ),
 } | {f"shipped {name}": child.small(reading.load(name, "sst2")) for name in reading.names()}
 
 
@@ -87,7 +90,9 @@ def test_a_recipe_leaves_what_is_promised(name, folder, monkeypatch):
     assert report.keys() == KEYS
     assert report["recipe"] == to_json(made)
     assert report["engines"][0]["metrics"] == report["stages"][-1]["metrics"]
-    assert report["engines"][0]["integer_layers"] == (0 if quantized is None else len(linears(quantized.model)))
+    coded = 2 * (name == "attention")
+    integers = 0 if quantized is None else len(linears(quantized.model)) + coded * len(quantized.model.layers)
+    assert report["engines"][0]["integer_layers"] == integers
     files = {"huggingface", "model.onnx", *(["packed.safetensors"] if quantized else [])}
     assert report["sizes"]["files"].keys() == files
     whole = linears(compress.load(folder / "model").model).values()
@@ -112,6 +117,7 @@ def test_a_recipe_leaves_what_is_promised(name, folder, monkeypatch):
             weight = linears(trained.model)[layer].weight
             assert weight.shape == p.codes.shape
             assert not p.codes[weight == 0].any()
+            assert abs(p.codes).max() <= (127 if name != "attention" else 64)
         for layer in quantized.model.layers:
             assert layer.q.input_scale == layer.k.input_scale == layer.v.input_scale
     left = [(row["kept_shape"], row["nonzero"]) for row in report["layers"]]
@@ -238,13 +244,15 @@ def test_layers_ranked_by_the_error_of_the_outputs():
     assert ranks["rank layer.0.qkv"] == error(frozenset(QKV)) < 0
 
 
-@pytest.mark.parametrize("tuning", kinds.TUNINGS)
-def test_tuning_in_a_recipe_writes_the_mixed_model(tuning, folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("tuning", "attention"), [("nncf", False), ("nncf-nmse", False), ("inc", False), ("inc", True)]
+)
+def test_tuning_in_a_recipe_writes_the_mixed_model(tuning, attention, folder, monkeypatch):
     """q, k, v of one layer in f32, or more: what comes back from both files, and runs."""
     make, given, write = run.make_setting, [], run.write_artifacts
     monkeypatch.setattr(run, "make_setting", lambda *parts: replace(make(*parts), measure=made_up))
     monkeypatch.setattr(run, "write_artifacts", lambda *parts: given.append(parts[3]) or write(*parts))
-    report = go(folder, recipe(Quantize(samples=4, max_drop=7.0, tuning=tuning)))
+    report = go(folder, recipe(Quantize(samples=4, max_drop=7.0, tuning=tuning, attention=attention)))
     (quantized,), (stage,), out = given, report["stages"], folder / "out"
     floats = {name for name, p in linears(quantized.model).items() if type(p) is Linear}
     assert floats >= set(QKV)
@@ -256,7 +264,9 @@ def test_tuning_in_a_recipe_writes_the_mixed_model(tuning, folder, monkeypatch):
     assert "goal 93.00 reached; in f32: " in stage["notes"][0]
     packed = packed_file.load(out / "packed.safetensors")
     tiny.same_model(packed.model, compress.pack(quantized).model)
-    assert report["engines"][0]["integer_layers"] == report["engines"][0]["products"] == 12 - len(floats)
+    assert (
+        report["engines"][0]["integer_layers"] == report["engines"][0]["products"] == 12 - len(floats) + 4 * attention
+    )
     batch = packed.tokenizer.encode(["the cat sat"])
     assert runner(packed).run(*batch).shape == (1, 2)
     inputs = dict(zip(("input_ids", "attention_mask", "token_type_ids"), batch, strict=True))

@@ -174,9 +174,9 @@ class Student:
 @dataclass(frozen=True, kw_only=True)
 class Quantize:
     """smooth: SmoothQuant before calibration, of ``attention_output`` alone, whose scales v takes; alpha: 0 to 1,
-    0 leaves all to the weight; bias_correction: none, fast or full; max_drop: layers are kept in f32 until the
-    task's first metric is at most so much below that of the f32 model; tuning: which, see ``tuned``: nncf and
-    nncf-nmse, max_drop in points, or inc, max_drop in percent of the f32 model's metric."""
+    0 leaves all to the weight; attention: in INT8 too; bias_correction: none, fast or full; max_drop: layers are kept
+    in f32 until the task's first metric is at most so much below that of the f32 model; tuning: which, see ``tuned``:
+    nncf and nncf-nmse, max_drop in points, or inc, max_drop in percent of the f32 model's metric."""
 
     do: ClassVar[str] = "quantize"
     observer: str = "percentile"
@@ -184,6 +184,7 @@ class Quantize:
     overflow_fix: str = "disable"
     smooth: bool = False
     alpha: float = ALPHA
+    attention: bool = False
     bias_correction: str = "none"
     max_drop: float | None = None
     tuning: str = "nncf"

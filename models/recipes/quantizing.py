@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from refimpl.models.bert import Batch, linears
-from refimpl.models.compress import Calibrated, Dense, Masked, calibrate, quantize
+from refimpl.models.compress import Calibrated, Dense, Masked, calibrate, quantize, quantize_with_attention
 from refimpl.models.quantization.biases import correct_biases, correct_biases_in_order
 from refimpl.models.quantization.learned import prepare
 from refimpl.models.quantization.smoothing import smooth_foldable
@@ -33,9 +33,9 @@ def post_training(setting: Setting, stage: Quantize, dense: Dense) -> Done:
     masked = _masked(dense)
     if stage.smooth:
         masked = smooth_foldable(masked, batches, stage.alpha)
-    calibrated = _calibrated(stage, masked, batches)
+    calibrated = _calibrated(stage, masked, batches, stage.attention)
     of_weight = nncf_ptq_enable if stage.overflow_fix == "enable" else quantize_weight
-    quantized = quantize(calibrated, of_weight)
+    quantized = (quantize_with_attention if stage.attention else quantize)(calibrated, of_weight)
     if stage.bias_correction != "none":
         quantized = CORRECT[stage.bias_correction](quantized, calibrated, batches)
     if stage.max_drop is None:
@@ -61,7 +61,9 @@ def _masked(dense: Dense) -> Masked:
     return Masked(dense.model, dense.tokenizer, {name: p.weight != 0 for name, p in linears(dense.model).items()})
 
 
-def _calibrated(stage: Movement | Quantize | QuantizeAware, masked: Masked, batches: Sequence[Batch]) -> Calibrated:
+def _calibrated(
+    stage: Movement | Quantize | QuantizeAware, masked: Masked, batches: Sequence[Batch], attention: bool = False
+) -> Calibrated:
     widest = max(max(p.weight.shape) for p in linears(masked.model).values())
     observer = OBSERVERS.get(stage.observer) or percentiles(PERCENTILE, widest * sum(b.ids.size for b in batches))
-    return calibrate(masked, batches, observer, attention=False)
+    return calibrate(masked, batches, observer, attention)
