@@ -105,6 +105,8 @@ def test_toml(tmp_path):
         (['do = "student"\nlayers = [2, 1]'], r"layers is \[2, 1\]; need rising numbers"),
         (['do = "student"\nlayers = []'], "layers is .*; need a list of integers"),
         (['do = "quantize"\nobserver = "max"'], "observer is 'max'; need min-max"),
+        (['do = "quantize-aware"\nepochs = 1\ninitial = "0.1"'], "initial is '0.1'; need absmax, nncf"),
+        (['do = "quantize-aware"\nepochs = 1\ngradient = "lsq"'], "gradient is 'lsq'; need nncf, step"),
         (['do = "quantize"\nalpha = 1.5'], "alpha is 1.5; need 0 to 1"),
         (['do = "quantize"\ntuning = "inc2"'], "tuning is 'inc2'; need nncf, nncf-nmse, inc"),
         (['do = "quantize"\nmax_drop = -1'], "max_drop is -1; need at least 0"),

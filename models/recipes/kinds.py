@@ -15,6 +15,8 @@ OVERFLOW_FIXES = ("disable", "enable", "first_layer_only")
 METHODS = ("one-shot", "prune-ofa", "inc", "movement")
 LOSSES = ("kl_batchmean", "kl_element_mean", "soft_cross_entropy", "mse_logits")
 CORRECTIONS = ("none", "fast", "full")
+INITIALS = ("absmax", "nncf")
+GRADIENTS = ("nncf", "step")
 TUNINGS = ("nncf", "nncf-nmse", "inc")
 MOST_EPOCHS = 1000
 
@@ -146,17 +148,23 @@ class Movement(Training):
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeAware(Training):
-    """Ranges begin as observed and are learned. lock: as of ``FineTune``."""
+    """Ranges begin as observed and are learned. initial: of a weight's rows, absmax, or nncf, which is at least 0.1;
+    gradient: of the ranges, nncf, or step, LSQ's without its scaling; see ``refimpl.quant.fake``. lock: as of
+    ``FineTune``."""
 
     do: ClassVar[str] = "quantize-aware"
     overflow_fix: str = "disable"
     observer: str = "percentile"
     samples: int = 300
+    initial: str = "absmax"
+    gradient: str = "nncf"
     lock: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_quantization(self)
+        _among("initial", self.initial, INITIALS)
+        _among("gradient", self.gradient, GRADIENTS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from refimpl.models.bert import Batch, linears
 from refimpl.models.compress import Calibrated, Dense, Masked, calibrate, quantize, quantize_with_attention
 from refimpl.models.quantization.biases import correct_biases, correct_biases_in_order
-from refimpl.models.quantization.learned import prepare
+from refimpl.models.quantization.learned import Initial, prepare
 from refimpl.models.quantization.smoothing import smooth_foldable
 from refimpl.models.recipes import tuned
 from refimpl.models.recipes.kinds import Movement, Quantize, QuantizeAware
@@ -13,6 +13,7 @@ from refimpl.models.recipes.setting import Done, Setting, Work
 from refimpl.models.training.batches import Purpose, stream
 from refimpl.models.training.task import Task
 from refimpl.quant import fake_linear, quantize_weight
+from refimpl.quant.fake import initial_high, initial_high_nncf, width_nncf, width_of_step
 from refimpl.quant.observers import MEAN_MIN_MAX, MIN_MAX, MSE_OPTIMAL, percentiles
 from refimpl.saturation.reduced_range import nncf_ptq_enable
 
@@ -24,6 +25,8 @@ LEVELS = {
     "enable": fake_linear.overflow_fix_enable,
     "first_layer_only": fake_linear.overflow_fix_first_layer_only,
 }
+INITIAL = {"absmax": initial_high, "nncf": initial_high_nncf}
+WIDTH = {"nncf": width_nncf, "step": width_of_step}
 CORRECT = {"fast": correct_biases, "full": correct_biases_in_order}
 
 
@@ -44,10 +47,12 @@ def post_training(setting: Setting, stage: Quantize, dense: Dense) -> Done:
     return Done(Work(dense, found.quantized), notes=(found.note,), tuning=found.trials)
 
 
-def prepared(setting: Setting, stage: Movement | QuantizeAware, dense: Dense) -> Calibrated:
-    """Under fake quantization, with observed ranges."""
+def prepared(
+    setting: Setting, stage: Movement | QuantizeAware, dense: Dense, initial: Initial = initial_high
+) -> Calibrated:
+    """Under fake quantization, with observed ranges of the inputs and ``initial`` ones of the weights."""
     calibrated = _calibrated(stage, _masked(dense), samples(setting.task, stage.samples, setting.seed))
-    return prepare(calibrated, levels=LEVELS[stage.overflow_fix](linears(dense.model)))
+    return prepare(calibrated, initial, LEVELS[stage.overflow_fix](linears(dense.model)))
 
 
 def samples(task: Task, count: int, seed: int) -> list[Batch]:

@@ -23,7 +23,7 @@ class Setting:
 
     task : the plain task; teacher, logits : who teaches, what it says of each training row; None without; ops : for it
     folder, identity : where checkpoints go, and what they must be of
-    new_tape : of a pass, with all kinds of linear layers
+    new_tape : of a pass, with all kinds of linear layers; given ``width_of_step``, ranges have another gradient
     measure : metrics of a model on the engine
     """
 
@@ -33,7 +33,7 @@ class Setting:
     ops: Ops
     folder: Path
     identity: Run
-    new_tape: Callable[[], Tape]
+    new_tape: Callable[..., Tape]
     measure: Callable[[Dense | Packed], dict[str, float]]
     bar: Bar
     seed: int

@@ -7,6 +7,7 @@ The checkpoint of a stage stays until the whole recipe is done: a recipe that go
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from refimpl.models.pruning.names import names_in
 from refimpl.models.pruning.removal import remove_dead, with_layers
 from refimpl.models.recipes import methods
 from refimpl.models.recipes.kinds import FineTune, Movement, Prune, Quantize, QuantizeAware, Student
-from refimpl.models.recipes.quantizing import post_training, prepared
+from refimpl.models.recipes.quantizing import INITIAL, WIDTH, post_training, prepared
 from refimpl.models.recipes.recipe import Stage
 from refimpl.models.recipes.setting import Done, Setting, Work
 from refimpl.models.recipes.training_stage import number_of_updates, trained
@@ -38,8 +39,9 @@ def run_stage(setting: Setting, number: int, stage: Stage, work: Work) -> Done:
     if isinstance(stage, Movement):
         return _movement(setting, number, stage, work.dense)
     if isinstance(stage, QuantizeAware):
-        calibrated = prepared(setting, stage, work.dense)
+        calibrated = prepared(setting, stage, work.dense, INITIAL[stage.initial])
         names = names_in(named(calibrated.model), calibrated.model)
+        setting = replace(setting, new_tape=partial(setting.new_tape, WIDTH[stage.gradient]))
         return _quantized(
             calibrated, *trained(setting, number, stage, calibrated.model, _locked(stage, calibrated.model, names))
         )
