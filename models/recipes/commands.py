@@ -77,10 +77,7 @@ def compress(
         _without_training(model, output, text, SPARSITY if sparsity is None else sparsity, int8_attention, force)
         return
     if text is not None or sparsity is not None or int8_attention or force:
-        raise ValueError(
-            "--file, --sparsity, --int8-attention and --force are not for recipes; leave them out (a recipe's quantize "
-            "may say attention = true)"
-        )
+        raise ValueError("--file, --sparsity, --int8-attention and --force are not for recipes; leave them out")
     from refimpl.models.recipes.options import Options
 
     report = _by(recipe, model, data, output, Options(task, teacher, seed, limit, threads, save_every), resume)
