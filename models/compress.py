@@ -19,14 +19,14 @@ from refimpl.kernels.layout import bsr4x1
 from refimpl.kernels.layout.bsr4x1 import Bsr4x1
 from refimpl.models.bert import Batch, Model, linears, map_linears
 from refimpl.models.checkpoint import load_model
-from refimpl.models.quantization.observing import observe as observe_model
+from refimpl.models.quantization.observing import observe
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.nn import AttentionScales
 from refimpl.nn.taps import SEPARATOR
 from refimpl.prune import BLOCK_4X1, block_scores, expand, global_topk_masks, topk_mask
-from refimpl.quant import QuantizedLinear, QuantizedTable, absmax, compensation, quantize_weight, scale_of
+from refimpl.quant import QuantizedLinear, QuantizedTable, compensation, quantize_weight, scale_of
 from refimpl.quant.fake_linear import FakeQuantizedLinear, frozen
-from refimpl.quant.observers import Observer, of_values
+from refimpl.quant.observers import MIN_MAX, Observer
 from refimpl.quant.smooth import SmoothedLinear
 
 
@@ -52,7 +52,7 @@ class Calibrated:
     """Pruned, and the ranges of the activations are known.
 
     ranges: name of a linear layer -> f32 (), largest magnitude of its input; outputs: name of q, k or v -> f32 (),
-    largest magnitude of its output.
+    largest magnitude of its output, if it was observed.
     """
 
     model: Model
@@ -124,20 +124,16 @@ def _masked(dense: Dense, blocks: dict[str, np.ndarray]) -> Masked:
 
 
 def calibrate(
-    masked: Masked, batches: Sequence[Batch], observe: Callable[[np.ndarray], np.ndarray] = absmax
+    masked: Masked, batches: Sequence[Batch], observer: Observer = MIN_MAX, attention: bool = True
 ) -> Calibrated:
-    """Run the f32 model on the batches and take the ranges of every linear layer's input, and of q, k and v.
+    """Run the f32 model on the batches and take the ranges of every linear layer's input.
 
-    ``observe`` maps all observed values, f32 (n,), to f32 (): ``absmax``, or ``partial(percentile, q=99.99)``.
-    Padding would be observed too, so give one text a batch.
+    observer: one of ``refimpl.quant.observers``; attention: whether also of what q, k and v return, which
+    ``quantize_with_attention`` needs. Padding would be observed too, so give one text a batch, which is then also one
+    sample a batch.
     """
-    return calibrate_with(masked, batches, of_values(observe))
-
-
-def calibrate_with(masked: Masked, batches: Sequence[Batch], observer: Observer) -> Calibrated:
-    """``calibrate`` with an observer of ``refimpl.quant.observers``; one text a batch is also one sample a batch."""
-    coded = [name for name in masked.masks if name.rsplit(SEPARATOR, 1)[1] in AttentionScales._fields]
-    seen = observe_model(masked.model, batches, observer, coded)
+    coded = [name for name in masked.masks if attention and name.rsplit(SEPARATOR, 1)[1] in AttentionScales._fields]
+    seen = observe(masked.model, batches, observer, coded)
     return Calibrated(masked.model, masked.tokenizer, seen.inputs, seen.outputs)
 
 
@@ -163,9 +159,16 @@ def quantize(
     return Quantized(replace(model, embeddings=model.embeddings._replace(word=table)), calibrated.tokenizer)
 
 
-def quantize_with_attention(calibrated: Calibrated) -> Quantized:
-    """``quantize``, and attention in INT8: q, k and v with one scale a tensor."""
-    quantized = quantize(calibrated)
+def quantize_with_attention(
+    calibrated: Calibrated, of_weight: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] = quantize_weight
+) -> Quantized:
+    """``quantize``, and attention in INT8: q, k and v with one scale a tensor.
+
+    Raises ValueError if they were not observed.
+    """
+    if not calibrated.outputs:
+        raise ValueError("q, k and v were not observed; need calibrate with attention")
+    quantized = quantize(calibrated, of_weight)
 
     def scales(i: int) -> AttentionScales:
         return AttentionScales(*(scale_of(calibrated.outputs[f"layer.{i}.{name}"]) for name in AttentionScales._fields))
@@ -206,14 +209,14 @@ def compress(
     dense: Dense,
     texts: Sequence[str],
     density: float = 0.2,
-    observe: Callable[[np.ndarray], np.ndarray] = absmax,
+    observer: Observer = MIN_MAX,
     quantizer: Callable[[Calibrated], Quantized] = quantize,
 ) -> Packed:
     """All stages at once, without training: prune each layer to ``density``, calibrate on ``texts``, quantize, pack.
 
     quantizer: ``quantize``, or ``quantize_with_attention`` for attention in INT8.
     """
-    return pack(quantizer(calibrate(prune(dense, density), encode_each(dense.tokenizer, texts), observe)))
+    return pack(quantizer(calibrate(prune(dense, density), encode_each(dense.tokenizer, texts), observer)))
 
 
 def encode_each(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Batch]:

@@ -12,7 +12,7 @@ from mutants_kernels import swap
 from refimpl.isa import f32 as isa
 from refimpl.kernels.training import fake_quantize as kernels
 from refimpl.nn.tape import LinearKind
-from refimpl.quant import nncf_ranges, observers
+from refimpl.quant import calibrate, nncf_ranges, observers
 from refimpl.quant.calibrate import absmax
 from refimpl.quant.fake import (
     FakeCache,
@@ -216,6 +216,40 @@ def mean_of_magnitudes(state):
     return np.abs(observers.means(state).high)
 
 
+def percentiles_with(**change):
+    """change: of an observer's function, to another that is given it, q and most."""
+
+    def make(q, most):
+        true = observers.percentiles(q, most)
+        return true._replace(**{name: function(true, q, most) for name, function in change.items()})
+
+    return make
+
+
+def one_fewer(true, q, most):
+    """The last place is the neighbour's."""
+
+    def see(state, x):
+        seen = true.see(state, x)
+        return seen._replace(values=np.maximum(seen.values, np.sort(seen.values)[:2][-1]))
+
+    return see
+
+
+def any_first(true, q, most):
+    """What comes is compared with the largest that is kept."""
+
+    def see(state, x):
+        return true.see(state._replace(values=np.sort(state.values)[::-1]), x)
+
+    return see
+
+
+def lower(true, q, most):
+    """Not between two values."""
+    return lambda state: np.sort(state.values)[-calibrate.deciding(int(state.total), q)]
+
+
 def narrower(low, high):
     """The end that makes the narrower range."""
     zero = np.rint(-low * (nncf_ranges.STEPS / (high - low)))
@@ -318,6 +352,18 @@ FAKE_QUANTIZATION = [
             "mean over batches": observers.MEAN_MIN_MAX._replace(see=mean_of_batches),
             "no low end": observers.MEAN_MIN_MAX._replace(range=mean_of_magnitudes),
             "min-max": observers.MIN_MAX,
+        },
+    ),
+    Suite(
+        calibration.check_percentiles,
+        observers.percentiles,
+        {
+            "one fewer is kept": percentiles_with(see=one_fewer),
+            "the largest first": percentiles_with(see=any_first),
+            "lower": percentiles_with(range=lower),
+            "everything is kept": lambda q, most: observers.percentiles(0, most)._replace(
+                range=observers.percentiles(q, most).range
+            ),
         },
     ),
     Suite(

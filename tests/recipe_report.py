@@ -52,12 +52,15 @@ def report():
         "baseline": {"accuracy": 91.28},
         "stages": [
             {"name": "prune", "seconds": 4100.0, "updates": 6315, "metrics": {"accuracy": 90.48}, "history": history,
-             "sparsity": ramp, "notes": ["46 of 72 heads and 4,096 of 9,216 neurons are left"]},
+             "sparsity": ramp, "notes": ["46 of 72 heads and 4,096 of 9,216 neurons are left"], "tuning": []},
             {"name": "quantization-aware", "seconds": 1500.0, "updates": 2105, "metrics": {"accuracy": 90.60},
              "history": [{"epoch": 1, "loss": float("nan"), "accuracy": 90.60}],
-             "sparsity": [[0, 0.62], [2105, 0.62]], "notes": []},
+             "sparsity": [[0, 0.62], [2105, 0.62]], "notes": [], "tuning": []},
             {"name": "quantize", "seconds": 3.2, "updates": 0, "metrics": {"accuracy": 90.37}, "history": [],
-             "sparsity": [], "notes": ["300 texts calibrate"]},
+             "sparsity": [], "notes": ["300 texts calibrate"],
+             "tuning": [{"step": "all quantized", "kept": [], "metric": 89.9, "good": False},
+                        {"step": "rank layer.0.qkv", "kept": ["layer.0.qkv"], "metric": -0.00123456, "good": False},
+                        {"step": "keep layer.0.qkv", "kept": ["layer.0.qkv"], "metric": 90.37, "good": True}]},
         ],
         "layers": layers,
         "heads": [

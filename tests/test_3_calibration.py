@@ -1,10 +1,12 @@
 """Rung 3: observers and ranges. Oracles: one pass over all values in f64, and what a range must satisfy."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from refimpl.quant import nncf_ranges, observers
-from refimpl.quant.calibrate import absmax, percentile
+from refimpl.quant.calibrate import absmax, deciding
 
 F32 = np.float32
 RNG = np.random.default_rng(5)
@@ -17,7 +19,8 @@ def observed(observer, batches):
     state = observer.start
     for batch in batches:
         state = observer.see(state, batch)
-    return observer.range(state)
+    found = observer.range(state)
+    return found if observer.then is None else observed(observer.then(found), batches)
 
 
 def check_mean_min_max(observer):
@@ -40,8 +43,38 @@ def test_mean_min_max():
     check_mean_min_max(observers.MEAN_MIN_MAX)
 
 
+def check_percentiles(make):
+    """NumPy's, to the bit, with no more kept than decide it; whatever comes first, and of how many there could be."""
+    rising = np.sort(np.abs(VALUES)).reshape(3, -1)
+    for batches in (BATCHES, rising, rising[::-1], -rising, [VALUES[:40]] * 3, [VALUES[:1]]):
+        values = np.abs(np.concatenate([np.ravel(batch) for batch in batches])).astype(np.float64)
+        for q in (0, 10, 50, 90, 98, 99, 99.99, 100):
+            for most in (values.size, values.size + 1, 10 * values.size):
+                observer = make(q, most)
+                got = observed(observer, batches)
+                assert (got.dtype, got.shape) == (F32, ())
+                assert got == F32(np.percentile(values, q))
+                state = observer.start
+                for batch in batches:
+                    state = observer.see(state, batch)
+                    assert len(state.values) <= deciding(most, q)
+
+
 def test_percentiles():
-    assert observed(observers.percentiles(90), BATCHES) == percentile(VALUES, 90)
+    check_percentiles(observers.percentiles)
+
+
+def test_percentiles_of_more_than_was_said_or_nothing():
+    for most, batches, came in ((VALUES.size - 1, BATCHES, VALUES.size), (VALUES.size, [], 0)):
+        with pytest.raises(ValueError, match=f"{came} values were observed; need 1 to {most}"):
+            observed(observers.percentiles(90, most), batches)
+
+
+def test_fewer_never_decide_more():
+    for q in (0, 1e-9, 33.3, 50, 99.99, 100):
+        counts = [deciding(n, q) for n in [*range(1, 3000), 10**9, 10**9 + 1]]
+        assert all(a <= b for a, b in pairwise(counts))
+        assert counts[0] == 1
 
 
 def check_mse_optimal(function):
@@ -80,7 +113,7 @@ def test_nothing_observed(observer):
         (np.full((1, 2), np.nan, F32), ValueError, r"x is nan at \[0, 0\]; need finite numbers"),
     ],
 )
-@pytest.mark.parametrize("observer", [observers.MIN_MAX, observers.MEAN_MIN_MAX, observers.MSE_OPTIMAL])
+@pytest.mark.parametrize("observer", [observers.MIN_MAX, observers.MEAN_MIN_MAX, observers.percentiles(90, 9)])
 def test_refusals(observer, x, error, message):
     with pytest.raises(error, match=message):
         observer.see(observer.start, x)

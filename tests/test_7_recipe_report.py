@@ -16,7 +16,7 @@ def bare():
     """One stage without training, nothing pruned, no engine but ours, f32."""
     made = report()
     made["stages"] = [{"name": "nothing", "seconds": 0.0, "updates": 0, "metrics": {"accuracy": 91.28}, "history": [],
-                       "sparsity": [], "notes": []}]  # fmt: skip
+                       "sparsity": [], "notes": [], "tuning": []}]  # fmt: skip
     made |= {"layers": [], "heads": [], "engines": made["engines"][:1]}
     made["sizes"]["encoder"] |= {"dense": 42_550_272, "blocks": 42_550_272, "after": 42_550_272, "ratio": 1.0}
     return made
@@ -72,6 +72,8 @@ def test_the_figures_in_a_browser(tmp_path):
         "NOT WRITTEN",
         "8.69 times smaller",
         "2 of 872",
+        "quantize: the 3 models with layers back in f32 that were tried",
+        '<td class="number">-0.001235</td>',
     ):
         assert said in dom
     assert dom.count('<td class="number"><span class="worse">\u22120.80</span>') == 1
@@ -122,6 +124,9 @@ def test_the_tables():
     for line in [
         "f32, before 91.28",
         "2 quantization-aware 90.60 +0.12 2,105 25.0",
+        "all quantized 0 89.9",
+        "rank layer.0.qkv 1 -0.001235",
+        "keep layer.0.qkv 1 90.37 good enough",
         "5 1 of 12 64 of 1,536 1,769,472 60,498 96.6%",
         "openvino NOT WRITTEN openvino is not installed; need: python -m pip install openvino",
         "ONNX Runtime 1.32.0 model.onnx 90.48 36 of 36 2 of 872",

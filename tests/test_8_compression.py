@@ -1,7 +1,6 @@
 """Rung 8: compression, stage by stage, on tiny models of every head. Oracles: identities, and taps of lower rungs."""
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -15,9 +14,11 @@ from refimpl.models.bert import cast, linears, map_linears
 from refimpl.models.compiled import compiled_ops
 from refimpl.models.compress import Dense, PackedLinear
 from refimpl.prune import live_blocks
-from refimpl.quant import QUANTIZED, dequantize_weight, percentile, quantize_weight, scale_of
+from refimpl.quant import QUANTIZED, dequantize_weight, quantize_weight, scale_of
+from refimpl.quant.observers import percentiles
 
 U = 2.0**-24
+MOST = 10**6
 TARGETS = [
     PORTABLE,
     pytest.param(
@@ -115,7 +116,7 @@ def test_range_is_the_largest_input(name):
 
 def test_percentile_sees_every_value_once():
     name = "bert_classification"
-    got = compress.calibrate(tiny.masked(name), tiny.rows(name), partial(percentile, q=90)).ranges
+    got = compress.calibrate(tiny.masked(name), tiny.rows(name), percentiles(90, MOST)).ranges
     for layer, values in observed(name, tiny.DENSITY).items():
         assert got[layer] == np.float32(np.percentile(np.abs(values).astype(np.float64), 90))
 
@@ -125,7 +126,7 @@ def test_ranges_of_q_k_and_v_are_of_their_outputs():
     model = tiny.masked(name).model
     runs = [tiny.record(model, row) for row in tiny.rows(name)]
     outputs = tiny.calibrated(name).outputs
-    half = compress.calibrate(tiny.masked(name), tiny.rows(name), partial(percentile, q=50)).outputs
+    half = compress.calibrate(tiny.masked(name), tiny.rows(name), percentiles(50, MOST)).outputs
     assert list(outputs) == [f"layer.{i}.{part}" for i in range(len(model.layers)) for part in "qkv"]
     for tap, largest in outputs.items():
         values = np.concatenate([np.abs(run[tap]).ravel() for run in runs])
@@ -144,6 +145,14 @@ def test_texts_are_encoded_one_by_one_without_padding():
 def test_nothing_to_calibrate_with():
     with pytest.raises(ValueError, match="batches is empty; need at least one text"):
         compress.calibrate(tiny.masked("distilbert_bare"), [])
+
+
+def test_ranges_of_q_k_and_v_are_left_out_where_attention_is_f32():
+    name = "bert_classification"
+    calibrated = compress.calibrate(tiny.masked(name), tiny.rows(name), attention=False)
+    assert (calibrated.ranges, calibrated.outputs) == (tiny.calibrated(name).ranges, {})
+    with pytest.raises(ValueError, match="q, k and v were not observed; need calibrate with attention"):
+        compress.quantize_with_attention(calibrated)
 
 
 # --- quantize --------------------------------------------------------------------------------------------------------
@@ -295,12 +304,12 @@ def test_empty_block_rows(target):
 @pytest.mark.parametrize("name", tiny.ONE_OF_EACH_HEAD)
 def test_compress_is_its_stages(name):
     dense = tiny.dense(name)
-    packed = compress.compress(dense, tiny.TEXTS, 0.3, partial(percentile, q=99))
+    packed = compress.compress(dense, tiny.TEXTS, 0.3, percentiles(99, MOST))
     batches = compress.encode_each(dense.tokenizer, tiny.TEXTS)
-    ranges = compress.calibrate(compress.prune(dense, 0.3), batches, partial(percentile, q=99))
+    ranges = compress.calibrate(compress.prune(dense, 0.3), batches, percentiles(99, MOST))
     tiny.same_model(packed.model, compress.pack(compress.quantize(ranges)).model)
     assert packed.tokenizer is dense.tokenizer
-    parts = (dense, tiny.TEXTS, 0.3, partial(percentile, q=99), compress.quantize_with_attention)
+    parts = (dense, tiny.TEXTS, 0.3, percentiles(99, MOST), compress.quantize_with_attention)
     want = compress.pack(compress.quantize_with_attention(ranges))
     tiny.same_model(compress.compress(*parts).model, want.model)
     output = tiny.record(packed.model, tiny.batch(name), compiled_ops(PORTABLE))["output"]

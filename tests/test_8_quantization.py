@@ -1,7 +1,8 @@
 """Rung 8: quantization of whole models. Oracles: taps of lower rungs, identities, and what the observed data say."""
 
+import tracemalloc
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from refimpl.models.bert import linears, map_linears
 from refimpl.models.quantization import biases, smoothing, tuning
 from refimpl.models.quantization.learned import prepare
 from refimpl.models.quantization.observing import observe
+from refimpl.models.recipes import kinds, quantizing
 from refimpl.nn import Linear
-from refimpl.quant import QUANTIZED, QuantizedLinear, observers
+from refimpl.quant import QUANTIZED, QuantizedLinear, absmax, observers, percentile
 from refimpl.quant.bias_correction import CHANNEL_MEAN, corrected_bias_nncf
 from refimpl.quant.fake import HALF_WEIGHT, initial_high_nncf
 from refimpl.quant.fake_linear import FakeQuantizedLinear, overflow_fix_enable
@@ -37,22 +39,63 @@ def inputs(model, rows):
 
 @MODELS
 def test_min_max_is_absmax(name):
-    got = compress.calibrate_with(tiny.masked(name), tiny.rows(name), observers.MIN_MAX)
+    got = compress.calibrate(tiny.masked(name), tiny.rows(name), observers.MIN_MAX)
     assert got.ranges == tiny.calibrated(name).ranges
     assert got.outputs == tiny.calibrated(name).outputs
 
 
 def test_mean_min_max_is_of_texts():
-    got = compress.calibrate_with(tiny.masked(NAME), tiny.rows(NAME), observers.MEAN_MIN_MAX)
+    got = compress.calibrate(tiny.masked(NAME), tiny.rows(NAME), observers.MEAN_MIN_MAX)
     for name, values in inputs(tiny.masked(NAME).model, tiny.rows(NAME)).items():
         ends = [np.mean([float(end(x)) for x in values]) for end in (np.min, np.max)]
         assert got.ranges[name] == np.float32(max(np.abs(np.float32(ends))))
 
 
 def test_mse_optimal_ranges_lose_no_more():
-    got = compress.calibrate_with(tiny.masked(NAME), tiny.rows(NAME), observers.MSE_OPTIMAL)
+    got = compress.calibrate(tiny.masked(NAME), tiny.rows(NAME), observers.MSE_OPTIMAL)
     for name, values in inputs(tiny.masked(NAME).model, tiny.rows(NAME)).items():
         assert got.ranges[name] == observers.mse_optimal(np.concatenate([x.ravel() for x in values]))
+
+
+def kept_all(function):
+    """The plain way: every value of every layer."""
+    return observers.Observer((), lambda state, x: (*state, x.ravel()), lambda state: function(np.concatenate(state)))
+
+
+def calibrated_as(observer):
+    return lambda count: compress.calibrate(tiny.masked(NAME), tiny.rows(NAME) * count, observer)
+
+
+def calibrated_by(observer):
+    stage = kinds.Quantize(observer=observer)
+    return lambda count: quantizing._calibrated(stage, quantizing._masked(tiny.dense(NAME)), tiny.rows(NAME) * count)
+
+
+def growth(calibrate):
+    """Bytes at the peak, of ten times the texts more than of the texts."""
+    calibrate(1)  # what is imported and cached is not counted
+    peaks = []
+    for count in (1, 10):
+        tracemalloc.start()
+        calibrate(count)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    return peaks[1] - peaks[0]
+
+
+@pytest.mark.parametrize("observer", kinds.OBSERVERS)
+def test_the_memory_of_calibration_is_not_of_all_texts(observer):
+    kept = sum(x.nbytes for values in inputs(tiny.dense(NAME).model, tiny.rows(NAME)).values() for x in values)
+    assert growth(calibrated_as(kept_all(absmax))) > 9 * kept
+    assert growth(calibrated_by(observer)) < 9 * kept / 10
+
+
+@pytest.mark.parametrize(
+    ("observer", "function"), [("percentile", partial(percentile, q=99.99)), ("mse", observers.mse_optimal)]
+)
+def test_ranges_are_to_the_bit_those_of_every_value_kept(observer, function):
+    want = compress.calibrate(quantizing._masked(tiny.dense(NAME)), tiny.rows(NAME) * 2, kept_all(function)).ranges
+    assert calibrated_by(observer)(2).ranges == want
 
 
 # --- during training -------------------------------------------------------------------------------------------------

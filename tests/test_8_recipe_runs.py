@@ -9,7 +9,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import count, pairwise
+from itertools import combinations, count, pairwise
 
 import numpy as np
 import pytest
@@ -21,9 +21,12 @@ from test_8_prune_models import dead
 from typer.testing import CliRunner
 
 from refimpl.models import compress, packed_file
-from refimpl.models.bert import linears
+from refimpl.models.bert import forward, linears
 from refimpl.models.cli import app
 from refimpl.models.compress import Quantized
+from refimpl.models.oracle.execute import execute
+from refimpl.models.oracle.load import load
+from refimpl.models.quantization.tuning import negative_nmse
 from refimpl.models.recipes import beginning, reading, run, stages, tuned
 from refimpl.models.recipes.checking import check_stages
 from refimpl.models.recipes.given import load_models
@@ -33,11 +36,13 @@ from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.recipe import Recipe, to_json
 from refimpl.models.recipes.run import compress_by
 from refimpl.models.recipes.setting import work_on
+from refimpl.models.runner import runner
 from refimpl.models.training import interrupt
 from refimpl.models.training.loop import Diverged
 from refimpl.models.training.run import Stopped
 from refimpl.models.training.show import Bar
 from refimpl.nn import Linear
+from refimpl.quant import QUANTIZED, fake
 
 OPTIONS = Options("sst2", save_every=1)
 PTQ = Recipe("ptq", "", (Quantize(samples=4),))
@@ -45,7 +50,7 @@ KEYS = {
     "version", "command", "recipe", "task", "seed", "limit", "machine", "baseline", "stages", "layers", "heads",
     "sizes", "engines", "seconds",
 }  # fmt: skip
-STAGE_KEYS = {"name", "seconds", "updates", "metrics", "history", "sparsity", "notes"}
+STAGE_KEYS = {"name", "seconds", "updates", "metrics", "history", "sparsity", "notes", "tuning"}
 
 
 @pytest.fixture
@@ -86,6 +91,9 @@ MADE = {
     "loose": recipe(Movement(**SMALL, **MOVES, structured=False), Quantize(samples=4, bias_correction="full")),
     "levels": recipe(QuantizeAware(**SMALL, samples=4, overflow_fix="first_layer_only", observer="mse")),
     "ptq": recipe(Quantize(samples=4, overflow_fix="enable", observer="min-max", bias_correction="fast")),
+    "attention": recipe(
+        Quantize(samples=4, overflow_fix="enable", attention=True, smooth=True, bias_correction="fast")
+    ),
 } | {f"shipped {name}": child.small(reading.load(name, "sst2")) for name in reading.names()}
 
 
@@ -100,7 +108,9 @@ def test_a_recipe_leaves_what_is_promised(name, folder, monkeypatch):
     assert report.keys() == KEYS
     assert report["recipe"] == to_json(made)
     assert report["engines"][0]["metrics"] == report["stages"][-1]["metrics"]
-    assert report["engines"][0]["integer_layers"] == (0 if quantized is None else len(linears(quantized.model)))
+    coded = 2 * (name == "attention")
+    integers = 0 if quantized is None else len(linears(quantized.model)) + coded * len(quantized.model.layers)
+    assert report["engines"][0]["integer_layers"] == integers
     files = {"huggingface", "model.onnx", *(["packed.safetensors"] if quantized else [])}
     assert report["sizes"]["files"].keys() == files
     whole = linears(compress.load(folder / "model").model).values()
@@ -129,6 +139,7 @@ def test_a_recipe_leaves_what_is_promised(name, folder, monkeypatch):
             weight = linears(trained.model)[layer].weight
             assert weight.shape == p.codes.shape
             assert not p.codes[weight == 0].any()
+            assert abs(p.codes).max() <= (127 if name != "attention" else 64)
         for layer in quantized.model.layers:
             assert layer.q.input_scale == layer.k.input_scale == layer.v.input_scale
     if isinstance(made.stages[0], Prune):  # what follows keeps every zero
@@ -193,6 +204,43 @@ def test_the_command(folder):
     assert json.loads(done.stdout)["recipe"]["name"] == "mine"
 
 
+# --- learned ranges --------------------------------------------------------------------------------------------------
+
+
+def test_how_ranges_begin_and_are_learned(folder, monkeypatch):
+    monkeypatch.setattr(fake, "NNCF_SCALE_FLOOR", np.float32(1))  # the weights of this model are large
+    how = SMALL | {"epochs": 1, "learning_rate": 1e-4}
+    for name, keys in {"plain": {}, "high": {"initial": "nncf"}, "step": {"gradient": "step"}}.items():
+        go(folder, recipe(QuantizeAware(**how, samples=4, **keys)), output=name)
+    plain, high, step = (
+        np.concatenate(
+            [p.weight_scale for p in linears(packed_file.load(folder / name / "packed.safetensors").model).values()]
+        )
+        for name in ("plain", "high", "step")
+    )
+    assert 127 * high.min() > 0.99 > 127 * plain.min()
+    assert 0 < np.abs(127 * (plain - step)).max() < 0.01
+
+
+# --- smoothing -------------------------------------------------------------------------------------------------------
+
+
+def test_smoothing_in_a_recipe_is_what_engines_run(folder):
+    """attention_output's ranges are other ones, and so are v's weights; the rest is the same but for rounding."""
+    stages = {"plain": Quantize(samples=4), "half": Quantize(samples=4, smooth=True, alpha=0.5),
+              "most": Quantize(samples=4, smooth=True)}  # fmt: skip
+    for name, stage in stages.items():
+        go(folder, recipe(stage), output=name)
+    plain, half, most = (linears(packed_file.load(folder / name / "packed.safetensors").model) for name in stages)
+    for name, p in plain.items():
+        field = name.rpartition(".")[2]
+        scales = [layers[name].weight_scale for layers in (plain, half, most)]
+        for one, other in combinations(scales, 2):
+            assert np.array_equal(one, other) == (field not in ("v", "attention_output"))
+        near = np.isclose(half[name].input_scale, p.input_scale, rtol=1e-5)
+        assert near == (field != "attention_output")
+
+
 # --- tuning ----------------------------------------------------------------------------------------------------------
 
 
@@ -204,30 +252,93 @@ def check_units(function):
     }
 
 
-def test_layers_go_back_to_f32_until_the_goal():
+def test_q_k_and_v_go_back_together():
     check_units(tuned._units)
-    calibrated = tiny.calibrated("bert_classification")
-    value = {"layer.0.q": 3.0, "layer.1.output": 2.0, "layer.0.output": 0.5}
-
-    def measure(loaded):
-        return {"accuracy": 100.0 if isinstance(loaded, compress.Dense) else 90 + sum(
-            gain for name, gain in value.items() if type(linears(loaded.model)[name]) is Linear)}  # fmt: skip
-
-    whole = tiny.quantized("bert_classification")
-    for drop, kept in [(10.0, []), (7.0, ["layer.0.q", "layer.0.k", "layer.0.v"]),
-                       (5.0, ["layer.0.q", "layer.0.k", "layer.0.v", "layer.1.output"])]:  # fmt: skip
-        found, notes = tuned.restored(whole, calibrated, measure, drop)
-        assert isinstance(found, Quantized)
-        floats = [name for name, p in linears(found.model).items() if type(p) is Linear]
-        assert sorted(floats) == sorted(kept)
-        assert f"goal {100 - drop:.2f} reached" in notes[0]
-    found, notes = tuned.restored(whole, calibrated, measure, 1.0)
-    assert "goal 99.00 not reached" in notes[0]
 
 
-def test_tuning_in_a_recipe(folder):
-    report = go(folder, recipe(Quantize(samples=4, max_drop=100.0)))
-    assert "reached; in f32: none" in report["stages"][0]["notes"][0]
+GAINS = {"layer.0.q": 3.0, "layer.1.output": 2.0, "layer.0.output": 0.5}
+QKV = ["layer.0.k", "layer.0.q", "layer.0.v"]
+
+
+def made_up(loaded):
+    """A metric of which layers are in f32: 90 of none, 100 of the f32 model."""
+    floats = linears(loaded.model)
+    gains = sum(gain for name, gain in GAINS.items() if type(floats[name]) is Linear)
+    return {"accuracy": 100.0 if isinstance(loaded, compress.Dense) else 90 + gains}
+
+
+def tune(drop, tuning, measure=made_up):
+    name = "bert_classification"
+    found = tuned.restored(tiny.quantized(name), tiny.calibrated(name), measure, drop, tuning, tiny.rows(name))
+    assert isinstance(found.quantized, Quantized)
+    return found, sorted(name for name, p in linears(found.quantized.model).items() if type(p) is Linear)
+
+
+def test_layers_go_back_to_f32_until_the_goal():
+    """NNCF: the best first, and points; INC: the last first, each alone, then the best, and percent."""
+    for drop, tuning, want in [
+        (10.0, "nncf", []), (7.0, "nncf", QKV), (5.0, "nncf", [*QKV, "layer.1.output"]),
+        (10.0, "inc", []), (9.5, "inc", ["layer.1.output"]), (7.0, "inc", QKV), (5.0, "inc", [*QKV, "layer.1.output"]),
+    ]:  # fmt: skip
+        found, kept = tune(drop, tuning)
+        assert kept == want
+        assert f"goal {100 - drop:.2f} reached" in found.note
+        assert found.trials[0].step == "all quantized"
+    found, _ = tune(1.0, "nncf")
+    assert "goal 99.00 not reached" in found.note
+
+
+def test_a_goal_of_inc_is_relative():
+    def half(loaded):
+        return {"accuracy": made_up(loaded)["accuracy"] / 2}
+
+    assert "goal 46.50 reached" in tune(7.0, "inc", half)[0].note
+    assert "goal 43.00 reached" in tune(7.0, "nncf", half)[0].note
+
+
+def test_layers_ranked_by_the_error_of_the_outputs():
+    """The first that is kept leaves the smallest error."""
+    name = "bert_classification"
+    found, _ = tune(1.0, "nncf-nmse")
+    ranks = {trial.step: trial.value for trial in found.trials if trial.step.startswith("rank ")}
+    best = max(list(ranks)[:8], key=ranks.__getitem__).removeprefix("rank ")
+    assert f"keep {best}" == next(trial.step for trial in found.trials if trial.step.startswith("keep "))
+    error = negative_nmse(tiny.quantized(name), tiny.calibrated(name), tiny.rows(name))
+    assert ranks["rank layer.0.qkv"] == error(frozenset(QKV)) < 0
+
+
+@pytest.mark.parametrize(
+    ("tuning", "attention"), [("nncf", False), ("nncf-nmse", False), ("inc", False), ("inc", True)]
+)
+def test_tuning_in_a_recipe_writes_the_mixed_model(tuning, attention, folder, monkeypatch):
+    """q, k, v of one layer in f32, or more: what comes back from both files, and runs."""
+    make, given, write = run.make_setting, [], run.write_artifacts
+    monkeypatch.setattr(run, "make_setting", lambda *parts: replace(make(*parts), measure=made_up))
+    monkeypatch.setattr(run, "write_artifacts", lambda *parts: given.append(parts[3]) or write(*parts))
+    report = go(folder, recipe(Quantize(samples=4, max_drop=7.0, tuning=tuning, attention=attention)))
+    (quantized,), (stage,), out = given, report["stages"], folder / "out"
+    floats = {name for name, p in linears(quantized.model).items() if type(p) is Linear}
+    assert floats >= set(QKV)
+    assert (floats == set(QKV)) or tuning == "nncf-nmse"
+    last = stage["tuning"][-1]
+    assert last["metric"] == made_up(compress.pack(quantized))["accuracy"] >= 93
+    assert last["good"]
+    assert {f"{unit[:7]}.qkv" if unit[-1] in "qkv" else unit for unit in floats} == set(last["kept"])
+    assert "goal 93.00 reached; in f32: " in stage["notes"][0]
+    packed = packed_file.load(out / "packed.safetensors")
+    tiny.same_model(packed.model, compress.pack(quantized).model)
+    assert (
+        report["engines"][0]["integer_layers"] == report["engines"][0]["products"] == 12 - len(floats) + 4 * attention
+    )
+    graph = load(out / "model.onnx")
+    stored = {(array.dtype.str, array.tobytes()) for array in graph.initializers.values()}
+    for name, p in linears(quantized.model).items():
+        weight = np.ascontiguousarray((p.weight if name in floats else p.codes).T)
+        assert (weight.dtype.str, weight.tobytes()) in stored
+    batch = packed.tokenizer.encode(["the cat sat"])
+    inputs = dict(zip(("input_ids", "attention_mask", "token_type_ids"), batch, strict=True))
+    for logits in (runner(packed).run(*batch), *execute(graph, inputs).values()):
+        assert logits.argmax() == forward(quantized.model, batch, QUANTIZED).argmax()
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

@@ -17,10 +17,13 @@ from refimpl.nn import Linear
 from refimpl.quant.fake import WEIGHT, Levels, initial_high
 from refimpl.quant.fake_linear import FakeQuantizedLinear
 
+Initial = Callable[[np.ndarray], np.ndarray]
+"""A weight, f32 (M, K), to the ranges of its rows, f32 (M,)."""
+
 
 def prepare(
     calibrated: Calibrated,
-    initial: Callable[[np.ndarray], np.ndarray] = initial_high,
+    initial: Initial = initial_high,
     levels: Mapping[str, Levels] | None = None,
 ) -> Calibrated:
     """Every linear layer of the encoder under fake quantization; its input begins with the observed range.

@@ -4,7 +4,7 @@ Runs any model that the reference runs: f32, fake-quantized, quantized or smooth
 remains after its multiplication. Padding would be observed too, so give one text a batch.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,20 +27,21 @@ class Seen(NamedTuple):
 
 
 class _Observing(Recorder):
-    """Keeps an observer's state for each tap among ``names``."""
+    """Keeps the state of each tap's observer."""
 
-    def __init__(self, values: dict[str, Any], prefix: str, observer: Observer, names: frozenset[str]):
+    def __init__(self, values: dict[str, Any], prefix: str, observers: Mapping[str, Observer]):
         super().__init__(values, prefix)
-        self.observer, self.names = observer, names
+        self.observers = observers
 
     def __call__(self, name: str, value: Any) -> Any:
         full = self.prefix + name
-        if full in self.names:
-            self.values[full] = self.observer.see(self.values.get(full, self.observer.start), value)
+        observer = self.observers.get(full)
+        if observer is not None:
+            self.values[full] = observer.see(self.values.get(full, observer.start), value)
         return value
 
     def scope(self, name: str) -> "_Observing":
-        return _Observing(self.values, self.prefix + name + SEPARATOR, self.observer, self.names)
+        return _Observing(self.values, self.prefix + name + SEPARATOR, self.observers)
 
 
 def _linear(x: np.ndarray, p: Any, tap: Tap = NO_TAP) -> np.ndarray:
@@ -56,11 +57,15 @@ def observe(model: Model, batches: Sequence[Batch], observer: Observer, outputs:
     names = list(linears(model))
     inputs = {name: name + SEPARATOR + INPUT for name in names}
     wanted = [name for name in names if outputs is None or name in outputs]
-    tap = _Observing({}, "", observer, frozenset([*inputs.values(), *wanted]))
+    found = _ranges(model, batches, dict.fromkeys([*inputs.values(), *wanted], observer))
+    if observer.then is not None:
+        found = _ranges(model, batches, {tap: observer.then(high) for tap, high in found.items()})
+    return Seen({name: found[tap] for name, tap in inputs.items()}, {name: found[name] for name in wanted})
+
+
+def _ranges(model: Model, batches: Sequence[Batch], observers: Mapping[str, Observer]) -> dict[str, np.ndarray]:
+    """By tap, of one pass over the batches."""
+    tap = _Observing({}, "", observers)
     for batch in batches:
         forward(model, batch, QUANTIZED._replace(linear=_linear), tap)
-    states = tap.values
-    return Seen(
-        {name: observer.range(states[key]) for name, key in inputs.items()},
-        {name: observer.range(states[name]) for name in wanted},
-    )
+    return {name: observer.range(tap.values[name]) for name, observer in observers.items()}

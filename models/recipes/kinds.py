@@ -8,12 +8,16 @@ from math import isfinite
 from typing import Any, ClassVar
 
 from refimpl import check
+from refimpl.quant.smooth import ALPHA
 
 OBSERVERS = ("min-max", "mean-min-max", "percentile", "mse")
 OVERFLOW_FIXES = ("disable", "enable", "first_layer_only")
 LOSSES = ("kl_batchmean", "kl_element_mean", "soft_cross_entropy", "mse_logits", "l2_distance")
 HIDDEN_LOSSES = ("mse", "l1", "kl", "cosine")
 CORRECTIONS = ("none", "fast", "full")
+INITIALS = ("absmax", "nncf")
+GRADIENTS = ("nncf", "step")
+TUNINGS = ("nncf", "nncf-nmse", "inc")
 MOST_EPOCHS = 1000
 
 
@@ -164,17 +168,23 @@ class Hybrid(Training):
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeAware(Training):
-    """Ranges begin as observed and are learned. lock: as of ``FineTune``."""
+    """Ranges begin as observed and are learned. initial: of a weight's rows, absmax, or nncf, which is at least 0.1;
+    gradient: of the ranges, nncf, or step, LSQ's without its scaling; see ``refimpl.quant.fake``. lock: as of
+    ``FineTune``."""
 
     do: ClassVar[str] = "quantize-aware"
     overflow_fix: str = "disable"
     observer: str = "percentile"
     samples: int = 300
+    initial: str = "absmax"
+    gradient: str = "nncf"
     lock: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_quantization(self)
+        among("initial", self.initial, INITIALS)
+        among("gradient", self.gradient, GRADIENTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,19 +201,27 @@ class Student:
 
 @dataclass(frozen=True, kw_only=True)
 class Quantize:
-    """bias_correction: none, fast or full; max_drop: layers are kept in f32, NNCF's way, until the task's first metric
-    is at most so many points below that of the f32 model."""
+    """smooth: SmoothQuant before calibration, of ``attention_output`` alone, whose scales v takes; alpha: 0 to 1,
+    0 leaves all to the weight; attention: in INT8 too; bias_correction: none, fast or full; max_drop: layers are kept
+    in f32 until the task's first metric is at most so much below that of the f32 model; tuning: which, see ``tuned``:
+    nncf and nncf-nmse, max_drop in points, or inc, max_drop in percent of the f32 model's metric."""
 
     do: ClassVar[str] = "quantize"
     observer: str = "percentile"
     samples: int = 300
     overflow_fix: str = "disable"
+    smooth: bool = False
+    alpha: float = ALPHA
+    attention: bool = False
     bias_correction: str = "none"
     max_drop: float | None = None
+    tuning: str = "nncf"
 
     def __post_init__(self) -> None:
         _check_quantization(self)
+        check.fraction("alpha", self.alpha)
         among("bias_correction", self.bias_correction, CORRECTIONS)
+        among("tuning", self.tuning, TUNINGS)
         if self.max_drop is not None:
             at_least("max_drop", self.max_drop, 0)
 

@@ -89,6 +89,17 @@ function stages() {
   return table(head, [row("f32, before", data.baseline, null, "", "", []), ...rows]);
 }
 
+function tuning() {
+  return data.stages.filter((stage) => stage.tuning.length).map((stage) => {
+    const box = make("details");
+    box.append(make("summary", "soft", `${stage.name}: the ${many(stage.tuning.length)} models with layers back in f32 that were tried`));
+    const frame = make("div", "wide");
+    frame.append(table([["step"], ["metric", true], ["good enough"], ["in f32"]], stage.tuning.map((row) => [row.step, short(row.metric), row.good ? "yes" : "", row.kept.join(", ")])));
+    box.append(frame);
+    return box;
+  });
+}
+
 function epochs() {
   const made = [];
   data.stages.forEach((stage, i) => {
@@ -281,6 +292,7 @@ $("facts").textContent = `${data.limit === null ? "" : `a trial on the first ${m
 $("command").textContent = data.command;
 $("tiles").append(...tiles());
 $("stages").append(stages());
+$("tuning").append(...tuning());
 $("epochs").append(...epochs());
 $("figures").append(...[sparsityFigure(), data.layers.length ? parametersFigure() : null, data.heads.length ? headsFigure() : null].filter(Boolean));
 $("sizes").append(sizes());

@@ -28,6 +28,10 @@ def stage_row(done: Done) -> dict[str, Any]:
         "history": list(done.history),
         "sparsity": [list(point) for point in points],
         "notes": list(done.notes),
+        "tuning": [
+            {"step": trial.step, "kept": sorted(trial.kept), "metric": trial.value, "good": trial.good}
+            for trial in done.tuning
+        ],
     }
 
 

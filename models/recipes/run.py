@@ -44,6 +44,7 @@ from refimpl.models.training.tasks import TASKS, Source
 from refimpl.nn import NO_TAP, Tap
 from refimpl.nn.tape import Tape
 from refimpl.prune.sparsity_table import to_csv
+from refimpl.quant.fake import width_nncf, width_of_step
 
 SUFFIX = ".stages"
 REPORT, PAGE, TABLE = "report.json", "report.html", "structured_sparsity.csv"
@@ -126,7 +127,8 @@ def make_setting(dense: Dense, teacher: Dense | None, data: Path, options: Optio
     folder : of the checkpoints; the caller makes it
     """
     forwards, backwards = training(options.threads)
-    kinds = kinds_of(options.threads)
+    by_width = {width: kinds_of(options.threads, width) for width in (width_nncf, width_of_step)}
+    kinds = by_width[width_nncf]
 
     def linear(x: Any, p: Any, tap: Tap = NO_TAP) -> Any:
         return kinds[type(p)].forward(x, p)[0] if type(p) in kinds else forwards.linear(x, p, tap)
@@ -148,7 +150,7 @@ def make_setting(dense: Dense, teacher: Dense | None, data: Path, options: Optio
         ops=forwards,
         folder=folder,
         identity=run,
-        new_tape=lambda: Tape(forwards, backwards, kinds),
+        new_tape=lambda width=width_nncf: Tape(forwards, backwards, by_width[width]),
         measure=lambda loaded: ask()(runner(loaded, options.threads), bar.evaluated),
         bar=bar,
         seed=options.seed,

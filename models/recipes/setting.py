@@ -15,6 +15,7 @@ from refimpl.models.training.task import Task
 from refimpl.nn import Ops
 from refimpl.nn.tape import Tape
 from refimpl.prune.sparsity_table import Row
+from refimpl.quant.tuning import Trial
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Setting:
     task : the plain task; teacher, logits : who teaches, what it says of each training row; None without, the logits
         until it is asked, too; ops : for it
     folder, identity : where checkpoints go, and what they must be of
-    new_tape : of a pass, with all kinds of linear layers
+    new_tape : of a pass, with all kinds of linear layers; given ``width_of_step``, ranges have another gradient
     measure : metrics of a model on the engine
     """
 
@@ -34,7 +35,7 @@ class Setting:
     ops: Ops
     folder: Path
     identity: Run
-    new_tape: Callable[[], Tape]
+    new_tape: Callable[..., Tape]
     measure: Callable[[Dense | Packed], dict[str, float]]
     bar: Bar
     seed: int
@@ -64,13 +65,15 @@ def work_on(dense: Dense) -> Work:
 
 
 class Done(NamedTuple):
-    """What a stage leaves: for the report, its updates, epochs, sparsity by update, and what is worth a note."""
+    """What a stage leaves: for the report, its updates, epochs, sparsity by update, what is worth a note, and which
+    layers in f32 were tried."""
 
     work: Work
     updates: int = 0
     history: tuple[dict[str, float], ...] = ()
     sparsity: tuple[tuple[int, float], ...] = ()
     notes: tuple[str, ...] = ()
+    tuning: tuple[Trial, ...] = ()
 
 
 def kept_of(setting: Setting, number: int) -> Path:

@@ -21,7 +21,7 @@ def show(report: dict[str, Any], screen: Console) -> None:
     screen.print(f"[bold]{escape(recipe['name'])}[/]: compressed for {report['task']}{_trial(report)}", soft_wrap=True)
     if recipe["about"]:
         screen.print(escape(recipe["about"]))
-    for table in (_stages(report), _layers(report), _files(report["sizes"]), _engines(report)):
+    for table in (_stages(report), _tuning(report), _layers(report), _files(report["sizes"]), _engines(report)):
         if table.row_count:
             screen.print(table)
     for engine in report["engines"]:
@@ -76,6 +76,17 @@ def _stages(report: dict[str, Any]) -> Table:
             f"{i}  {escape(stage['name'])}", *cells, f"{stage['updates']:,}", _minutes(stage["seconds"]), notes
         )
         before = stage["metrics"]
+    return table
+
+
+def _tuning(report: dict[str, Any]) -> Table:
+    """metric: a score that is none, minus an error, where nncf-nmse ranks."""
+    table = _columns(plain_table("Layers back in f32, as they were tried"), ["step"], ["in f32", "metric"])
+    table.add_column("")
+    for stage in report["stages"]:
+        for row in stage["tuning"]:
+            good = "[green]good enough[/]" if row["good"] else ""
+            table.add_row(escape(row["step"]), str(len(row["kept"])), f"{row['metric']:.4g}", good)
     return table
 
 

@@ -8,6 +8,7 @@ The checkpoint of a stage stays until the whole recipe is done: a recipe that go
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import compress
 
 import numpy as np
@@ -21,7 +22,7 @@ from refimpl.models.pruning.statistics import statistics
 from refimpl.models.recipes import hybrid, methods
 from refimpl.models.recipes.kinds import FineTune, Hybrid, Movement, Quantize, QuantizeAware, Student, Training
 from refimpl.models.recipes.prune_kind import Prune
-from refimpl.models.recipes.quantizing import post_training, prepared
+from refimpl.models.recipes.quantizing import INITIAL, WIDTH, post_training, prepared
 from refimpl.models.recipes.recipe import Stage
 from refimpl.models.recipes.setting import Done, Setting, Work
 from refimpl.models.recipes.training_stage import number_of_updates, trained
@@ -46,7 +47,8 @@ def run_stage(setting: Setting, number: int, stage: Stage, work: Work) -> Done:
     if isinstance(stage, Hybrid):
         return _hybrid(setting, number, stage, work)
     if isinstance(stage, QuantizeAware):
-        calibrated = prepared(setting, stage, work.dense)
+        calibrated = prepared(setting, stage, work.dense, INITIAL[stage.initial])
+        setting = replace(setting, new_tape=partial(setting.new_tape, WIDTH[stage.gradient]))
         state, made = _trained(setting, number, stage, calibrated.model)
         return _done(_quantized(work, calibrated, made), state)
     state, made = _trained(setting, number, stage, work.dense.model)

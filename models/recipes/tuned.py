@@ -1,37 +1,62 @@
-"""Accuracy-aware tuning of a quantized model: layers go back to f32, NNCF's way, until the metric is good enough.
+"""Accuracy-aware tuning of a quantized model: layers go back to f32 until the metric is good enough.
 
-The search is ``refimpl.quant.tuning.restore_accuracy``; what it may keep is what the engine can: q, k and v of a layer
-together, and any other layer alone.
+    nncf         NNCF's search, layers ranked by the metric itself; max_drop in points
+    nncf-nmse    the same, ranked by the error of the outputs on the calibration rows, the smallest first
+    inc          Intel Neural Compressor's search; max_drop in percent of the f32 model's metric
+
+The searches are ``refimpl.quant.tuning``'s; what they may keep is what the engine can: q, k and v of a layer together,
+and any other layer alone.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
-from refimpl.models.bert import linears
+from refimpl.models.bert import Batch, linears
 from refimpl.models.compress import Calibrated, Dense, Packed, Quantized, pack
 from refimpl.models.precision import keep
-from refimpl.quant.tuning import absolute_goal, restore_accuracy
+from refimpl.models.quantization.tuning import negative_nmse
+from refimpl.quant.tuning import Trial, absolute_goal, fall_back, relative_goal, restore_accuracy
 
 TOGETHER = ("q", "k", "v")
 
 
+class Restored(NamedTuple):
+    """The model; what came of it, in a line; every call of the search."""
+
+    quantized: Quantized
+    note: str
+    trials: tuple[Trial, ...]
+
+
 def restored(
-    quantized: Quantized, calibrated: Calibrated, measure: Callable[[Dense | Packed], dict[str, float]], max_drop: float
-) -> tuple[Quantized, tuple[str, ...]]:
-    """The model, and a line for each trial. measure: metrics, the first of which counts, larger is better."""
+    quantized: Quantized,
+    calibrated: Calibrated,
+    measure: Callable[[Dense | Packed], dict[str, float]],
+    max_drop: float,
+    tuning: str,
+    batches: Sequence[Batch],
+) -> Restored:
+    """measure: metrics, the first of which counts, larger is better; tuning: one of those above; batches: for it."""
     units = _units(linears(calibrated.model))
 
-    def keeping(kept: frozenset[str]) -> Quantized:
-        return keep(quantized, calibrated, [name for unit in kept for name in units[unit]])
+    def names(kept: frozenset[str]) -> frozenset[str]:
+        return frozenset(name for unit in kept for name in units[unit])
 
     def metric(kept: frozenset[str]) -> float:
-        return _first(measure(pack(keeping(kept))))
+        return _first(measure(pack(keep(quantized, calibrated, names(kept)))))
 
-    goal = absolute_goal(_first(measure(Dense(calibrated.model, calibrated.tokenizer))), max_drop)
-    found = restore_accuracy(list(units), metric, goal)
-    lines = [f"{trial.step}: {trial.value:.2f}{', good' if trial.good else ''}" for trial in found.trials]
+    before = _first(measure(Dense(calibrated.model, calibrated.tokenizer)))
+    if tuning == "inc":
+        goal = relative_goal(before, max_drop / 100)
+        found = fall_back(list(units), metric, goal)
+    else:
+        goal = absolute_goal(before, max_drop)
+        ranks = negative_nmse(quantized, calibrated, batches) if tuning == "nncf-nmse" else None
+        score = None if ranks is None else (lambda kept: ranks(names(kept)))
+        found = restore_accuracy(list(units), metric, goal, score)
     reached, kept = "reached" if found.reached else "not reached", ", ".join(sorted(found.kept)) or "none"
-    told = f"goal {goal:.2f} {reached}; in f32: {kept}"
-    return keeping(found.kept), (told, *lines)
+    note = f"goal {goal:.2f} {reached}; in f32: {kept}"
+    return Restored(keep(quantized, calibrated, names(found.kept)), note, found.trials)
 
 
 def _first(metrics: dict[str, float]) -> float:

@@ -2,9 +2,10 @@
 
     MIN_MAX         low = min x, high = max x over all that came
     MEAN_MIN_MAX    the means over samples (first axis) of each sample's min and max
-    percentiles(q)  the q-th percentile of |x|, exact: every value is kept
-    mse_optimal     the range of absmax i / n, i = 1 ... n, that loses least: sum (dequantize(quantize(x)) - x)**2 is
-                    smallest, every value being kept; of equals the largest
+    percentiles(q, most)
+                    the q-th percentile of |x|, exact: of at most ``most`` values the largest are kept that decide it
+    MSE_OPTIMAL     the range of absmax i / n, i = 1 ... n, that loses least: sum (dequantize(quantize(x)) - x)**2 is
+                    smallest; of equals the largest. In two passes: MIN_MAX, then ``squared_errors`` of its range
 
     range = max(|low|, |high|)
 
@@ -16,24 +17,27 @@ of maxima clips the largest values of most samples, which is the point of it and
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from refimpl import check
-from refimpl.quant.calibrate import absmax, percentile
+from refimpl.quant.calibrate import absmax, deciding, percentile_of_largest
 from refimpl.quant.symmetric import dequantize_activation, quantize_activation, scale_of
 
 SEARCH_STEPS = 100
 
 
 class Observer(NamedTuple):
-    """start: the state before anything came; see: state and x, f32 (B, ...), to the next; range: state to f32 ()."""
+    """start: the state before anything came; see: state and x, f32 (B, ...), to the next; range: state to f32 ().
+
+    then: from the range to the observer of a second pass over the same values, whose range counts; None for no second.
+    """
 
     start: Any
     see: Callable[[Any, np.ndarray], Any]
     range: Callable[[Any], np.ndarray]
+    then: "Callable[[np.ndarray], Observer] | None" = None
 
 
 class MinMax(NamedTuple):
@@ -51,10 +55,12 @@ class MeanMinMax(NamedTuple):
     samples: np.ndarray
 
 
-class Values(NamedTuple):
-    """All that came. parts: each f32 (n,)."""
+class Largest(NamedTuple):
+    """values: the largest magnitudes, f32 (n,), the smallest of them first once there are all that are kept; total: how
+    many came, s64 ()."""
 
-    parts: tuple[np.ndarray, ...]
+    values: np.ndarray
+    total: np.ndarray
 
 
 def see_min_max(state: MinMax, x: np.ndarray) -> MinMax:
@@ -71,12 +77,6 @@ def see_mean_min_max(state: MeanMinMax, x: np.ndarray) -> MeanMinMax:
     rows = x.reshape(len(x), -1)
     low, high = (ends.sum(dtype=np.float64) for ends in (rows.min(1), rows.max(1)))
     return MeanMinMax(state.low + low, state.high + high, state.samples + len(x))
-
-
-def see_values(state: Values, x: np.ndarray) -> Values:
-    """x: f32, any shape, not empty."""
-    _check(x)
-    return Values((*state.parts, x.ravel()))
 
 
 def range_min_max(state: MinMax) -> np.ndarray:
@@ -104,34 +104,49 @@ MEAN_MIN_MAX = Observer(
 )
 
 
-def of_values(function: Callable[[np.ndarray], np.ndarray]) -> Observer:
-    """Keep everything and apply ``function``, f32 (n,) -> f32 ()."""
+def percentiles(q: float, most: int) -> Observer:
+    """``calibrate.percentile`` of all values. most: no more will come; for q = 99.99 one in 10,000 of them is kept."""
+    kept = deciding(most, q)
 
-    def range_of(state: Values) -> np.ndarray:
-        if not state.parts:
-            raise ValueError("nothing was observed; need at least one batch")
-        return function(np.concatenate(state.parts))
+    def see(state: Largest, x: np.ndarray) -> Largest:
+        _check(x)
+        values, came = state.values, np.abs(x).ravel()
+        if len(values) == kept:
+            came = came[came > values[0]]
+        values = np.concatenate([values, came])
+        if len(values) >= kept:
+            values = np.partition(values, -kept)[-kept:].copy()
+        return Largest(values, state.total + x.size)
 
-    return Observer(Values(()), see_values, range_of)
+    def range_of(state: Largest) -> np.ndarray:
+        if not 0 < state.total <= most:
+            raise ValueError(f"{state.total} values were observed; need 1 to {most}")
+        return percentile_of_largest(state.values, int(state.total), q)
+
+    return Observer(Largest(np.zeros(0, np.float32), np.zeros((), np.int64)), see, range_of)
 
 
-def percentiles(q: float) -> Observer:
-    """``calibrate.percentile`` of all values."""
-    return of_values(partial(percentile, q=q))
+def squared_errors(largest: np.ndarray, steps: int = SEARCH_STEPS) -> Observer:
+    """The best of the ranges up to ``largest``, f32 (). The state: the losses, f64 (steps,), summed batch by batch."""
+    candidates = [np.asarray(largest * np.float32(i / steps)) for i in range(steps, 0, -1)]
+
+    def see(state: np.ndarray, x: np.ndarray) -> np.ndarray:
+        return state + [_squared_error(x, high) for high in candidates]
+
+    return Observer(np.zeros(steps), see, lambda state: candidates[int(np.argmin(state))])
 
 
-def mse_optimal(x: np.ndarray, steps: int = SEARCH_STEPS) -> np.ndarray:
+MSE_OPTIMAL = MIN_MAX._replace(then=squared_errors)
+
+
+def mse_optimal(x: np.ndarray) -> np.ndarray:
     """The range that quantizes x best. f32, any shape -> f32 ().
 
     >>> round(float(mse_optimal(np.append(np.linspace(-1, 1, 30001), 1.1).astype(np.float32))), 3)
     1.001
     """
-    largest = absmax(x)
-    candidates = [np.asarray(largest * np.float32(i / steps)) for i in range(steps, 0, -1)]
-    return candidates[int(np.argmin([_squared_error(x, high) for high in candidates]))]
-
-
-MSE_OPTIMAL = of_values(mse_optimal)
+    observer = squared_errors(absmax(x))
+    return observer.range(observer.see(observer.start, x))
 
 
 def _squared_error(x: np.ndarray, high: np.ndarray) -> float:
