@@ -83,7 +83,7 @@ def growth(calibrate):
     return peaks[1] - peaks[0]
 
 
-@pytest.mark.parametrize("observer", kinds.OBSERVERS)
+@pytest.mark.parametrize("observer", kinds.CHOICES["observer"])
 def test_the_memory_of_calibration_is_not_of_all_texts(observer):
     kept = sum(x.nbytes for values in inputs(tiny.dense(NAME).model, tiny.rows(NAME)).values() for x in values)
     assert growth(calibrated_as(kept_all(absmax))) > 9 * kept

@@ -19,9 +19,9 @@ from refimpl.models.recipes import beginning, methods
 from refimpl.models.recipes import hybrid as nn_pruning
 from refimpl.models.recipes.beginning import begin
 from refimpl.models.recipes.distilling import distilled, teach
-from refimpl.models.recipes.kinds import HIDDEN_LOSSES, LOSSES, Distillation, FineTune, Hybrid, Movement
+from refimpl.models.recipes.kinds import CHOICES, Distillation, FineTune, Hybrid, Movement
 from refimpl.models.recipes.matching import matched, meeting, pairs
-from refimpl.models.recipes.prune_kind import CRITERIA, RANKINGS, SCHEDULES, Prune
+from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.setting import Setting, work_on
 from refimpl.models.recipes.training_stage import rate_of
 from refimpl.models.training import checkpoint
@@ -202,8 +202,8 @@ BLOCK = 4 / 32**2
 
 def check_ways(function):
     """Each schedule is its formula, each ranking as it says, with any criterion; the last event has the whole."""
-    for i, (schedule, ranking) in enumerate(product(SCHEDULES, RANKINGS)):
-        way = {"criterion": CRITERIA[i % len(CRITERIA)], "schedule": schedule, "ranking": ranking}
+    for i, (schedule, ranking) in enumerate(product(CHOICES["schedule"], CHOICES["ranking"])):
+        way = {"criterion": CHOICES["criterion"][i % 4], "schedule": schedule, "ranking": ranking}
         last = steps(function(MODEL, NAMES, replace(HOW, **way), UPDATES))[-1]
         found, formula = last[methods.SPARSITY][[3, 6, 9]], FORMULAS[schedule]
         np.testing.assert_allclose(found, [formula(r) for r in (0, 0.5, 1)], atol=BLOCK, err_msg=f"{way}")
@@ -215,7 +215,7 @@ def check_ways(function):
 
 def test_a_criterion_of_gradients_waits_for_one():
     how = replace(HOW, method="one-shot", begin=0.0)
-    for criterion in CRITERIA:
+    for criterion in CHOICES["criterion"]:
         found = steps(methods.pruning(MODEL, NAMES, replace(how, criterion=criterion), UPDATES))
         assert [pruned(values) for values in found[:2]] == [HOW.sparsity * (criterion == "magnitude"), HOW.sparsity]
 
@@ -590,7 +590,7 @@ def check_distilled(function):
     draw = np.random.default_rng(0)
     taught = [draw.normal(size=3).astype(np.float32) for _ in range(ROWS)]
     rows, y = [4, 1, 7], draw.normal(size=(3, 3)).astype(np.float32)
-    for name in LOSSES:
+    for name in CHOICES["loss"]:
         kd = KD[name](y, np.stack([taught[i] for i in rows]), 1.5)
         for weight in (0.0, 0.7, 1.0):
             task = function(TASK, taught, Distillation(name, 1.5, weight))
@@ -606,7 +606,7 @@ def check_padding(function):
     taught = [draw.normal(size=(n, 2)).astype(np.float32) for n in ASKED.lengths]
     rows = [4, 1, 7, 0]
     y = draw.normal(size=(4, max(ASKED.lengths[i] for i in rows) + 5, 2)).astype(np.float32)
-    for name in LOSSES:
+    for name in CHOICES["loss"]:
         task = function(ASKED, taught, Distillation(name, 0.25, 1.0))
         found = task.loss(y, encoded(rows, 5), (np.array(rows), rows))
         tiny.same(found.value, task.loss(y[:, :-5], encoded(rows), (np.array(rows), rows)).value)
@@ -639,7 +639,7 @@ HIDDEN = {
 
 
 def check_matched(function):
-    for name in HIDDEN_LOSSES:
+    for name in CHOICES["hidden_loss"]:
         check_matched_by(function, name)
 
 

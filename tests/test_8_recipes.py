@@ -115,7 +115,7 @@ def test_toml(tmp_path):
         ([MOVE + 'overflow_fix = "on"'], "overflow_fix is 'on'; need disable, enable, first_layer_only"),
         (['do = "student"\nlayers = [2, 1]'], r"layers is \[2, 1\]; need rising numbers"),
         (['do = "student"\nlayers = []'], "layers is .*; need a list of integers"),
-        (['do = "quantize"\nobserver = "max"'], "observer is 'max'; need min-max"),
+        (['do = "quantize"\nobserver = "max"'], "observer is 'max'; need percentile, min-max"),
         (['do = "quantize-aware"\nepochs = 1\ninitial = "0.1"'], "initial is '0.1'; need absmax, nncf"),
         (['do = "quantize-aware"\nepochs = 1\ngradient = "lsq"'], "gradient is 'lsq'; need nncf, step"),
         (['do = "quantize"\nalpha = 1.5'], "alpha is 1.5; need 0 to 1"),

@@ -101,7 +101,7 @@ def _by(
 
 
 def _list(as_json: bool) -> None:
-    from refimpl.models.recipes.kinds import Distillation
+    from refimpl.models.recipes.kinds import CHOICES, Distillation
     from refimpl.models.recipes.reading import SHIPPED, keys_of, load, names
     from refimpl.models.recipes.recipe import KINDS, to_json
     from refimpl.models.terminal import plain_table
@@ -122,9 +122,14 @@ def _list(as_json: bool) -> None:
     for do, kind in {**KINDS, "distil = { ... }": Distillation}.items():
         needed, others = keys_of(kind)
         keys.add_row(do, ", ".join(needed), escape(", ".join(f"{key} = {value}" for key, value in others.items())))
-    console().print(keys)
+    choices = plain_table("what keys may be")
+    for column in ("key", "one of"):
+        choices.add_column(column)
+    for key, values in CHOICES.items():
+        choices.add_row(key, ", ".join(values))
+    console().print(keys, choices)
     console().print(f"Files, to copy and change: {escape(str(SHIPPED))}", soft_wrap=True)
-    console().print(f"What the keys mean: {escape(str(SHIPPED.with_name('kinds.py')))}", soft_wrap=True)
+    console().print(f"What the keys mean: {escape(str(SHIPPED.with_name('kinds.py')))}, prune_kind.py", soft_wrap=True)
 
 
 def _without_training(

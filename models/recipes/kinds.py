@@ -10,21 +10,28 @@ from typing import Any, ClassVar
 from refimpl import check
 from refimpl.quant.smooth import ALPHA
 
-OBSERVERS = ("min-max", "mean-min-max", "percentile", "mse")
-OVERFLOW_FIXES = ("disable", "enable", "first_layer_only")
-LOSSES = ("kl_batchmean", "kl_element_mean", "soft_cross_entropy", "mse_logits", "l2_distance")
-HIDDEN_LOSSES = ("mse", "l1", "kl", "cosine")
-CORRECTIONS = ("none", "fast", "full")
-INITIALS = ("absmax", "nncf")
-GRADIENTS = ("nncf", "step")
-TUNINGS = ("nncf", "nncf-nmse", "inc")
+CHOICES = {
+    "method": ("one-shot", "prune-ofa", "inc", "movement"),
+    "criterion": ("magnitude", "gradient", "snip", "snip_momentum"),
+    "schedule": ("zhu_gupta_cubic", "inc_exp", "inc_cos", "inc_linear", "inc_cube"),
+    "ranking": ("layer", "global"),
+    "loss": ("kl_batchmean", "kl_element_mean", "soft_cross_entropy", "mse_logits", "l2_distance"),
+    "hidden_loss": ("mse", "l1", "kl", "cosine"),
+    "overflow_fix": ("disable", "enable", "first_layer_only"),
+    "observer": ("percentile", "min-max", "mean-min-max", "mse"),
+    "initial": ("absmax", "nncf"),
+    "gradient": ("nncf", "step"),
+    "bias_correction": ("none", "fast", "full"),
+    "tuning": ("nncf", "nncf-nmse", "inc"),
+}
+"""Key -> what it may be, in whatever stage it is."""
 MOST_EPOCHS = 1000
 
 
-def among(name: str, value: str, names: tuple[str, ...]) -> None:
-    """Raise ValueError for a value that is none of the names."""
-    if value not in names:
-        raise ValueError(f"{name} is {value!r:.80}; need {', '.join(names)}")
+def among(name: str, value: str) -> None:
+    """Raise ValueError for what is none of the key's choices."""
+    if value not in CHOICES[name]:
+        raise ValueError(f"{name} is {value!r:.80}; need {', '.join(CHOICES[name])}")
 
 
 def at_least(name: str, value: float, least: float) -> None:
@@ -48,10 +55,10 @@ class Distillation:
     hidden_loss: str = "mse"
 
     def __post_init__(self) -> None:
-        among("loss", self.loss, LOSSES)
+        among("loss", self.loss)
         check.fraction("weight", self.weight)
         at_least("hidden", self.hidden, 0)
-        among("hidden_loss", self.hidden_loss, HIDDEN_LOSSES)
+        among("hidden_loss", self.hidden_loss)
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature is {self.temperature:g}; need more than 0")
 
@@ -183,8 +190,8 @@ class QuantizeAware(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_quantization(self)
-        among("initial", self.initial, INITIALS)
-        among("gradient", self.gradient, GRADIENTS)
+        among("initial", self.initial)
+        among("gradient", self.gradient)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,8 +227,8 @@ class Quantize:
     def __post_init__(self) -> None:
         _check_quantization(self)
         check.fraction("alpha", self.alpha)
-        among("bias_correction", self.bias_correction, CORRECTIONS)
-        among("tuning", self.tuning, TUNINGS)
+        among("bias_correction", self.bias_correction)
+        among("tuning", self.tuning)
         if self.max_drop is not None:
             at_least("max_drop", self.max_drop, 0)
 
@@ -233,6 +240,6 @@ def check_block(block: tuple[int, ...]) -> None:
 
 
 def _check_quantization(stage: Any) -> None:
-    among("observer", stage.observer, OBSERVERS)
-    among("overflow_fix", stage.overflow_fix, OVERFLOW_FIXES)
+    among("observer", stage.observer)
+    among("overflow_fix", stage.overflow_fix)
     at_least("samples", stage.samples, 1)

@@ -7,10 +7,6 @@ from refimpl import check
 from refimpl.models.recipes.kinds import Training, among, at_least, check_block
 from refimpl.prune import BLOCK_4X1
 
-CRITERIA = ("magnitude", "gradient", "snip", "snip_momentum")
-SCHEDULES = ("zhu_gupta_cubic", "inc_exp", "inc_cos", "inc_linear", "inc_cube")
-RANKINGS = ("layer", "global")
-
 
 class Ways(NamedTuple):
     """How a pruning goes; None for what a method has not."""
@@ -54,16 +50,16 @@ class Prune(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         check.fraction("sparsity", self.sparsity)
-        among("method", self.method, tuple(METHODS))
+        among("method", self.method)
         check_block(self.block)
         if not 0 <= self.begin < self.end <= 1:
             raise ValueError(f"begin and end are {self.begin:g} and {self.end:g}; need 0 <= begin < end <= 1")
         at_least("every", self.every, 1)
         own = METHODS[self.method]
-        for name, names in {"criterion": CRITERIA, "schedule": SCHEDULES, "ranking": RANKINGS}.items():
+        for name in Ways._fields:
             given = getattr(self, name)
             if given is not None:
-                among(name, given, names)
+                among(name, given)
                 if getattr(own, name) is None:
                     raise ValueError(f"the method {self.method} has no {name}; need it left out")
         if self.rewind and own.schedule is None:
