@@ -6,9 +6,9 @@ MODEL is its own teacher, whose logits are computed once; blocks are 4x1; nothin
 the points that are done, FOLDER/stages the checkpoints of the one in work: the same command goes on. With the settings
 as they are a point takes 500 updates of 32 rows and an evaluation.
 
-    prune-ofa    magnitude, each layer alike           cubic
-    inc          snip_momentum, all layers together    exponential decay
-    movement     learned scores, each layer alike      cubic
+    magnitude, movement, snip_momentum    the same but for the criterion: each layer alike, cubic schedule
+    inc                                   snip_momentum, all layers ranked together, exponential decay
+    learned                               movement by scores that AdamW learns, each layer alike, cubic
 """
 
 import argparse
@@ -39,37 +39,46 @@ from refimpl.models.training.run import Stopped
 from refimpl.models.training.show import Bar
 
 CURVE, STAGES = "curve.json", "stages"
-METHODS = {"prune-ofa": "magnitude", "inc": "snip_momentum", "movement": "learned scores"}
-"""Of ``kinds.Prune`` -> the criterion, for the figure."""
+LINES: dict[str, dict[str, str]] = {
+    "magnitude": {"method": "prune-ofa"},
+    "movement": {"method": "prune-ofa", "criterion": "movement"},
+    "snip_momentum": {"method": "prune-ofa", "criterion": "snip_momentum"},
+    "inc": {"method": "inc"},
+    "learned": {"method": "movement"},
+}
+"""Each with the keys of ``Prune`` that make it."""
+LABELS = {"inc": "snip_momentum, all layers ranked together (inc)", "learned": "movement, scores learned by AdamW"}
+LEAST = 70.0
+"""Of the figure: what is below is in the table alone."""
 DENSITIES = (0.70, 0.50, 0.30, 0.20, 0.10, 0.05)
 TASK = "sst2"
 RATE, EVERY = 1e-4, 20
 BEGIN = 0.15
 """Share of the updates before anything is pruned: scores that are learned begin at zero."""
-COLOURS = dict(zip(METHODS, ("#1f5fbf", "#e08a00", "#0f8a5f"), strict=True))
-MARKERS = dict(zip(METHODS, "os^", strict=True))
+COLOURS = dict(zip(LINES, ("#1f5fbf", "#0f8a5f", "#e08a00", "#b03060", "#777777"), strict=True))
+MARKERS = dict(zip(LINES, "o^sDv", strict=True))
 
 
-def stage_of(method: str, density: float, epochs: int) -> Prune:
+def stage_of(line: str, density: float, epochs: int) -> Prune:
     """The training of a point: the teacher's logits alone, masks final after 7/10 of the updates."""
     return Prune(
-        sparsity=round(1 - density, 6), method=method, epochs=epochs, every=EVERY, begin=BEGIN, end=0.7,
+        sparsity=round(1 - density, 6), **LINES[line], epochs=epochs, every=EVERY, begin=BEGIN, end=0.7,
         learning_rate=RATE, warmup=0.05, distil=Distillation("kl_batchmean", 2.0, 1.0),
     )  # fmt: skip
 
 
 def points(setting: Setting, dense: Dense, epochs: int, done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Those that are not done yet, each as it is finished."""
-    known = {(point["method"], point["density"]) for point in done}
-    for number, (density, method) in enumerate(product(DENSITIES, METHODS), 1):
-        if (method, density) in known:
+    known = {(point["line"], point["density"]) for point in done}
+    for number, (density, line) in enumerate(product(DENSITIES, LINES), 1):
+        if (line, density) in known:
             continue
         begun = perf_counter()
-        say("point:", f"{number} of {len(DENSITIES) * len(METHODS)}: {method}, density {density:g}", "bold")
-        made = run_stage(setting, number, stage_of(method, density, epochs), work_on(dense))
+        say("point:", f"{number} of {len(DENSITIES) * len(LINES)}: {line}, density {density:g}", "bold")
+        made = run_stage(setting, number, stage_of(line, density, epochs), work_on(dense))
         metrics = {name: value for name, value in made.history[-1].items() if name not in ("epoch", "loss")}
         yield {
-            "method": method,
+            "line": line,
             "density": density,
             "kept": 1 - made.sparsity[-1][1],
             "metrics": metrics,
@@ -125,11 +134,12 @@ def draw(curve: dict[str, Any], path: Path) -> None:
         axes = figure.subplots()
         axes.axhline(dense, color="#555555", linewidth=1, linestyle=(0, (4, 3)), zorder=0)
         axes.annotate(f"dense {dense:.2f}", (DENSITIES[0], dense), (0, 3), textcoords="offset points", fontsize=8)
-        for method, criterion in METHODS.items():
-            here = sorted((p["kept"], p["metrics"][metric]) for p in curve["points"] if p["method"] == method)
+        for line in LINES:
+            seen = [(p["kept"], p["metrics"][metric]) for p in curve["points"] if p["line"] == line]
+            here = sorted(point for point in seen if point[1] >= LEAST)
             if here:
-                look = {"color": COLOURS[method], "marker": MARKERS[method], "markersize": 5}
-                axes.plot(*zip(*here, strict=True), label=f"{criterion} ({method})", **look)
+                look = {"color": COLOURS[line], "marker": MARKERS[line], "markersize": 5}
+                axes.plot(*zip(*here, strict=True), label=LABELS.get(line, line), **look)
         axes.set_xscale("log")
         axes.invert_xaxis()
         axes.set_xticks(DENSITIES)

@@ -138,8 +138,8 @@ def curve_part(curve: dict[str, Any], command: str, figure: str) -> str:
     densities = sorted({point["density"] for point in curve["points"]}, reverse=True)
     found: dict[str, dict[float, str]] = {}
     for point in curve["points"]:
-        found.setdefault(point["method"], {})[point["density"]] = f"{point['metrics'][metric]:.2f}"
-    rows = [[method, *(here.get(density, NONE) for density in densities)] for method, here in found.items()]
+        found.setdefault(point["line"], {})[point["density"]] = f"{point['metrics'][metric]:.2f}"
+    rows = [[line, *(here.get(density, NONE) for density in densities)] for line, here in found.items()]
     table = markdown([f"{metric}, 4x1 blocks kept:", *(f"{density:.0%}" for density in densities)], rows)
     hours = sum(point["seconds"] for point in curve["points"]) / 3600
     rows_ = "all" if curve["limit"] is None else f"the first {curve['limit']:,}"

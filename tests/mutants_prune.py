@@ -12,6 +12,7 @@ from refimpl.models.pruning.removal import remove_dead
 from refimpl.prune import binarizers, expand, fine_pruning, head_rules, kth_mask, live_blocks, resolution
 from refimpl.prune import movement as nncf
 from refimpl.prune import movement_schedule as plan
+from refimpl.prune.criteria import movement as moved
 from refimpl.prune.criteria import snip, snip_momentum_inc_code, snip_momentum_inc_readme
 from refimpl.prune.inc_global import Ranked, inc_global_masks
 from refimpl.prune.lock import lock_mask, lock_mask_inc
@@ -339,6 +340,10 @@ PRUNE = [
     Suite(rules.check_snip_momentum, snip_momentum_inc_code, {
         "as the README says": snip_momentum_inc_readme, "a mean": lambda s, w, d: s * np.float32(0.9) + snip(w, d) / 10,
         "signed": lambda s, w, d: s * np.float32(0.9) + w * d,
+    }),
+    Suite(rules.check_movement, moved, {
+        "towards 0 is kept": lambda s, w, d: s + w * d, "no sign": lambda s, w, d: s + snip(w, d),
+        "forgets": lambda s, w, d: s * np.float32(0.9) - w * d, "the last step": lambda s, w, d: -w * d,
     }),
     Suite(rules.check_snip_momentum_readme, snip_momentum_inc_readme, {"as the code does": snip_momentum_inc_code}),
     Suite(rules.check_zhu_gupta_cubic, zhu_gupta_cubic, {"not clipped": unclipped, "INC's cube": slow_start}),

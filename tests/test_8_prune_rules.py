@@ -17,7 +17,7 @@ from test_1_arithmetic import equal, rng
 from refimpl import bounds
 from refimpl.prune import block_max, block_mean, block_sum, expand, kth_mask, topk_mask
 from refimpl.prune.blocks import block_count, block_total
-from refimpl.prune.criteria import gradient, magnitude, snip, snip_momentum_inc_code, snip_momentum_inc_readme
+from refimpl.prune.criteria import gradient, magnitude, movement, snip, snip_momentum_inc_code, snip_momentum_inc_readme
 from refimpl.prune.inc_global import Ranked, inc_global_masks, unpruned
 from refimpl.prune.lock import lock_mask, lock_mask_inc
 from refimpl.prune.progressive import progressive_masks, progressive_step
@@ -54,6 +54,14 @@ def test_criteria():
     equal(snip(W, DW), np.float32([[6, 4], [0, 1]]))
     check_snip_momentum(snip_momentum_inc_code)
     check_snip_momentum_readme(snip_momentum_inc_readme)
+    check_movement(movement)
+
+
+def check_movement(function):
+    """The sum of Sanh et al., section 3: signs stay, nothing is forgotten."""
+    first = function(np.zeros_like(W), W, DW)
+    equal(first, np.float32([[6, 4], [0, -1]]))
+    equal(function(first, W, DW), np.float32([[12, 8], [0, -2]]))
 
 
 def test_reductions():

@@ -203,7 +203,11 @@ BLOCK = 4 / 32**2
 def check_ways(function):
     """Each schedule is its formula, each ranking as it says, with any criterion; the last event has the whole."""
     for i, (schedule, ranking) in enumerate(product(CHOICES["schedule"], CHOICES["ranking"])):
-        way = {"criterion": CHOICES["criterion"][i % 4], "schedule": schedule, "ranking": ranking}
+        way = {
+            "criterion": CHOICES["criterion"][i % len(CHOICES["criterion"])],
+            "schedule": schedule,
+            "ranking": ranking,
+        }
         last = steps(function(MODEL, NAMES, replace(HOW, **way), UPDATES))[-1]
         found, formula = last[methods.SPARSITY][[3, 6, 9]], FORMULAS[schedule]
         np.testing.assert_allclose(found, [formula(r) for r in (0, 0.5, 1)], atol=BLOCK, err_msg=f"{way}")
@@ -237,6 +241,7 @@ def check_criteria(function):
         "snip_momentum": snip_momentum_inc_code,
         "snip": lambda kept, w, dw: np.abs(w * dw),
         "gradient": lambda kept, w, dw: np.abs(dw),
+        "movement": lambda kept, w, dw: kept - w * dw,
         "magnitude": lambda kept, w, dw: kept,
     }.items():
         check_kept(function, name, formula)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refimpl.prune import BLOCK_4X1, block_mean, expand, kth_mask
-from refimpl.prune.criteria import gradient, magnitude, snip, snip_momentum_inc_code
+from refimpl.prune.criteria import gradient, magnitude, movement, snip, snip_momentum_inc_code
 from refimpl.prune.inc_global import Ranked, inc_global_masks
 from refimpl.prune.schedules import inc_events, is_event, zhu_gupta_cubic
 
@@ -38,6 +38,7 @@ MAGNITUDE = Criterion(lambda kept, _, __: kept, lambda _, w: magnitude(w))
 GRADIENT = Criterion(lambda _, __, dw: gradient(dw), lambda kept, _: kept)
 SNIP = Criterion(lambda _, w, dw: snip(w, dw), lambda kept, _: kept)
 SNIP_MOMENTUM = Criterion(snip_momentum_inc_code, lambda kept, _: kept)
+MOVEMENT = Criterion(movement, lambda kept, _: kept)
 
 
 class Plan(NamedTuple):

@@ -12,7 +12,7 @@ from refimpl.quant.smooth import ALPHA
 
 CHOICES = {
     "method": ("one-shot", "prune-ofa", "inc", "movement"),
-    "criterion": ("magnitude", "gradient", "snip", "snip_momentum"),
+    "criterion": ("magnitude", "gradient", "snip", "snip_momentum", "movement"),
     "schedule": ("zhu_gupta_cubic", "inc_exp", "inc_cos", "inc_linear", "inc_cube"),
     "ranking": ("layer", "global"),
     "loss": ("kl_batchmean", "kl_element_mean", "soft_cross_entropy", "mse_logits", "l2_distance"),

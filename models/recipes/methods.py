@@ -38,6 +38,7 @@ CRITERIA = {
     "gradient": gradual.GRADIENT,
     "snip": gradual.SNIP,
     "snip_momentum": gradual.SNIP_MOMENTUM,
+    "movement": gradual.MOVEMENT,
 }
 SCHEDULES: dict[str, Callable[[gradual.Events, float], Callable[[int], float]]] = {
     "zhu_gupta_cubic": gradual.cubic,
