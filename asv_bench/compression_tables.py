@@ -25,7 +25,7 @@ the other; none where it was interrupted."""
 
 def label(row: Row) -> str:
     """The recipe, and what tells rows of one recipe apart."""
-    trial = "" if row["limit"] is None else f", first {row['limit']} rows only"
+    trial = "" if row["limit"] is None else f", first {row['limit']:,} rows of each file"
     recipe, name = row["recipe"]["name"], row["name"]
     return f"{recipe}{trial}" if recipe == name else f"{recipe} (`{name}`{trial})"
 
@@ -159,7 +159,9 @@ def page(rows: Sequence[Row], curve: str | None) -> str:
     for task, (name, metric) in TASKS.items():
         here = Page(task, in_order([row for row in rows if row["task"] == task]))
         if here.rows:
-            parts += [f"## {name}: {metric}", quality(here), sizes(here)]
+            counts = sorted({engine["rows"] for row in here.rows for engine in row["engines"] if engine["ran"]})
+            seen = " or ".join(f"{count:,}" for count in counts)
+            parts += [f"## {name}: {metric} on {seen} dev rows", quality(here), sizes(here)]
             without = saturation(here)
             parts += [SATURATION, without] if without else []
     if curve is not None:

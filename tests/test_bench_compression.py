@@ -29,7 +29,7 @@ def stages(*made):
 def row(name, recipe, value, **more):
     """One whose dense row had 91.0."""
     engine = {"name": "refimpl", "ran": True, "why": "", "version": "0.1.0", "metrics": {"accuracy": value},
-              "different": 0}  # fmt: skip
+              "rows": 872, "different": 0}  # fmt: skip
     encoder = {"before": 4e6, "after": 1e6, "ratio": 5.3}
     return {
         "name": name, "command": f"refimpl compress dense --recipe {name}", "limit": None, "recipe": recipe,
@@ -108,11 +108,15 @@ def test_the_page(bench, monkeypatch, tmp_path):  # noqa: F811
     assert table[2:5] == [
         "| dense | 91.00 | 91.00 | did not run | did not run | - | at least 90.5: 91.00, met |",
         "| ptq | 90.00 | 90.00 | did not run | did not run | 1.00 | at most 0.5 below dense: 1.00, missed |",
-        "| qat (`b2`, first 50 rows only) | 90.00 | 90.00 | did not run | did not run | 0.90 | - |",
+        "| qat (`b2`, first 50 rows of each file) | 90.00 | 90.00 | did not run | did not run | 0.90 | - |",
     ]
-    assert table[10] == "| qat (`b2`, first 50 rows only) | 0.0% | 3 of 4 | all | 4.0 → 1.0 | 5.30 | 2.0 | 1.5 | 0 |"
+    assert (
+        table[10]
+        == "| qat (`b2`, first 50 rows of each file) | 0.0% | 3 of 4 | all | 4.0 → 1.0 | 5.30 | 2.0 | 1.5 | 0 |"
+    )
     assert "| 90.00 | 60.00 (300 differ) | did not run | 61.00 (299 differ) | 89.00 | did not run |" in text
     assert "| did not run | 2, - |" in text
+    assert "## SST-2: accuracy on 872 dev rows" in text
     assert "| inc | - | 80.45 |\n| movement | 84.50 | 80.45 |" in text
     assert "    refimpl compress dense --recipe b2\n\n* a note" in text
     figure = page.with_name(compression.FIGURE).read_text()
