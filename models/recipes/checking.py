@@ -2,8 +2,8 @@
 
     Dense  ->  student: fewer layers  ->  movement, hybrid: the fewest heads and neurons that may be left  ->  ...
 
-Each stage is checked on the model as it will be by then. How many heads and neurons these leave nobody knows
-before: what divides the fewest, one head and four neurons a layer, divides all that there may be.
+Each stage is checked on the model as it will be by then. How many heads and neurons these leave nobody knows before:
+what divides the fewest, one head and four neurons a layer, divides all that there may be.
 """
 
 from dataclasses import replace
