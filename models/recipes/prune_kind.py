@@ -31,8 +31,9 @@ class Prune(Training):
 
     method: one-shot, at ``begin``; PruneOFA's; Intel Neural Compressor's; movement: learned scores, each layer alike.
     criterion, schedule, ranking (each layer alike, or all layers ranked together): the method's own of ``METHODS``
-    where they are left out. rewind: at every change the learning rate goes back to where it was at the last, and falls
-    anew: ``refimpl.prune.rewinding``; it is higher than ``learning_rate`` where masks change before the warm-up ends.
+    where they are left out; the criterion movement is the plain sum of what the method movement learns by AdamW.
+    rewind: at every change the learning rate goes back to where it was at the last, and falls anew:
+    ``refimpl.prune.rewinding``; it is higher than ``learning_rate`` where masks change before the warm-up ends.
     """
 
     do: ClassVar[str] = "prune"
