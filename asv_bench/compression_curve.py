@@ -1,4 +1,4 @@
-"""Accuracy against density: one fine-tuned model pruned by three criteria to six densities, a short training a point.
+"""Accuracy against density: one fine-tuned model pruned in several ways to six densities, a short training a point.
 
     python asv_bench/compression_curve.py MODEL --data DIR -o FOLDER
 
@@ -6,16 +6,16 @@ MODEL is its own teacher, whose logits are computed once; blocks are 4x1; nothin
 the points that are done, FOLDER/stages the checkpoints of the one in work: the same command goes on. With the settings
 as they are a point takes 500 updates of 32 rows and an evaluation.
 
-    magnitude, movement, snip_momentum    the same but for the criterion: each layer alike, cubic schedule
-    inc                                   snip_momentum, all layers ranked together, exponential decay
-    learned                               movement by scores that AdamW learns, each layer alike, cubic
+    magnitude, snip_momentum    the same but for the criterion: each layer alike, cubic schedule
+    inc                         snip_momentum, all layers ranked together, exponential decay
+    movement                    NNCF's, of blocks in attention and of neurons; its factor decides the density
+    topk                        movement as Sanh et al. have it: scores learned by AdamW, each layer alike, cubic
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -27,7 +27,7 @@ from refimpl.models import compress
 from refimpl.models.compress import Dense
 from refimpl.models.files import atomic
 from refimpl.models.recipes.beginning import taught
-from refimpl.models.recipes.kinds import Distillation
+from refimpl.models.recipes.kinds import Distillation, Movement, Training
 from refimpl.models.recipes.options import Options, check_options
 from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.run import make_setting
@@ -37,49 +37,60 @@ from refimpl.models.terminal import say
 from refimpl.models.training import interrupt
 from refimpl.models.training.run import Stopped
 from refimpl.models.training.show import Bar
+from refimpl.prune import BLOCK_4X1
 
 CURVE, STAGES = "curve.json", "stages"
-LINES: dict[str, dict[str, str]] = {
-    "magnitude": {"method": "prune-ofa"},
-    "movement": {"method": "prune-ofa", "criterion": "movement"},
-    "snip_momentum": {"method": "prune-ofa", "criterion": "snip_momentum"},
-    "inc": {"method": "inc"},
-    "learned": {"method": "movement"},
+DENSITIES = (0.70, 0.50, 0.30, 0.20, 0.10, 0.05)
+FACTORS = (0.008, 0.015, 0.03, 0.06, 0.12, 0.25)
+LABELS = {
+    "magnitude": "magnitude",
+    "snip_momentum": "snip_momentum",
+    "inc": "snip_momentum, all layers ranked together (inc)",
+    "movement": "movement (NNCF)",
+    "topk": "movement, topK of learned scores",
 }
-"""Each with the keys of ``Prune`` that make it."""
-LABELS = {"inc": "snip_momentum, all layers ranked together (inc)", "learned": "movement, scores learned by AdamW"}
+COLOURS = dict(zip(LABELS, ("#1f5fbf", "#e08a00", "#b03060", "#0f8a5f", "#777777"), strict=True))
+MARKERS = dict(zip(LABELS, "osD^v", strict=True))
 LEAST = 70.0
 """Of the figure: what is below is in the table alone."""
-DENSITIES = (0.70, 0.50, 0.30, 0.20, 0.10, 0.05)
 TASK = "sst2"
-RATE, EVERY = 1e-4, 20
-BEGIN = 0.15
-"""Share of the updates before anything is pruned: scores that are learned begin at zero."""
-COLOURS = dict(zip(LINES, ("#1f5fbf", "#0f8a5f", "#e08a00", "#b03060", "#777777"), strict=True))
-MARKERS = dict(zip(LINES, "o^sDv", strict=True))
+EVERY, BEGIN, END = 20, 0.15, 0.7
+"""Masks change every so many updates, between these shares of all; scores that are learned begin at zero."""
 
 
-def stage_of(line: str, density: float, epochs: int) -> Prune:
-    """The training of a point: the teacher's logits alone, masks final after 7/10 of the updates."""
-    return Prune(
-        sparsity=round(1 - density, 6), **LINES[line], epochs=epochs, every=EVERY, begin=BEGIN, end=0.7,
-        learning_rate=RATE, warmup=0.05, distil=Distillation("kl_batchmean", 2.0, 1.0),
-    )  # fmt: skip
+def lines(epochs: int) -> dict[str, list[Training]]:
+    """Each with the training of its points, by the teacher's logits alone."""
+    common: dict[str, Any] = {"epochs": epochs, "learning_rate": 1e-4, "warmup": 0.05}
+    common["distil"] = Distillation("kl_batchmean", 2.0, 1.0)
+
+    def pruned(method: str, criterion: str | None = None) -> list[Training]:
+        how = common | {"method": method, "criterion": criterion, "begin": BEGIN, "end": END, "every": EVERY}
+        return [Prune(sparsity=round(1 - density, 6), **how) for density in DENSITIES]
+
+    moved = common | {"warmup_start_epoch": BEGIN * epochs, "warmup_end_epoch": END * epochs, "score_rate": 5.0}
+    return {
+        "magnitude": pruned("prune-ofa"),
+        "snip_momentum": pruned("prune-ofa", "snip_momentum"),
+        "inc": pruned("inc"),
+        "movement": [Movement(factor=x, structured=False, block=BLOCK_4X1, **moved) for x in FACTORS],
+        "topk": pruned("movement"),
+    }
 
 
 def points(setting: Setting, dense: Dense, epochs: int, done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Those that are not done yet, each as it is finished."""
-    known = {(point["line"], point["density"]) for point in done}
-    for number, (density, line) in enumerate(product(DENSITIES, LINES), 1):
-        if (line, density) in known:
+    known, stages = {(point["line"], point["number"]) for point in done}, lines(epochs)
+    wanted = [(line, number) for number in range(len(DENSITIES)) for line in stages]
+    for i, (line, number) in enumerate(wanted, 1):
+        if (line, number) in known:
             continue
         begun = perf_counter()
-        say("point:", f"{number} of {len(DENSITIES) * len(LINES)}: {line}, density {density:g}", "bold")
-        made = run_stage(setting, number, stage_of(line, density, epochs), work_on(dense))
+        say("point:", f"{i} of {len(wanted)}: {line}, number {number + 1}", "bold")
+        made = run_stage(setting, i, stages[line][number], work_on(dense))
         metrics = {name: value for name, value in made.history[-1].items() if name not in ("epoch", "loss")}
         yield {
             "line": line,
-            "density": density,
+            "number": number,
             "kept": 1 - made.sparsity[-1][1],
             "metrics": metrics,
             "updates": made.updates,
@@ -134,18 +145,18 @@ def draw(curve: dict[str, Any], path: Path) -> None:
         axes = figure.subplots()
         axes.axhline(dense, color="#555555", linewidth=1, linestyle=(0, (4, 3)), zorder=0)
         axes.annotate(f"dense {dense:.2f}", (DENSITIES[0], dense), (0, 3), textcoords="offset points", fontsize=8)
-        for line in LINES:
+        for line in LABELS:
             seen = [(p["kept"], p["metrics"][metric]) for p in curve["points"] if p["line"] == line]
             here = sorted(point for point in seen if point[1] >= LEAST)
             if here:
                 look = {"color": COLOURS[line], "marker": MARKERS[line], "markersize": 5}
-                axes.plot(*zip(*here, strict=True), label=LABELS.get(line, line), **look)
+                axes.plot(*zip(*here, strict=True), label=LABELS[line], **look)
         axes.set_xscale("log")
         axes.invert_xaxis()
         axes.set_xticks(DENSITIES)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.minorticks_off()
-        axes.set_xlabel("4x1 blocks that are kept")
+        axes.set_xlabel("weights that are kept")
         axes.set_ylabel(f"{metric}, %")
         axes.grid(axis="y", linewidth=0.4, color="#dddddd")
         axes.spines[["top", "right"]].set_visible(False)

@@ -135,21 +135,21 @@ def in_order(rows: Sequence[Row]) -> list[Row]:
 def curve_part(curve: dict[str, Any], command: str, figure: str) -> str:
     """The figure of compression_curve.py, its numbers, and the command that measured them."""
     (metric, dense), *_ = curve["dense"].items()
-    densities = sorted({point["density"] for point in curve["points"]}, reverse=True)
-    found: dict[str, dict[float, str]] = {}
-    for point in curve["points"]:
-        found.setdefault(point["line"], {})[point["density"]] = f"{point['metrics'][metric]:.2f}"
-    rows = [[line, *(here.get(density, NONE) for density in densities)] for line, here in found.items()]
-    table = markdown([f"{metric}, 4x1 blocks kept:", *(f"{density:.0%}" for density in densities)], rows)
+    found: dict[str, list[str]] = {}
+    for point in sorted(curve["points"], key=lambda point: (point["line"], -point["kept"])):
+        found.setdefault(point["line"], []).append(f"{point['metrics'][metric]:.2f} at {point['kept']:.0%}")
+    widest = max(map(len, found.values()))
+    rows = [[line, *cells, *[NONE] * (widest - len(cells))] for line, cells in found.items()]
+    table = markdown([f"{metric} at a share of weights kept", *[""] * widest], rows)
     hours = sum(point["seconds"] for point in curve["points"]) / 3600
     rows_ = "all" if curve["limit"] is None else f"the first {curve['limit']:,}"
     about = (
-        f"`{curve['model']}`, {dense:.2f} before, is pruned in a short training on {rows_} training rows for "
-        f"{curve['epochs']} epoch{'s' * (curve['epochs'] > 1)}, its own teacher, in f32: what the criteria are worth "
+        f"`{curve['model']}`, {dense:.2f} before, is pruned in short trainings on {rows_} training rows for "
+        f"{curve['epochs']} epoch{'s' * (curve['epochs'] > 1)}, its own teacher, in f32: what criteria are worth "
         f"beside each other, not what a whole recipe reaches. Seed {curve['seed']}, {hours:.1f} hours for "
         f"{len(curve['points'])} points, on {curve['machine']}."
     )
-    picture = f"![{metric} against the share of 4x1 blocks that are kept, by criterion]({figure})"
+    picture = f"![{metric} against the share of weights that are kept, by criterion]({figure})"
     return "\n\n".join([picture, table, about, f"    {command}"])
 
 

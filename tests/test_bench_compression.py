@@ -97,7 +97,7 @@ def test_the_page(bench, monkeypatch, tmp_path):  # noqa: F811
     qat = row("b2", shipped("qat"), 90.0, limit=50, saturation=without, notes=["a note"], heads=[3, 4], neurons=[8, 8])
     (tmp_path / "b2.json").write_text(json.dumps(qat))
     (tmp_path / "dense.json").write_text(json.dumps(dense()))
-    points = [{"line": m, "density": d, "kept": d, "metrics": {"accuracy": 80 + 9 * d}, "updates": 1, "seconds": 9.0}
+    points = [{"line": m, "number": 0, "kept": d, "metrics": {"accuracy": 80 + 9 * d}, "updates": 1, "seconds": 9.0}
               for m in ("inc", "movement") for d in (0.5, 0.05)]  # fmt: skip
     found = {"model": "dense", "data": "sst2", "machine": "that", "limit": None, "epochs": 1, "seed": 0, "threads": 1}
     (tmp_path / curve.CURVE).write_text(json.dumps(found | {"dense": {"accuracy": 91.0}, "points": points[1:]}))
@@ -117,7 +117,7 @@ def test_the_page(bench, monkeypatch, tmp_path):  # noqa: F811
     assert "| 90.00 | 60.00 (300 differ) | did not run | 61.00 (299 differ) | 89.00 | did not run |" in text
     assert "| did not run | 2, - |" in text
     assert "## SST-2: accuracy on 872 dev rows" in text
-    assert "| inc | - | 80.45 |\n| movement | 84.50 | 80.45 |" in text
+    assert "| inc | 80.45 at 5% | - |\n| movement | 84.50 at 50% | 80.45 at 5% |" in text
     assert "    refimpl compress dense --recipe b2\n\n* a note" in text
     figure = page.with_name(compression.FIGURE).read_text()
     assert "dense 91.00" in figure
@@ -175,7 +175,7 @@ def test_a_curve_goes_on(bench, monkeypatch, tmp_path):  # noqa: F811
     made = []
 
     def stage(setting, number, stage, work):
-        made.append((stage.method, stage.criterion, stage.sparsity))
+        made.append(stage)
         if len(made) == 3:
             raise ValueError("enough")
         return Namespace(history=({"epoch": 1, "loss": 1.0, "accuracy": 50.0},), sparsity=((1, 0.3),), updates=1)
@@ -189,7 +189,7 @@ def test_a_curve_goes_on(bench, monkeypatch, tmp_path):  # noqa: F811
     with pytest.raises(SystemExit):
         run_main(curve, monkeypatch, *arguments)
     found = json.loads((tmp_path / "out" / curve.CURVE).read_text())
-    assert [point["line"] for point in found["points"]] == ["magnitude", "movement"]
+    assert [point["line"] for point in found["points"]] == ["magnitude", "snip_momentum"]
     assert found["points"][0]["kept"] == pytest.approx(0.7)
     run_main(curve, monkeypatch, *arguments)
     assert len(json.loads((tmp_path / "out" / curve.CURVE).read_text())["points"]) == 30 == len(made) - 1
