@@ -41,7 +41,7 @@ from refimpl.prune import BLOCK_4X1
 
 CURVE, STAGES = "curve.json", "stages"
 DENSITIES = (0.70, 0.50, 0.30, 0.20, 0.10, 0.05)
-FACTORS = (0.008, 0.015, 0.03, 0.06, 0.12, 0.25)
+FACTORS = (0.0003, 0.005, 0.05, 1.0, 10.0, 1000.0)
 LABELS = {
     "magnitude": "magnitude",
     "snip_momentum": "snip_momentum",
