@@ -148,7 +148,7 @@ def draw(curve: dict[str, Any], path: Path) -> None:
         for line in LABELS:
             seen = [(p["kept"], p["metrics"][metric]) for p in curve["points"] if p["line"] == line]
             here = sorted(point for point in seen if point[1] >= LEAST)
-            if here:
+            if len(here) > 1:
                 look = {"color": COLOURS[line], "marker": MARKERS[line], "markersize": 5}
                 axes.plot(*zip(*here, strict=True), label=LABELS[line], **look)
         axes.set_xscale("log")

@@ -146,7 +146,9 @@ def curve_part(curve: dict[str, Any], command: str, figure: str) -> str:
     about = (
         f"`{curve['model']}`, {dense:.2f} before, is pruned in short trainings on {rows_} training rows for "
         f"{curve['epochs']} epoch{'s' * (curve['epochs'] > 1)}, its own teacher, in f32: what criteria are worth "
-        f"beside each other, not what a whole recipe reaches. Seed {curve['seed']}, {hours:.1f} hours for "
+        f"beside each other, not what a whole recipe reaches. inc ranks the blocks of all layers together; movement is "
+        f"NNCF's, whose factor decides the density; topk ranks learned scores, as Sanh et al. do, for which the "
+        f"training is too short, and is not in the figure. Seed {curve['seed']}, {hours:.1f} hours for "
         f"{len(curve['points'])} points, on {curve['machine']}."
     )
     picture = f"![{metric} against the share of weights that are kept, by criterion]({figure})"
