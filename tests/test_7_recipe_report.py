@@ -72,7 +72,7 @@ def test_the_figures_in_a_browser(tmp_path):
         "NOT WRITTEN",
         "8.69 times smaller",
         "2 of 872",
-        "quantize: the 3 models with layers back in f32 that were tried",
+        "quantize: layers back in f32, the 3 tries",
         '<td class="number">-0.001235</td>',
     ):
         assert said in dom

@@ -177,6 +177,12 @@ def test_heads_keep_their_numbers():
     check_numbers(stages._without_dead)
 
 
+@pytest.mark.parametrize(("score_rate", "notes"), [(0.0, 1), (10.0, 0)])
+def test_a_hybrid_that_prunes_nothing_has_a_note(score_rate, notes, folder):
+    stage = Hybrid(**SMALL, **OWN | {"score_rate": score_rate})
+    assert len(go(folder, recipe(stage))["stages"][0]["notes"]) == notes
+
+
 @pytest.mark.parametrize(("steps", "notes"), [(9, 1), (10, 0)])
 def test_a_gradual_pruning_of_few_steps_has_a_note(steps, notes):
     stage = Prune(**SMALL, sparsity=0.5)

@@ -104,7 +104,7 @@ def test_toml(tmp_path):
         ([PRUNE + 'distil = { loss = "kl" }'], "loss is 'kl'; need kl_batchmean"),
         ([PRUNE + 'distil = { hidden_loss = "l2" }'], "hidden_loss is 'l2'; need mse, l1, kl, cosine"),
         ([PRUNE + "distil = { temperature = 0 }"], "temperature is 0; need more than 0"),
-        ([MOVE.replace("warmup_end_epoch = 2", "warmup_end_epoch = 4")], "need 0 <= warmup_start_epoch < warmup_end"),
+        ([MOVE.replace("warmup_end_epoch = 2", "warmup_end_epoch = 4")], "need 0 < warmup_start_epoch < warmup_end"),
         ([MOVE + "power = 0"], "power is 0; need more than 0"),
         ([MOVE + "power = inf"], "power is inf; need more than 0"),
         ([MOVE + "initial_threshold = 0"], "initial_threshold and final_threshold are 0.0 and 0.0; need finite"),

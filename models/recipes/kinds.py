@@ -126,8 +126,8 @@ class Movement(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         start, end = self.warmup_start_epoch, self.warmup_end_epoch
-        if not 0 <= start < end <= self.epochs:
-            need = f"0 <= warmup_start_epoch < warmup_end_epoch <= epochs, {self.epochs}"
+        if not 0 < start < end <= self.epochs:
+            need = f"0 < warmup_start_epoch < warmup_end_epoch <= epochs, {self.epochs}"
             raise ValueError(f"warmup_start_epoch and warmup_end_epoch are {start:g} and {end:g}; need {need}")
         at_least("factor", self.factor, 0)
         thresholds = [x for x in (self.initial_threshold, self.final_threshold) if x is not None]

@@ -92,7 +92,7 @@ function stages() {
 function tuning() {
   return data.stages.filter((stage) => stage.tuning.length).map((stage) => {
     const box = make("details");
-    box.append(make("summary", "soft", `${stage.name}: the ${many(stage.tuning.length)} models with layers back in f32 that were tried`));
+    box.append(make("summary", "soft", `${stage.name}: layers back in f32, the ${many(stage.tuning.length)} tries`));
     const frame = make("div", "wide");
     frame.append(table([["step"], ["metric", true], ["good enough"], ["in f32"]], stage.tuning.map((row) => [row.step, short(row.metric), row.good ? "yes" : "", row.kept.join(", ")])));
     box.append(frame);

@@ -126,7 +126,9 @@ def _hybrid(setting: Setting, number: int, stage: Hybrid, work: Work) -> Done:
     begun = (stage.filled and work.begun) or work
     filled = hybrid.to_fill(begun, work) if stage.filled else None
     state, made = _trained(setting, number, stage, begun.dense.model, filled)
-    return _done(_without_dead(_with_model(begun, made))._replace(begun=begun), state)
+    done = _done(_without_dead(_with_model(begun, made))._replace(begun=begun), state)
+    note = "nothing is pruned; a larger factor or score_rate, or more epochs, prune more"
+    return done._replace(notes=() if done.sparsity[-1][1] else (note,))
 
 
 def _without_dead(work: Work) -> Work:
