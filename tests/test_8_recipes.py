@@ -119,6 +119,7 @@ def test_toml(tmp_path):
         (['do = "quantize-aware"\nepochs = 1\ninitial = "0.1"'], "initial is '0.1'; need absmax, nncf"),
         (['do = "quantize-aware"\nepochs = 1\ngradient = "lsq"'], "gradient is 'lsq'; need nncf, step"),
         (['do = "quantize"\nalpha = 1.5'], "alpha is 1.5; need 0 to 1"),
+        (['do = "quantize"\ntuning = "inc"'], "tuning is 'inc' without max_drop; need both"),
         (['do = "quantize"\ntuning = "inc2"'], "tuning is 'inc2'; need nncf, nncf-nmse, inc"),
         (['do = "quantize"\nmax_drop = -1'], "max_drop is -1; need at least 0"),
         (['do = "quantize"', PRUNE], "stage 1, quantize, quantizes; need it as the last stage"),

@@ -210,8 +210,8 @@ class Student:
 class Quantize:
     """smooth: SmoothQuant before calibration, of ``attention_output`` alone, whose scales v takes; alpha: 0 to 1,
     0 leaves all to the weight; attention: in INT8 too; bias_correction: none, fast or full; max_drop: layers are kept
-    in f32 until the task's first metric is at most so much below that of the f32 model; tuning: which, see ``tuned``:
-    nncf and nncf-nmse, max_drop in points, or inc, max_drop in percent of the f32 model's metric."""
+    in f32 until the task's first metric is at most so much below that of the f32 model; tuning: which, see ``tuned``;
+    nncf (also where it is left out) and nncf-nmse have max_drop in points, inc in percent of the f32 model's metric."""
 
     do: ClassVar[str] = "quantize"
     observer: str = "percentile"
@@ -222,13 +222,16 @@ class Quantize:
     attention: bool = False
     bias_correction: str = "none"
     max_drop: float | None = None
-    tuning: str = "nncf"
+    tuning: str | None = None
 
     def __post_init__(self) -> None:
         _check_quantization(self)
         check.fraction("alpha", self.alpha)
         among("bias_correction", self.bias_correction)
-        among("tuning", self.tuning)
+        if self.tuning is not None:
+            among("tuning", self.tuning)
+            if self.max_drop is None:
+                raise ValueError(f"tuning is {self.tuning!r} without max_drop; need both")
         if self.max_drop is not None:
             at_least("max_drop", self.max_drop, 0)
 
