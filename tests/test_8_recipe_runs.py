@@ -127,7 +127,7 @@ def test_a_recipe_leaves_what_is_promised(name, folder, monkeypatch):
         assert all(a[0] < b[0] for a, b in pairwise(row["sparsity"]))
         if isinstance(stage, Prune):
             assert row["sparsity"][-1][1] == pytest.approx(stage.sparsity, abs=4 / 32**2)  # of each layer a block less
-            steps = len({share for _, share in row["sparsity"]})
+            steps = len(row["sparsity"])
             note = f"masks change in {steps} steps; a smaller every, more epochs or more rows prune more gradually"
             assert row["notes"] == ([] if stage.method == "one-shot" else [note])
         if isinstance(stage, Movement):
@@ -183,10 +183,18 @@ def test_a_hybrid_that_prunes_nothing_has_a_note(score_rate, notes, folder):
     assert len(go(folder, recipe(stage))["stages"][0]["notes"]) == notes
 
 
-@pytest.mark.parametrize(("steps", "notes"), [(9, 1), (10, 0)])
-def test_a_gradual_pruning_of_few_steps_has_a_note(steps, notes):
-    stage = Prune(**SMALL, sparsity=0.5)
-    assert len(stages.too_few_steps(stage, [(i, i / steps) for i in range(steps)])) == notes
+@pytest.mark.parametrize(("every", "notes"), [(7, 1), (6, 0)])
+def test_a_gradual_pruning_of_few_steps_has_a_note(every, notes):
+    """Over updates 0 to 60 of 100, in 9 or 11 steps."""
+    stage = Prune(epochs=1, batch=1, sparsity=0.5, every=every)
+    assert len(stages.notes_before(stage, 100)) == notes
+
+
+def test_what_is_worth_a_note_is_said_before_the_training(folder, capsys):
+    made = recipe(Prune(**SMALL, sparsity=0.5), Quantize(samples=4))
+    dense = compress.load(folder / "model")
+    check_stages(made, dense, dense, 3)
+    assert capsys.readouterr().err.startswith("note: stage 1, prune: masks change in ")
 
 
 def test_questions(tmp_path, monkeypatch):
@@ -274,8 +282,10 @@ def made_up(loaded):
 
 
 def tune(drop, tuning, measure=made_up):
-    name = "bert_classification"
-    found = tuned.restored(tiny.quantized(name), tiny.calibrated(name), measure, drop, tuning, tiny.rows(name))
+    name, told = "bert_classification", []
+    parts = tiny.quantized(name), tiny.calibrated(name), measure, drop, tuning, tiny.rows(name)
+    found = tuned.restored(*parts, told.append)
+    assert told == list(range(len(found.trials)))
     assert isinstance(found.quantized, Quantized)
     return found, sorted(name for name, p in linears(found.quantized.model).items() if type(p) is Linear)
 

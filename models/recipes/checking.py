@@ -17,11 +17,13 @@ from refimpl.models.recipes.kinds import Hybrid, Movement, Student, Training
 from refimpl.models.recipes.matching import meeting
 from refimpl.models.recipes.recipe import Recipe
 from refimpl.models.recipes.setting import work_on
-from refimpl.models.recipes.stages import method_of, named_in_errors, student
+from refimpl.models.recipes.stages import method_of, named_in_errors, notes_before, student
+from refimpl.models.terminal import say
 
 
 def check_stages(recipe: Recipe, dense: Dense, teacher: Dense | None, rows: int) -> None:
-    """Raise ValueError naming the first stage that the model does not allow. rows: for training."""
+    """Raise ValueError naming the first stage that the model does not allow; then say what is worth a note before
+    anything is trained. rows: for training."""
     work, left = work_on(dense), ""
     begun = work, left
     for number, stage in enumerate(recipe.stages, 1):
@@ -35,6 +37,9 @@ def check_stages(recipe: Recipe, dense: Dense, teacher: Dense | None, rows: int)
         if isinstance(stage, Hybrid) or (isinstance(stage, Movement) and stage.structured):
             work = work_on(replace(work.dense, model=fewest(work.dense.model)))
             left = f", whatever the {stage.do} before it leaves"
+    for number, stage in enumerate(recipe.stages, 1):
+        for note in notes_before(stage, rows) if isinstance(stage, Training) else ():
+            say("note:", f"stage {number}, {stage.do}: {note}", "yellow")
 
 
 def _check(stage: Training, model: Model, teacher: Dense | None, rows: int) -> None:

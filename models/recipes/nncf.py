@@ -201,6 +201,8 @@ def _quantization(values: Mapping[str, Any]) -> dict[str, Any]:
     without = [key for key in WITHOUT_EFFECT if key in values]
     if without:
         warnings.warn(
-            f"{', '.join(without)} of {QUANTIZATION}: no effect; a TOML recipe has observer and samples", stacklevel=2
+            f"{', '.join(without)} of {QUANTIZATION}: no effect; activations are symmetric, attention is in f32, and "
+            "ranges are observed as a stage of a TOML recipe says by observer and samples",
+            stacklevel=2,
         )
     return {"overflow_fix": values.get("overflow_fix", "disable")}

@@ -261,7 +261,7 @@ function sizes() {
 }
 
 function engines() {
-  const head = [["engine"], ["file"], ["precision"], ...metrics.map((name) => [name, true]), ["integer layers", true], ["answers not ours", true]];
+  const head = [["engine"], ["file"], ["precision"], ...metrics.map((name) => [name, true]), ["in INT8, of quantized", true], ["answers not ours", true]];
   return table(head, data.engines.map((engine) => {
     const name = `${engine.name} ${engine.version || ""}`;
     if (!engine.ran) return [name, engine.file, make("span", "bad", `NOT RUN: ${engine.why}`), ...metrics.map(() => "-"), "-", "-"];

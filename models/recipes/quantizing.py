@@ -32,6 +32,7 @@ CORRECT = {"fast": correct_biases, "full": correct_biases_in_order}
 
 def post_training(setting: Setting, stage: Quantize, work: Work) -> Done:
     """Smooth, calibrate, quantize, correct biases, and keep layers in f32 where that is asked for."""
+    setting.bar.begin(0, 0, stage.do)
     batches = samples(setting.task, stage.samples, setting.seed)
     masked = _masked(work.dense)
     if stage.smooth:
@@ -43,7 +44,9 @@ def post_training(setting: Setting, stage: Quantize, work: Work) -> Done:
         quantized = CORRECT[stage.bias_correction](quantized, calibrated, batches)
     if stage.max_drop is None:
         return Done(work._replace(quantized=quantized))
-    found = tuned.restored(quantized, calibrated, setting.measure, stage.max_drop, stage.tuning or "nncf", batches)
+    found = tuned.restored(
+        quantized, calibrated, setting.measure, stage.max_drop, stage.tuning or "nncf", batches, setting.bar.tuning
+    )
     return Done(work._replace(quantized=found.quantized), notes=(found.note,), tuning=found.trials)
 
 

@@ -143,7 +143,7 @@ def _engines(report: dict[str, Any]) -> Table:
     table = _columns(
         plain_table("Engines, over the dev set"),
         ["engine", "file"],
-        [*names, "integer\nlayers", "answers\nnot ours"],
+        [*names, "in INT8,\nof quantized", "answers\nnot ours"],
     )
     for engine in report["engines"]:
         if not engine["ran"]:

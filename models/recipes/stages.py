@@ -5,7 +5,7 @@
 The checkpoint of a stage stays until the whole recipe is done: a recipe that goes on finds the finished stages in it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -52,8 +52,7 @@ def run_stage(setting: Setting, number: int, stage: Stage, work: Work) -> Done:
         state, made = _trained(setting, number, stage, calibrated.model)
         return _done(_quantized(work, calibrated, made), state)
     state, made = _trained(setting, number, stage, work.dense.model)
-    done = _done(_with_model(work, made), state)
-    return done._replace(notes=too_few_steps(stage, done.sparsity)) if isinstance(stage, Prune) else done
+    return _done(_with_model(work, made), state)._replace(notes=notes_before(stage, len(setting.task.lengths)))
 
 
 @contextmanager
@@ -82,10 +81,13 @@ def method_of(stage: Training, model: Model, rows: int, filled: Arrays | None = 
     return methods.locked(model, names) if stage.lock else PLAIN
 
 
-def too_few_steps(stage: Prune, sparsity: Sequence[tuple[int, float]]) -> tuple[str, ...]:
-    """Of masks that should change gradually."""
-    steps = len({share for _, share in sparsity})
-    if stage.method == "one-shot" or steps >= FEW_STEPS:
+def notes_before(stage: Training, rows: int) -> tuple[str, ...]:
+    """What is worth a note before anything is trained: masks that hardly change gradually. rows: of an epoch."""
+    if not isinstance(stage, Prune) or stage.method == "one-shot":
+        return ()
+    first, last, every = methods.events_of(stage, number_of_updates(stage, rows))
+    steps = (last - first) // every + 1
+    if steps >= FEW_STEPS:
         return ()
     return (f"masks change in {steps} steps; a smaller every, more epochs or more rows prune more gradually",)
 

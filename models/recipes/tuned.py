@@ -9,13 +9,14 @@ and any other layer alone.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
 from typing import NamedTuple
 
 from refimpl.models.bert import Batch, linears
 from refimpl.models.compress import Calibrated, Dense, Packed, Quantized, pack
 from refimpl.models.precision import keep
 from refimpl.models.quantization.tuning import negative_nmse
-from refimpl.quant.tuning import Trial, absolute_goal, fall_back, relative_goal, restore_accuracy
+from refimpl.quant.tuning import Evaluate, Trial, absolute_goal, fall_back, relative_goal, restore_accuracy
 
 TOGETHER = ("q", "k", "v")
 
@@ -35,13 +36,23 @@ def restored(
     max_drop: float,
     tuning: str,
     batches: Sequence[Batch],
+    tell: Callable[[int], None] = lambda tried: None,
 ) -> Restored:
-    """measure: metrics, the first of which counts, larger is better; tuning: one of those above; batches: for it."""
-    units = _units(linears(calibrated.model))
+    """measure: metrics, the first of which counts, larger is better; tuning: one of those above; batches: for it; tell:
+    how many models have been tried, before each."""
+    units, tried = _units(linears(calibrated.model)), count()
+
+    def told(evaluate: Evaluate) -> Evaluate:
+        def call(kept: frozenset[str]) -> float:
+            tell(next(tried))
+            return evaluate(kept)
+
+        return call
 
     def names(kept: frozenset[str]) -> frozenset[str]:
         return frozenset(name for unit in kept for name in units[unit])
 
+    @told
     def metric(kept: frozenset[str]) -> float:
         return _first(measure(pack(keep(quantized, calibrated, names(kept)))))
 
@@ -52,7 +63,7 @@ def restored(
     else:
         goal = absolute_goal(before, max_drop)
         ranks = negative_nmse(quantized, calibrated, batches) if tuning == "nncf-nmse" else None
-        score = None if ranks is None else (lambda kept: ranks(names(kept)))
+        score = None if ranks is None else told(lambda kept: ranks(names(kept)))
         found = restore_accuracy(list(units), metric, goal, score)
     reached, kept = "reached" if found.reached else "not reached", ", ".join(sorted(found.kept)) or "none"
     note = f"goal {goal:.2f} {reached}; in f32: {kept}"

@@ -60,6 +60,12 @@ class Bar:
         """So many rows of those that a teacher is asked."""
         self.telling(done, of, "teacher")
 
+    def tuning(self, tried: int) -> None:
+        """So many models tried, of nobody knows how many. Raises Interrupted if it is to stop."""
+        if not self.screen.is_terminal and tried:
+            self.screen.print(f"tuning: {tried} tried", highlight=False)
+        self.telling(0, 0, f"tuning, {tried} tried")
+
     def telling(self, done: int, of: int, what: str) -> None:
         """So many rows of all, of something else than a training. Raises Interrupted if it is to stop."""
         self.bar.update(self.task, total=of, completed=done, what=what, description="")
