@@ -1,6 +1,8 @@
 """Recipes on real data: what they left, in numbers of this machine, and the page that shows them.
 
     python asv_bench/compression.py collect OUT... --data DIR      each OUT into results/compression/NAME.json
+    python asv_bench/compression.py old-cpu --data DIR             on a CPU without VNNI: what engines make there of the
+                                                                   embedded model, into results/compression
     python asv_bench/compression.py render                         models/RESULTS.md and its figure, of these
 
 OUT is a folder that ``refimpl compress --recipe`` made, a directory of ``refimpl train`` (a dense row), or one with the
@@ -21,15 +23,17 @@ from typing import Any
 
 import compression_curve
 import compression_tables
-from compression_saturation import saturation
+from compression_saturation import here, saturation
 from race import RESULTS
 
 from refimpl.kernels import cpu
 from refimpl.models import compress
+from refimpl.models.embedded import embedded_model
 from refimpl.models.files import atomic
 from refimpl.models.recipes.agreement import compare_engines
 from refimpl.models.recipes.artifacts import HUGGING_FACE, PACKED, write_artifacts
 from refimpl.models.recipes.run import REPORT
+from refimpl.models.records.semantics import DOT_PRODUCTS
 from refimpl.models.runner import runner
 from refimpl.models.terminal import late_bar, say
 from refimpl.models.training.evaluation import MEASURES
@@ -39,6 +43,9 @@ ROWS = RESULTS / "compression"
 PAGE = Path(__file__).parents[1] / "models" / "RESULTS.md"
 FIGURE = "results-curve.svg"
 """Beside the page."""
+OLD_CPU = "old_cpu.json"
+NO_ROWS = (compression_curve.CURVE, OLD_CPU)
+"""Of the folder of the rows."""
 MOST_DIFFERENCES = 20
 OF_A_DIFFERENCE = ("row", "wanted", "ours", "theirs", "our_margin", "their_margin")
 OF_AN_ENGINE = ("name", "ran", "why", "version", "execution", "metrics", "rows", "different")
@@ -143,9 +150,21 @@ def collect(given: argparse.Namespace) -> None:
             temporary.write_text(json.dumps(row, indent=1) + "\n", "utf-8")
 
 
+def old_cpu(given: argparse.Namespace) -> None:
+    """Measure the embedded model on this CPU, and write the file."""
+    exact = sorted(DOT_PRODUCTS & cpu.features())
+    if exact:
+        raise ValueError(f"this CPU has {', '.join(exact)}, so that engines are exact; need one without")
+    facts = json.loads(embedded_model().with_suffix(".json").read_text("utf-8"))
+    found = here(embedded_model(), facts["task"], given.data.resolve())
+    found |= {"task": facts["task"], "engines": [slim(engine) for engine in found["engines"]]}
+    with atomic(given.results / OLD_CPU) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+
+
 def render(given: argparse.Namespace) -> None:
     """Write the page, and the figure if there is a curve."""
-    curve = read_curve(given.results)
+    curve = read_json(given.results / compression_curve.CURVE)
     given.page.write_text(page_of(given.results), "utf-8")
     if curve:
         compression_curve.draw(curve, given.page.with_name(FIGURE))
@@ -153,20 +172,19 @@ def render(given: argparse.Namespace) -> None:
 
 def page_of(results: Path) -> str:
     """The text of the page."""
-    curve = read_curve(results)
+    curve = read_json(results / compression_curve.CURVE)
     part = curve and compression_tables.curve_part(curve, compression_curve.command(curve), FIGURE)
-    return compression_tables.page(read_rows(results), part)
+    return compression_tables.page(read_rows(results), part, read_json(results / OLD_CPU))
 
 
 def read_rows(results: Path) -> list[dict[str, Any]]:
     """All that were collected."""
-    paths = sorted(path for path in results.glob("*.json") if path.name != compression_curve.CURVE)
+    paths = sorted(path for path in results.glob("*.json") if path.name not in NO_ROWS)
     return [json.loads(path.read_text("utf-8")) for path in paths]
 
 
-def read_curve(results: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
     """If it was collected."""
-    path = results / compression_curve.CURVE
     return json.loads(path.read_text("utf-8")) if path.exists() else None
 
 
@@ -182,10 +200,13 @@ def main() -> None:
     collecting.add_argument("--model", default="MODEL", help="of a dense row: what the training began with, a name")
     collecting.add_argument("--minutes", type=float, help="of a dense row: how long the training took")
     collecting.set_defaults(run=collect)
+    old = commands.add_parser("old-cpu", help="on a CPU without VNNI: the embedded model in the engines")
+    old.add_argument("--data", type=Path, required=True, help="the folder with the task's dev.*")
+    old.set_defaults(run=old_cpu)
     rendering = commands.add_parser("render", help="write models/RESULTS.md")
     rendering.add_argument("--page", type=Path, default=PAGE, help="the file to write")
     rendering.set_defaults(run=render)
-    for command in (collecting, rendering):
+    for command in (collecting, old, rendering):
         command.add_argument("--results", type=Path, default=ROWS, help="folder of the rows")
     given = parser.parse_args()
     try:

@@ -7,23 +7,26 @@ emulated               our model with every linear layer on ``gemm_u8s8s32_pair_
 repaired               the same f32 model quantized again by the recipe ptq-overflow-fix, native and without VNNI
 """
 
+import tempfile
 from filecmp import cmp
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from refimpl.kernels import cpu
 from refimpl.kernels.gemm_u8s8s32_pair_saturating import GEMM_PAIR_SATURATING
 from refimpl.models import packed_file
+from refimpl.models.bench.variants import dequantized
 from refimpl.models.bert import map_linears
 from refimpl.models.checkpoint import FILE
-from refimpl.models.compress import Packed, Quantized, unpack
+from refimpl.models.compress import Dense, Packed, Quantized, unpack
 from refimpl.models.engines import NAMES
 from refimpl.models.engines.isa import CAPS, NATIVE
 from refimpl.models.engines.isolated import Conditions
 from refimpl.models.recipes import reading
 from refimpl.models.recipes.agreement import compare_engines
-from refimpl.models.recipes.artifacts import HUGGING_FACE, PACKED
+from refimpl.models.recipes.artifacts import HUGGING_FACE, PACKED, write_artifacts
 from refimpl.models.recipes.options import Options
 from refimpl.models.recipes.run import compress_by
 from refimpl.models.runner import Runner, on_ops, runner
@@ -133,6 +136,36 @@ def _of_emulation(folder: Path, task: str, data: Path, limit: int | None, engine
     different = {isa: len(apart(said, answers)) for isa, answers in engine.items()}
     row = {"isa": EMULATED, "ran": True, "why": "", "metrics": questions.score(theirs)}
     return row | {"different": different.get(NATIVE, 0), "different_from": different}
+
+
+def here(path: Path, task: str, data: Path) -> dict[str, Any]:
+    """A packed file in the engines as they are on this CPU, and as it is emulated: for CPUs that have no VNNI.
+
+    Returns
+    -------
+    dict
+        "machine": the CPU, by LLVM's name; "engines": rows of ``compare_engines``, ours first; "emulated": "metrics";
+        "different": {engine: rows answered otherwise than by it}
+    """
+    packed = packed_file.load(path)
+    quantized = unpack(packed)
+    dense = Dense(dequantized(quantized), packed.tokenizer)
+    with tempfile.TemporaryDirectory() as temporary, late_bar(cpu.name()) as move:
+        write_artifacts(Path(temporary), packed.model.config, dense, quantized)
+        engines = compare_engines(Path(temporary), task, data, tell=move)
+    questions = QUESTIONS[task](data, packed.tokenizer)
+    with late_bar(EMULATED) as move:
+        ours, theirs = (questions.ask(ready, move) for ready in (runner(packed), emulated(packed)))
+    said = {i: b.said for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a.said != b.said}
+    answers = {
+        row["name"]: {each["row"]: each["theirs"] for each in row["differences"]} for row in engines if row["ran"]
+    }
+    different = {name: len(apart(said, each)) for name, each in answers.items()}
+    return {
+        "machine": cpu.name(),
+        "engines": engines,
+        "emulated": {"metrics": questions.score(theirs), "different": different},
+    }
 
 
 def apart(one: Answers, other: Answers) -> list[int]:

@@ -155,8 +155,24 @@ def curve_part(curve: dict[str, Any], command: str, figure: str) -> str:
     return "\n\n".join([picture, table, about, f"    {command}"])
 
 
-def page(rows: Sequence[Row], curve: str | None) -> str:
-    """All of it. curve: ``curve_part``, or None."""
+def old_cpu(found: dict[str, Any], metric: str) -> str:
+    """The embedded model on a CPU without VNNI."""
+    engines = [each for each in found["engines"] if each["ran"]]
+    rows = [[f"{each['name']} {each['version']}", f"{each['metrics'][metric]:.2f}", str(each["different"])]
+            for each in engines]  # fmt: skip
+    first, *others = (each["name"] for each in engines)
+    different = found["emulated"]["different"]
+    apart = ", ".join(f"{different[name]} than {name}" for name in others)
+    rows.append(["emulated", f"{found['emulated']['metrics'][metric]:.2f}", f"{different[first]} ({apart})"])
+    about = (
+        f"A CPU that has no VNNI ({found['machine']}), nothing emulated or switched off: the embedded model, which is "
+        "exact on our engine everywhere."
+    )
+    return f"{about}\n\n{markdown(['', metric, 'rows answered otherwise'], rows)}"
+
+
+def page(rows: Sequence[Row], curve: str | None, old: dict[str, Any] | None = None) -> str:
+    """All of it. curve: ``curve_part``, or None; old: for ``old_cpu``."""
     parts = [INTRO]
     for task, (name, metric) in TASKS.items():
         here = Page(task, in_order([row for row in rows if row["task"] == task]))
@@ -166,6 +182,7 @@ def page(rows: Sequence[Row], curve: str | None) -> str:
             parts += [f"## {name}: {metric} on {seen} dev rows", quality(here), sizes(here)]
             without = saturation(here)
             parts += [SATURATION, without] if without else []
+            parts += [old_cpu(old, metric)] if old is not None and old["task"] == task else []
     if curve is not None:
         parts += [f"## Accuracy against density\n\n{curve}"]
     parts += ["## Commands", *(_row(row) for row in in_order(rows))] if rows else ["Nothing is collected yet."]

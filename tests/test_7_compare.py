@@ -13,6 +13,7 @@ import tiny
 from onnx import TensorProto, helper, numpy_helper
 from scipy.special import erf
 
+from refimpl.kernels import cpu
 from refimpl.models.compare import causes
 from refimpl.models.compare.causes import find_cause, first_wrong
 from refimpl.models.export import INPUTS, to_onnx
@@ -591,8 +592,11 @@ def test_a_tensor_that_was_not_judged():
 @pytest.mark.parametrize("tensors", [["codes", "product"], ["codes"]])
 def test_openvino_without_vnni_saturates_pairs(isa, tensors, tmp_path):
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    from refimpl.models.engines.isa import CAPS
     from refimpl.models.engines.isolated import Conditions, run_isolated
 
+    if CAPS[isa][0] not in cpu.features():
+        pytest.skip(f"this CPU lacks {CAPS[isa][0]}")
     onnx.save(layer_model(), tmp_path / "m.onnx")
     graph, inputs = subject("layer")
     engine = run_isolated("openvino", tmp_path / "m.onnx", inputs, tensors, Conditions(isa=isa)).values

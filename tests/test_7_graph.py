@@ -20,6 +20,7 @@ from refimpl.models.graph import operators
 from refimpl.models.graph.chart import FREE, ROWS, chart
 from refimpl.models.graph.operators import HEAD, UNTAPPED, written
 from refimpl.models.graph.report import look
+from refimpl.models.runtime import plan
 from refimpl.models.runtime.lines import line
 from refimpl.models.runtime.plan import make_plan
 from refimpl.models.runtime.record import taps_of
@@ -32,6 +33,12 @@ STAGES = {"INT8": tiny.quantized, "INT8 attention": tiny.quantized_with_attentio
 each_model = pytest.mark.parametrize(
     ("name", "stage"), [*((name, "INT8") for name in tiny.ONE_OF_EACH_HEAD), ("bert_classification", "INT8 attention")]
 )
+
+
+@pytest.fixture
+def any_cpu(monkeypatch):
+    """The plan of a CPU that lacks no instruction."""
+    monkeypatch.setattr(plan, "lacking", lambda weights, width: [])
 
 
 def looked(quantized, lengths=LENGTHS):
@@ -95,7 +102,7 @@ def test_a_step_absorbs_what_lies_between_what_it_reads_and_writes(name, stage):
 LAYERS, LAYER = 3, {"hidden": 32, "heads": 2, "feed_forward": 64, "vocabulary": 60, "positions": 48}
 
 
-def test_what_becomes_of_the_operators():
+def test_what_becomes_of_the_operators(any_cpu):
     """Counted by hand in the equations of an encoder layer, for DistilBERT with answers to questions."""
     report = looked(synthetic(0.5, layers=LAYERS, **LAYER))
     found = {change.what: (change.before, change.after) for change in (*report.changes, *report.counts)}
@@ -139,7 +146,7 @@ def test_the_chart_shows_what_lies_there(lengths):
             assert legend[letters[step]] in here if letters[step] != FREE else not here
 
 
-def test_a_line():
+def test_a_line(any_cpu):
     quantized = tiny.quantized("bert_classification")
     session = Session(prepare(compress.pack(quantized), "dense"))
     shape = session.shape(np.ones((2, 16), int))
@@ -165,7 +172,7 @@ def graph_json(refimpl, *arguments):  # noqa: F811
     return json.loads(out)
 
 
-def test_json(refimpl, packed):  # noqa: F811
+def test_json(any_cpu, refimpl, packed):  # noqa: F811
     found = graph_json(refimpl, packed, "--tokens", 5, "--tokens", 12, "--batch", 2)
     assert found["lengths"] == [5, 5, 12, 12]
     assert found["shape"] == {

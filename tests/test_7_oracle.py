@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 from onnx import TensorProto, helper, numpy_helper
+from vnni import here
 
 from refimpl.integer.products import pair_saturating
 from refimpl.models.export import INPUTS, export_onnx, to_onnx
@@ -21,7 +22,7 @@ from refimpl.quant import QUANTIZED
 
 FOLDER = Path(__file__).parent / "golden" / "onnx"
 FILES = sorted(path.stem for path in FOLDER.glob("*.onnx"))
-FLOATS = ONNX_RUNTIME._replace(fuse=False)
+FLOATS = here(ONNX_RUNTIME._replace(fuse=False))
 CODES = (
     "QuantizeLinear",
     "DynamicQuantizeLinear",
@@ -312,7 +313,10 @@ def test_onnxruntime_runs_our_exports_in_integers(stage, tmp_path):
     export_onnx(model, tmp_path / "m.onnx")
     tensors = [node.outputs[0] for node in graph.nodes if node.op in ENDS]
     findings = judge_nodes(
-        graph, inputs, open_graph("onnxruntime", tmp_path / "m.onnx", tensors, optimize=True).run(inputs)
+        graph,
+        inputs,
+        open_graph("onnxruntime", tmp_path / "m.onnx", tensors, optimize=True).run(inputs),
+        here(ONNX_RUNTIME),
     )
     assert all(f.finding is not None for f in findings if f.tensor != "output")
     assert outside(findings) == {}, first_outside(findings)

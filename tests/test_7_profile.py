@@ -276,8 +276,10 @@ def test_rows_add_up_to_the_pass(refimpl, packed):  # noqa: F811
         done = Work(*(row[name] for name in ("integer_macs", "f32_macs", "parameter_bytes", "activation_bytes")))
         assert done == working.work(step, ready)
         assert row["line"].startswith(step.name + "  ")
-        assert row["bound"] in (roofs.COMPUTE, roofs.MEMORY, roofs.CALLS, roofs.INSTRUCTIONS)
-        assert all(row[name] >= 0 for name in SHARES)
+        known = found["roofs"]["integer_macs_per_second"] is not None or not row["integer_macs"]
+        told = (roofs.COMPUTE, roofs.INSTRUCTIONS) if known else (None,)
+        assert row["bound"] in (roofs.MEMORY, roofs.CALLS, *told)
+        assert all(row[name] >= 0 for name in SHARES if known or name != "share_of_compute")
     assert [row[name] for row in found["rows"] if not row["calls"] for name in SHARES] == [None] * 12
     limits = found["roofs"]
     assert all(value > 0 for value in (*limits["bytes_per_second"].values(), limits["f32_macs_per_second"]))

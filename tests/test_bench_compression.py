@@ -5,18 +5,21 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
+import recipe_child
 import recipe_report
 import tiny
 from test_2_registers import NEEDS_JIT
 from test_bench import bench, run_main  # noqa: F401
 
 from refimpl.integer.pairs import unsafe_pairs
-from refimpl.models import compress
+from refimpl.kernels import cpu
+from refimpl.models import compress, packed_file
 from refimpl.models.bert import forward, linears
 from refimpl.models.recipes import reading
 from refimpl.models.recipes.kinds import Movement, QuantizeAware
 from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.recipe import Recipe, to_json
+from refimpl.models.runner import runner
 from refimpl.models.verify.int8 import SATURATING
 
 JPQD = Movement(epochs=2, warmup_start_epoch=1, warmup_end_epoch=2, factor=0.1, quantize=True)
@@ -101,6 +104,11 @@ def test_the_page(bench, monkeypatch, tmp_path):  # noqa: F811
               for m in ("inc", "movement") for d in (0.5, 0.05)]  # fmt: skip
     found = {"model": "dense", "data": "sst2", "machine": "that", "limit": None, "epochs": 1, "seed": 0, "threads": 1}
     (tmp_path / curve.CURVE).write_text(json.dumps(found | {"dense": {"accuracy": 91.0}, "points": points[1:]}))
+    (ours,) = dense()["engines"]
+    other = ours | {"name": "other", "metrics": {"accuracy": 88.0}, "different": 1}
+    emulated = {"metrics": {"accuracy": 87.0}, "different": {"refimpl": 6, "other": 5}}
+    old = {"machine": "old", "task": "sst2", "engines": [ours, other], "emulated": emulated}
+    (tmp_path / compression.OLD_CPU).write_text(json.dumps(old))
     page = tmp_path / "page.md"
     run_main(compression, monkeypatch, "render", "--results", tmp_path, "--page", page)
     text = page.read_text().replace("|---", "")
@@ -116,6 +124,7 @@ def test_the_page(bench, monkeypatch, tmp_path):  # noqa: F811
     )
     assert "| 90.00 | 60.00 (300 differ) | did not run | 61.00 (299 differ) | 89.00 | did not run |" in text
     assert "| did not run | 2, - |" in text
+    assert "| other 0.1.0 | 88.00 | 1 |\n| emulated | 87.00 | 6 (5 than other) |" in text
     assert "## SST-2: accuracy on 872 dev rows" in text
     assert "| inc | 80.45 at 5% | - |\n| movement | 84.50 at 50% | 80.45 at 5% |" in text
     assert "    refimpl compress dense --recipe b2\n\n* a note" in text
@@ -162,6 +171,28 @@ def test_the_emulation_saturates_as_the_reference_does(bench):  # noqa: F811
     ready = saturation.emulated(compress.pack(quantized))
     for batch in tiny.rows(name):
         np.testing.assert_array_equal(ready.run(*batch), forward(quantized.model, batch, SATURATING))
+
+
+def test_engines_here_are_beside_the_emulation(bench, monkeypatch, tmp_path):  # noqa: F811
+    """What an engine answers otherwise than ours, and than the emulation, which answers as ours where no pair clips."""
+    saturation = bench("compression_saturation")
+    folder = recipe_child.prepare(tmp_path)
+    packed_file.save(compress.compress(compress.load(folder / "model"), tiny.TEXTS, 0.5), tmp_path / "packed")
+    monkeypatch.setattr(saturation, "emulated", runner)
+    found = saturation.here(tmp_path / "packed", "sst2", folder / "data")
+    assert found["machine"] == cpu.name()
+    assert found["emulated"]["metrics"] == found["engines"][0]["metrics"]
+    assert found["emulated"]["different"] == {row["name"]: row["different"] for row in found["engines"] if row["ran"]}
+
+
+def test_an_old_cpu_is_one_without_vnni(bench, monkeypatch, tmp_path, capsys):  # noqa: F811
+    compression = bench("compression")
+    monkeypatch.setattr(cpu, "features", lambda: frozenset(["avx2", "avxvnni"]))
+    with pytest.raises(SystemExit):
+        run_main(compression, monkeypatch, "old-cpu", "--data", tmp_path, "--results", tmp_path)
+    assert "this CPU has avxvnni, so that engines are exact; need one without" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 def test_rows_that_are_answered_apart(bench):  # noqa: F811

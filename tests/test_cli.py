@@ -17,8 +17,9 @@ import pytest
 import tiny
 from rich.console import Console
 from test_5_kernels import need_threads
+from vnni import NEEDS_VNNI
 
-from refimpl.integer.gemm import gemm_u8s8s32
+from refimpl.integer.gemm import gemm_u8s8s32, gemm_u8s8s32_pair_saturating
 from refimpl.kernels import cpu
 from refimpl.kernels.execution import compiles
 from refimpl.kernels.layout import bsr4x1
@@ -326,6 +327,7 @@ def verify_json(refimpl, *arguments) -> tuple[int, dict]:
     return status, json.loads(out)
 
 
+@NEEDS_VNNI
 @pytest.mark.parametrize(
     ("name", "sparsity"), [*((name, 0.6) for name in tiny.ONE_OF_EACH_HEAD), ("bert_old_names", 0)]
 )
@@ -342,6 +344,7 @@ def test_verify_passes_on_every_head(refimpl, tmp_path, texts, name, sparsity):
     assert {"embeddings", "scores", "output", "model output"} <= taps
 
 
+@NEEDS_VNNI
 @pytest.mark.parametrize("name", ["bert_question_answering", "distilbert_masked_lm"])
 def test_verify_with_integer_attention(refimpl, tmp_path, texts, name):
     status, report = verify_json(refimpl, tiny.copy(name, tmp_path), "--text", texts, "--int8-attention")
@@ -361,6 +364,7 @@ def test_verify_of_a_model_with_all_blocks_pruned(refimpl, tmp_path, texts):
     assert all("runs in integers" in name for name in failing(report))
 
 
+@NEEDS_VNNI
 def test_verify_shows_tables_within_100_columns(refimpl, tmp_path, texts):
     status, out, _ = refimpl("verify", tiny.copy("bert_question_answering", tmp_path), "--text", texts)
     assert status == 0
@@ -372,6 +376,7 @@ def failing(report: dict) -> list[str]:
     return [check["name"] for check in report["checks"] if not check["passed"]]
 
 
+@NEEDS_VNNI
 def test_verify_fails_if_a_kernel_is_wrong_by_one(refimpl, monkeypatch, tmp_path, texts):
     def off_by_one(u, p):
         acc = gemm_u8s8s32(u, bsr4x1.unpack(p.weight))
@@ -412,6 +417,7 @@ def test_verify_fails_if_our_engine_is_wrong(refimpl, monkeypatch, tmp_path, tex
     assert f"refimpl: {check}" in failing(report)
 
 
+@NEEDS_VNNI
 def test_verify_of_a_model_that_our_engine_cannot_run(refimpl, monkeypatch, tmp_path, texts):
     def refuse(packed):
         raise ValueError("a head has 2 numbers; need a multiple of 4")
@@ -428,6 +434,7 @@ def test_verify_of_a_model_that_our_engine_cannot_run(refimpl, monkeypatch, tmp_
     ]
 
 
+@NEEDS_VNNI
 @pytest.mark.skipif("onnxruntime" not in installed(), reason="onnxruntime is not installed")
 def test_verify_fails_if_an_integer_product_is_wrong_by_one(refimpl, monkeypatch, tmp_path, texts):
     from refimpl.models.engines import onnxruntime as engine
@@ -439,6 +446,25 @@ def test_verify_fails_if_an_integer_product_is_wrong_by_one(refimpl, monkeypatch
     assert failing(report) == ["ONNX Runtime: integer MatMul"]
 
 
+@pytest.mark.skipif("onnxruntime" not in installed(), reason="onnxruntime is not installed")
+def test_verify_says_that_an_engine_saturates(refimpl, monkeypatch, packed, texts):
+    from refimpl.models.engines import onnxruntime as engine
+
+    def saturating(a, w, zero_point=0):
+        return gemm_u8s8s32_pair_saturating(a, w) - zero_point * w.astype(np.int32).sum(1)
+
+    monkeypatch.setattr(engine, "matmul_integer", saturating)
+    _, report = verify_json(refimpl, packed, "--text", texts)
+    (row,) = [row for row in report["accumulators"] if row["engine"] == "ONNX Runtime"]
+    assert 0 < row["clipped"] == row["different"] < row["accumulators"]
+    status, out, _ = refimpl("verify", packed, "--text", texts)
+    assert status == 1
+    words = " ".join(out.split())
+    assert f"{row['different']:,} of the others are pairs clipped to 16 bits" in words
+    assert "refimpl saturation has remedies" in words
+
+
+@NEEDS_VNNI
 @pytest.mark.skipif("onnxruntime" not in installed(), reason="onnxruntime is not installed")
 @pytest.mark.parametrize("step", ["f32", "INT8"])
 @pytest.mark.parametrize(
@@ -470,6 +496,7 @@ def test_verify_fails_if_one_element_of_an_engine_is_wrong(refimpl, monkeypatch,
 SENTENCES = "The cat sat on the mat.\nWhere is the station?\nIt rains in March.\n"
 
 
+@NEEDS_VNNI
 def test_verify_of_a_packed_file(refimpl, packed, texts):
     """What a directory is judged by, but for f32; and a code that is wrong is found."""
     status, report = verify_json(refimpl, packed, "--text", texts)
@@ -539,6 +566,7 @@ def test_what_is_told_of_the_embedded_model_is_of_this_file():
     assert f"accuracy {told['metrics']['accuracy']:.2f} % (the f32 model before" in readme
 
 
+@NEEDS_VNNI
 def test_verify_the_embedded_model(refimpl, tmp_path):
     path = tmp_path / "texts.txt"
     path.write_text(SENTENCES, "utf-8")
@@ -548,6 +576,7 @@ def test_verify_the_embedded_model(refimpl, tmp_path):
     assert report["sizes"]["packed file, tokenizer included"] < report["sizes"]["f32 parameters"] / 4
 
 
+@NEEDS_VNNI
 def test_verify_the_demo_model(refimpl, tmp_path):
     try:
         directory = demo_model()

@@ -12,8 +12,9 @@
     ONNX Runtime  AVX2 or AVX-512 without those  pair_saturating  docs/performance/model-optimizations/quantization.md
     others        any                            unknown
 
-tests/test_7_engines.py and test_7_records.py measure the limits, an emulated Haswell and, where there is one, VNNI. The
-other rows (real CPUs with AMX, with AVX-VNNI alone, or with AVX-512 and no VNNI) rest on their sources.
+tests/test_7_engines.py and test_7_records.py measure the limits, an emulated Haswell and, where they run, a CPU with
+VNNI or one with AVX2 alone. The other rows (real CPUs with AMX, with AVX-VNNI alone, or with AVX-512 and no VNNI) rest
+on their sources.
 
 Only of u8 x s8: ONNX Runtime's u8 x u8 and s8 x s8 products on x86 are exact everywhere. s8 x s8 in oneDNN without VNNI
 saturates too, one side shifted by 128. Without AVX2, and on other processors, nothing is claimed.

@@ -117,14 +117,18 @@ def cosine(x: np.ndarray, y: np.ndarray) -> float:
 def engine_accumulators(quantized: Quantized, engine: str, reference: dict[str, np.ndarray]) -> AccumulatorRow:
     """The engine's bare integer MatMul, given our codes and weights, against our accumulators."""
     layers = linears(quantized.model)
-    different = total = 0
+    different = clipped = total = 0
     for name, layer in layers.items():
         codes, acc = reference[name + CODES], reference[name + ACCUMULATORS]
         flat = codes.reshape(-1, codes.shape[-1])
-        expected = acc.reshape(-1, acc.shape[-1])
-        different += int((signed_product(engine, flat, layer.codes) != expected).sum())
+        theirs = signed_product(engine, flat, layer.codes)
+        wrong = theirs != acc.reshape(theirs.shape)
+        if wrong.any():
+            saturated = gemm_u8s8s32_pair_saturating(flat, layer.codes) - layer.compensation
+            clipped += int((theirs == saturated)[wrong].sum())
+        different += int(wrong.sum())
         total += acc.size
-    return AccumulatorRow(NAMES[engine], len(layers), total, different)
+    return AccumulatorRow(NAMES[engine], len(layers), total, different, clipped)
 
 
 def saturation(quantized: Quantized, reference: dict[str, np.ndarray]) -> list[SaturationRow]:

@@ -60,12 +60,14 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class AccumulatorRow:
-    """An engine's integer MatMul on our codes, over all linear layers."""
+    """An engine's integer MatMul on our codes, over all linear layers. clipped: of the different accumulators, those
+    that are what a CPU without VNNI returns."""
 
     engine: str
     layers: int
     accumulators: int
     different: int
+    clipped: int
 
 
 @dataclass(frozen=True)

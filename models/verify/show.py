@@ -195,6 +195,10 @@ def _conclude(report: Report, console: Console) -> None:
     failed = [check.name for check in report.checks if not check.passed]
     if failed:
         console.print(f"[bold red]FAILED[/]: {'; '.join(failed)}")
+        if any(row.clipped for row in report.accumulators):
+            console.print(
+                "Engines clip sums of pairs to 16 bits where a CPU lacks VNNI; refimpl saturation has remedies."
+            )
         return
     console.print("[bold green]PASSED[/]: the arithmetic agrees.")
     if report.compression_cosine is None:

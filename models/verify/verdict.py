@@ -1,7 +1,7 @@
 """Table 6: from what was measured to what may be said, one check a line."""
 
 from refimpl.models.verify.fp32 import OURS
-from refimpl.models.verify.report import Check, Report
+from refimpl.models.verify.report import AccumulatorRow, Check, Report
 
 
 def checks(report: Report) -> list[Check]:
@@ -12,14 +12,14 @@ def checks(report: Report) -> list[Check]:
     for engine in report.engines:
         made += [*_f32(report, engine), _integers(report, engine), _codes(report, engine)]
     made += [
-        Check(
-            f"{row.engine}: integer MatMul",
-            row.different == 0,
-            f"{row.accumulators - row.different:,} of {row.accumulators:,} accumulators equal",
-        )
-        for row in report.accumulators
+        Check(f"{row.engine}: integer MatMul", row.different == 0, _accumulators(row)) for row in report.accumulators
     ]
     return made
+
+
+def _accumulators(row: AccumulatorRow) -> str:
+    equal = f"{row.accumulators - row.different:,} of {row.accumulators:,} accumulators equal"
+    return f"{equal}; {row.clipped:,} of the others are pairs clipped to 16 bits" if row.different else equal
 
 
 def _f32(report: Report, engine: str) -> list[Check]:
