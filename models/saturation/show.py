@@ -168,9 +168,9 @@ def _fix(report: Report, console: Console) -> None:
     table = _table(
         "4  The file, really run with the instructions of a CPU without VNNI",
         "machine",
-        "integer layers",
+        "INT8 layers",
         "outputs",
-        "wrong as it was",
+        "wrong before",
         "wrong now",
     )
     for row in report.trials:
