@@ -11,7 +11,7 @@ from refimpl import distil
 from refimpl.distil.mixing import ovtrainer
 from refimpl.models.bert import linears
 from refimpl.models.recipes import hybrid, methods, stages, tuned
-from refimpl.models.recipes.distilling import distilled, kd_of
+from refimpl.models.recipes.distilling import distilled, distilled_beside, kd_of
 from refimpl.models.recipes.matching import matched
 from refimpl.models.recipes.setting import work_on
 from refimpl.models.recipes.training_stage import rate_of
@@ -230,6 +230,16 @@ def of_all_tokens(task, logits, how):
     return distilled(task, logits, how)._replace(loss=loss)
 
 
+def padding_beside(task, ask, how):
+    """Padding is a token like the others."""
+
+    def loss(y, batch, target):
+        made = distilled_beside(task, lambda _: ask(batch), how)
+        return made.loss(y, batch._replace(mask=np.ones_like(batch.mask)), target)
+
+    return task._replace(loss=loss)
+
+
 def summed(task, kd, weight):
     return Loss(task.value + kd.value, task.gradient + kd.gradient)
 
@@ -237,8 +247,8 @@ def summed(task, kd, weight):
 def matched_with(change):
     """change: (loss, gradients) -> the same."""
 
-    def make(task, teacher, ops, student, how):
-        made = matched(task, teacher, ops, student, how)
+    def make(task, ask, student, teacher, how):
+        made = matched(task, ask, student, teacher, how)
         return made._replace(inner=Inner(made.inner.names, lambda *given: change(*made.inner.loss(*given))))
 
     return make
@@ -254,6 +264,19 @@ RECIPES = [
             "summed over layers": matched_with(lambda loss, of: (2 * loss, {name: 2 * g for name, g in of.items()})),
             "the last layer alone": matched_with(lambda loss, of: (loss, dict([list(of.items())[-1]]))),
             "always squared": lambda *given: matched(*given[:-1], replace(given[-1], hidden_loss="mse")),
+            "always all layers": lambda *given: matched(*given[:-1], replace(given[-1], hidden_layers="all")),
+        },
+    ),
+    Suite(
+        methods_test.check_triple,
+        distilled_beside,
+        {
+            "padding is a token": padding_beside,
+            "weights of both are swapped": lambda task, ask, how: distilled_beside(
+                task, ask, replace(how, weight=1 - how.weight)
+            ),
+            "the temperature is 1": lambda task, ask, how: distilled_beside(task, ask, replace(how, temperature=1.0)),
+            "the teacher alone": lambda task, ask, how: distilled_beside(task, ask, replace(how, weight=1.0)),
         },
     ),
     Suite(

@@ -19,9 +19,12 @@ from refimpl.models.export import export_onnx
 from refimpl.models.recipes.agreement import compare_engines
 from refimpl.models.recipes.artifacts import write_artifacts
 from refimpl.models.runner import on_ops, runner
+from refimpl.models.terminal import read_texts
 from refimpl.models.training import evaluation
+from refimpl.models.training.batches import Purpose, stream
 from refimpl.models.training.evaluation import MEASURES, QUESTIONS, Answer, leading
 from refimpl.nn import REFERENCE
+from refimpl.nn.losses import cross_entropy
 
 NAME = "bert_classification"
 
@@ -66,6 +69,36 @@ def test_answers_are_scored_as_the_measure_does(data):  # noqa: F811
     assert questions.score(answers) == MEASURES["sst2"](data, dense.tokenizer)(ready, silent)
     for said, wanted in [(["positive", "negative"], 100), (["positive"] * 2, 50), (["negative", "positive"], 0)]:
         assert questions.score([Answer(one, 1.0) for one in said]) == {"accuracy": wanted}
+
+
+def test_hidden_tokens_are_asked_for(data):  # noqa: F811
+    """Perplexity by the cross entropy of each row; a row of the answers is a hidden token."""
+    dense = tiny.dense("distilbert_masked_lm")
+    questions = QUESTIONS["mlm"](data, dense.tokenizer)
+    answers = questions.ask(on_ops(dense, REFERENCE, "f32"), silent)
+    texts, hide = read_texts(data / "dev.txt"), evaluation.hider(dense.tokenizer)
+    nats, said, told = [], [], []
+    for i, row in enumerate(dense.tokenizer.rows(texts)):
+        batch, _ = dense.tokenizer.batch([row])
+        hidden = hide(batch, [row], stream(0, Purpose.EVALUATION, i))
+        places = hidden.labels[0] >= 0
+        if places.any():
+            y = forward(dense.model, batch._replace(ids=hidden.ids))
+            nats += [cross_entropy(y[:, place], hidden.labels[:, place]).value for place in np.flatnonzero(places)]
+            said += [dense.tokenizer.token(int(best)) for best in y[0, places].argmax(-1)]
+            told += [(texts[i], dense.tokenizer.token(int(label))) for label in hidden.labels[0, places]]
+    assert len(told) > 3
+    assert list(zip(questions.texts, questions.wanted, strict=True)) == told
+    assert [answer.said for answer in answers] == said
+    assert all(answer.margin >= 0 for answer in answers)
+    score = questions.score(answers)
+    assert score["perplexity"] == pytest.approx(np.exp(np.mean(nats)), rel=1e-6)
+    assert score["accuracy"] == 100 * np.mean([one == wanted for one, (_, wanted) in zip(said, told, strict=True)])
+    right = [Answer(wanted, 1.0, 0.0) for _, wanted in told]
+    assert questions.score(right) == {"accuracy": 100, "perplexity": 1}
+    (data / "dev.txt").write_text("the\n")
+    with pytest.raises(ValueError, match=r"no token of .*dev\.txt is hidden; need longer texts, or more of them"):
+        QUESTIONS["mlm"](data, dense.tokenizer)
 
 
 # --- an engine in a process of its own -------------------------------------------------------------------------------
@@ -223,8 +256,8 @@ def test_an_engine_that_cannot_run_says_why(tmp_path, data, monkeypatch, engines
 
 
 def test_what_cannot_be_compared(tmp_path, data):  # noqa: F811
-    with pytest.raises(ValueError, match="the task is 'mlm'; need sst2 or squad"):
-        compare_engines(tmp_path, "mlm", data)
+    with pytest.raises(ValueError, match="the task is 'x'; need sst2 or squad or mlm"):
+        compare_engines(tmp_path, "x", data)
     with pytest.raises(FileNotFoundError, match=r"has no model.onnx; need the folder of a compressed model"):
         compare_engines(tmp_path, "sst2", data)
     needs("openvino")

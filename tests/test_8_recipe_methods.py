@@ -17,12 +17,14 @@ from refimpl.models.pruning.names import names_in
 from refimpl.models.quantization.learned import prepare
 from refimpl.models.recipes import beginning, methods
 from refimpl.models.recipes import hybrid as nn_pruning
-from refimpl.models.recipes.beginning import begin
-from refimpl.models.recipes.distilling import distilled, teach
+from refimpl.models.recipes import teacher as beside
+from refimpl.models.recipes.beginning import begin, taught
+from refimpl.models.recipes.distilling import distilled, distilled_beside, teach
 from refimpl.models.recipes.kinds import CHOICES, Distillation, FineTune, Hybrid, Movement
 from refimpl.models.recipes.matching import matched, meeting, pairs
 from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.setting import Setting, work_on
+from refimpl.models.recipes.teacher import asker
 from refimpl.models.recipes.training_stage import rate_of
 from refimpl.models.training import checkpoint
 from refimpl.models.training.inner import Keep
@@ -532,15 +534,66 @@ def test_a_teacher_says_what_its_model_gives(task, model):
         np.testing.assert_array_equal([said[i] for i in rows], forward(model, encoded(rows), REFERENCE))
 
 
-def test_a_teacher_has_a_position_for_each_token():
+@pytest.mark.parametrize("head", ["classification", "masked_lm"])
+def test_a_teacher_has_a_position_for_each_token(head, tmp_path):
     few = replace(MODEL, config=replace(MODEL.config, positions=6))
     with pytest.raises(ValueError, match="a training row has 7 tokens, the teacher 6 positions; need a position a tok"):
-        teach(TASK, few, REFERENCE, print)
+        taught(setting_of(TASK._replace(head=head), few, tmp_path))
 
 
-def test_a_masked_language_model_is_not_distilled():
-    with pytest.raises(ValueError, match="masked language model, which cannot be distilled here; need sst2 or squad"):
-        teach(TASK._replace(head="masked_lm"), MODEL, REFERENCE, print)
+MASKED = tiny.dense("distilbert_masked_lm").model
+HIDDEN_TOKENS = TASK._replace(head="masked_lm", loss=lambda y, batch, target: cross_entropy(y, target))
+
+
+def check_triple(function):
+    """DistilBERT's three losses, a seventh of each sum: 5 KL, 2 cross entropy of hidden tokens, 1 cosine."""
+    student, teacher = (cast(MASKED, np.float64) for _ in range(2))
+    draw = np.random.default_rng(3)
+    given = {name: x + draw.normal(0, 0.05, x.shape) for name, x in named(student).items()}
+    how, ask = Distillation("kl_batchmean", 1.5, 5 / 7, 1 / 7, "cosine", "last"), asker(teacher, REFERENCE)
+    batch = encoded([0, 3, 4])
+    labels = np.where((draw.random(batch.ids.shape) < 0.3) & (batch.mask != 0), batch.ids, -100)
+    task = HIDDEN_TOKENS._replace(example=lambda rows, draw: (batch, labels))
+    task = matched(function(task, ask, how), ask, student.config, teacher.config, how)
+    loss, _ = job(task, student, How(3, 0, 0.0)).gradients(given, [0, 3, 4], draw)
+    seen, want = Recorder(), Recorder()
+    y = forward(with_parameters(student, given), batch, tap=seen)
+    t = forward(teacher, batch, tap=want)
+    end = f"layer.{len(student.layers) - 1}.output_norm"
+    kl = distil.kl_tokens(y, t, batch.mask, 1.5)
+    cosine = distil.cosine_tokens(seen.values[end], want.values[end], batch.mask)
+    triple = distil.distilbert(kl, cross_entropy(y, labels), cosine)
+    assert 7 * loss == pytest.approx(triple.value, rel=1e-12)
+    found = task.loss(y, batch, labels)
+    np.testing.assert_allclose(7 * found.gradient, triple.d_logits, rtol=1e-12, atol=1e-18)
+    (inside,) = task.inner.loss(batch, seen.values)[1].values()
+    np.testing.assert_allclose(7 * inside, triple.d_hidden, rtol=1e-12, atol=1e-18)
+    alone = function(HIDDEN_TOKENS, ask, Distillation("mse_logits", 1.0, 1.0)).loss(y, batch, labels)
+    per_token = distil.of_tokens(distil.mse_logits, y, t, batch.mask)
+    tiny.same(alone, per_token)
+
+
+def test_a_masked_language_model_has_the_triple_loss():
+    check_triple(distilled_beside)
+
+
+def test_a_teacher_is_asked_once_of_a_batch(monkeypatch):
+    asked = []
+    monkeypatch.setattr(beside, "forward", lambda *given: asked.append(given) or forward(*given))
+    ask, batch = asker(MODEL, REFERENCE), encoded([0, 3])
+    first = ask(batch)
+    assert ask(batch) is first
+    tiny.same(first.logits, forward(MODEL, batch))
+    assert list(first.ends) == [f"layer.{i}.output_norm" for i in range(len(MODEL.layers))]
+    assert ask(encoded([0, 3])) is not first
+    assert len(asked) == 2
+
+
+def test_a_teacher_of_masked_tokens_is_not_asked_before(tmp_path):
+    setting = setting_of(HIDDEN_TOKENS, MASKED, tmp_path)
+    for _ in range(2):
+        made, _ = begin(setting, MODEL)
+        assert made == setting
 
 
 def setting_of(task, teacher, folder, **identity):
@@ -645,22 +698,25 @@ HIDDEN = {
 
 def check_matched(function):
     for name in CHOICES["hidden_loss"]:
-        check_matched_by(function, name)
+        check_matched_by(function, name, "all")
+    check_matched_by(function, "mse", "last")
 
 
-def check_matched_by(function, hidden_loss):
+def check_matched_by(function, hidden_loss, layers):
     """The loss inside, and the gradient of the whole in f64 against differences, of a bias that all of it reaches."""
     student, teacher = (cast(MODEL, np.float64) for _ in range(2))
     draw = np.random.default_rng(2)
     given = {name: x + draw.normal(0, 0.05, x.shape) for name, x in named(student).items()}
-    rows, how = [0, 3], Distillation(hidden=3.0, hidden_loss=hidden_loss)
-    both = job(function(TASK, teacher, REFERENCE, student.config, how), student, How(2, 0, 0.0))
+    rows, how = [0, 3], Distillation(hidden=3.0, hidden_loss=hidden_loss, hidden_layers=layers)
+    ask = asker(teacher, REFERENCE)
+    both = job(function(TASK, ask, student.config, teacher.config, how), student, How(2, 0, 0.0))
     plain = job(TASK, student, How(2, 0, 0.0))
     loss, gradients = both.gradients(given, rows, draw)
     batch, ends = encoded(rows), [f"layer.{i}.output_norm" for i in range(len(student.layers))]
     seen, want = Recorder(), Recorder()
     forward(with_parameters(student, given), batch, tap=seen)
     forward(teacher, batch, tap=want)
+    ends = ends if layers == "all" else ends[-1:]
     live = batch.mask != 0
     inner = np.mean([HIDDEN[hidden_loss](seen.values[end][live], want.values[end][live]) for end in ends])
     assert loss == pytest.approx(plain.gradients(given, rows, draw)[0] + how.hidden * inner, rel=1e-12)
@@ -682,11 +738,11 @@ def test_hidden_states_meet_the_teachers():
         pairs(3, 2)
     wider = replace(MODEL.config, hidden=64)
     with pytest.raises(ValueError, match="states have the width 32, the teacher's 64; need the same, or hidden = 0"):
-        meeting(MODEL.config, wider)
+        meeting(MODEL.config, wider, "all")
 
 
 def test_padding_has_no_hidden_state_to_meet():
-    inner = matched(TASK, MODEL, REFERENCE, MODEL.config, Distillation(hidden=1.0)).inner
+    inner = matched(TASK, asker(MODEL, REFERENCE), MODEL.config, MODEL.config, Distillation(hidden=1.0)).inner
     rows = [0, 3]
     kept = [Keep({}, inner.names) for _ in range(2)]
     for more, tap in enumerate(kept):

@@ -41,7 +41,7 @@ from refimpl.models.training import interrupt
 from refimpl.models.training.loop import Diverged
 from refimpl.models.training.run import Stopped
 from refimpl.models.training.show import Bar
-from refimpl.nn import Linear
+from refimpl.nn import LINEARS, Linear
 from refimpl.quant import QUANTIZED, fake
 
 OPTIONS = Options("sst2", save_every=1)
@@ -203,6 +203,20 @@ def test_questions(tmp_path, monkeypatch):
     report = go(folder, child.small(reading.load("jpqd-squad", "squad")), Options("squad"))
     assert set(report["baseline"]) == {"exact match", "F1"}
     assert set(report["stages"][0]["metrics"]) == {"exact match", "F1"}
+
+
+def test_a_masked_language_model(tmp_path, monkeypatch):
+    """Pruned with DistilBERT's triple loss, a student of its first layer; the teacher is asked beside each pass."""
+    child.alone(monkeypatch.setattr)
+    folder = child.prepare(tmp_path, "mlm", "distilbert_masked_lm")
+    triple = Distillation("kl_batchmean", 2.0, 5 / 7, 1 / 7, "cosine", "last")
+    made = recipe(Student(layers=(0,)), Prune(**SMALL | {"distil": triple}, sparsity=0.5), Quantize(samples=4))
+    report = go(folder, made, Options("mlm"))
+    assert set(report["baseline"]) == set(report["stages"][-1]["metrics"]) == {"accuracy", "perplexity"}
+    assert report["engines"][0]["rows"] > 3
+    assert linears(packed_file.load(folder / "out" / "packed.safetensors").model).keys() == {
+        f"layer.0.{name}" for name in LINEARS
+    }
 
 
 def test_a_limit(folder):
@@ -430,7 +444,7 @@ def test_a_model_with_another_head_is_trained_with_a_teacher(folder, monkeypatch
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"task": "mlm"}, "--task is 'mlm'; need sst2 or squad"),
+        ({"task": "x"}, "--task is 'x'; need sst2, squad, mlm"),
         ({"save_every": 0}, "--save-every is 0"),
         ({"limit": 0}, "--limit is 0"),
         ({"threads": 0}, "--threads is 0"),

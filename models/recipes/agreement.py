@@ -58,7 +58,7 @@ def compare_engines(
     Parameters
     ----------
     folder : as ``artifacts.write_artifacts`` leaves it
-    task, data, limit : as ``training.evaluation`` takes them; "sst2" or "squad"
+    task, data, limit : as ``training.evaluation`` takes them; "sst2", "squad" or "mlm"
     conditions : of all engines the threads, of the others the ISA and the timeout, too; ours runs as it does
     tell : (rows done, of all, engine)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from refimpl.models.bert import Model
 from refimpl.models.files import remove_parts
-from refimpl.models.recipes.distilling import teach
+from refimpl.models.recipes.distilling import check_lengths, teach
 from refimpl.models.recipes.setting import Setting, kept_of
 from refimpl.models.training import checkpoint
 from refimpl.models.training.task import Task
@@ -28,7 +28,7 @@ def begin(setting: Setting, model: Model) -> tuple[Setting, dict[str, float]]:
     remove_parts(path)
     if path.exists():
         state = checkpoint.load(path, run, checkpoint.begin({}, _room(setting)))
-        if setting.teacher is not None:
+        if _keeps(setting):
             setting = replace(setting, logits=_apart(state.extra[LOGITS], setting.task))
     else:
         setting = taught(setting)
@@ -43,10 +43,18 @@ def begin(setting: Setting, model: Model) -> tuple[Setting, dict[str, float]]:
 
 
 def taught(setting: Setting) -> Setting:
-    """With what the teacher, if there is one, says of every training row."""
+    """With what the teacher, if there is one, says of every training row, where that can be kept."""
     if setting.teacher is None:
         return setting
+    check_lengths(setting.task, setting.teacher)
+    if not _keeps(setting):
+        return setting
     return replace(setting, logits=teach(setting.task, setting.teacher, setting.ops, setting.bar.teaching))
+
+
+def _keeps(setting: Setting) -> bool:
+    """Not of a masked language model, which has other tokens hidden in each pass."""
+    return setting.teacher is not None and setting.task.head != "masked_lm"
 
 
 def _of_tokens(task: Task) -> bool:
@@ -57,7 +65,7 @@ def _room(setting: Setting) -> dict[str, np.ndarray]:
     """As large as what is kept."""
     task = setting.task
     shape = (sum(task.lengths), 2) if _of_tokens(task) else (len(task.lengths), len(task.labels))
-    return {} if setting.teacher is None else {LOGITS: np.empty(shape, np.float32)}
+    return {} if not _keeps(setting) else {LOGITS: np.empty(shape, np.float32)}
 
 
 def _together(logits: Sequence[np.ndarray]) -> np.ndarray:

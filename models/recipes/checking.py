@@ -46,7 +46,7 @@ def _check(stage: Training, model: Model, teacher: Dense | None, rows: int) -> N
     method_of(stage, model, rows)
     if stage.distil is not None and stage.distil.hidden:
         assert teacher is not None
-        meeting(model.config, teacher.model.config)
+        meeting(model.config, teacher.model.config, stage.distil.hidden_layers)
 
 
 def fewest(model: Model) -> Model:

@@ -31,7 +31,7 @@ Sparsity = Annotated[
 RecipeName = Annotated[
     str | None, typer.Option("--recipe", help="A recipe that ships, a TOML file, or NNCF's JSON; see --recipes.")
 ]
-TaskName = Annotated[str, typer.Option("--task", help="With a recipe: sst2 or squad.")]
+TaskName = Annotated[str, typer.Option("--task", help="With a recipe: sst2, squad or mlm.")]
 Data = Annotated[Path | None, typer.Option(help="With a recipe: the folder with train.* and dev.*.")]
 Teacher = Annotated[
     Path | None, typer.Option(help="With a recipe: who teaches; if left out, the model as it is before.")

@@ -1,11 +1,12 @@
-"""A task with a teacher: what the teacher says of every training row is computed once, and joins the task's loss.
+"""A task with a teacher, whose logits join the task's loss.
 
     loss = (1 - w) loss of the task + w kd(student, teacher)          ``refimpl.distil.mixing.ovtrainer``
 
-Without dropout the teacher says the same of a row in every epoch. Rows of one length are put together, so that nothing
-is padded. Answers to questions are logits of tokens: a row's loss is over its own tokens, the batch's is the mean over
-rows, and a padded token takes no part (in OVTrainer and nn_pruning it does). A masked language model has other words
-hidden in each pass, so that nothing could be kept: it cannot be distilled here.
+Without dropout the teacher says the same of a row in every epoch, so it is asked once, before the training. Rows of one
+length are put together, so that nothing is padded. Answers to questions are logits of tokens: a row's loss is over its
+own tokens, the batch's is the mean over rows, and a padded token takes no part (in OVTrainer and nn_pruning it does).
+A masked language model has other tokens hidden in each pass: its teacher is asked beside it, and kd is over the tokens
+that are not padding, as DistilBERT's (``refimpl.distil.tokens``).
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from refimpl import distil
 from refimpl.distil.mixing import ovtrainer
 from refimpl.models.bert import Batch, Model, forward
 from refimpl.models.recipes.kinds import Distillation
+from refimpl.models.recipes.teacher import Ask
 from refimpl.models.tasks import Say
 from refimpl.models.training.task import Rows, Task
 from refimpl.nn import Ops
@@ -27,13 +29,15 @@ Kd = Callable[[np.ndarray, np.ndarray], Loss]
 BATCH = 64
 
 
-def teach(task: Task, teacher: Model, ops: Ops, say: Say) -> list[np.ndarray]:
-    """The teacher's logits of each training row, f32: (C,) of classes, (T, 2) of starts and ends."""
-    if task.head == "masked_lm":
-        raise ValueError("the task is a masked language model, which cannot be distilled here; need sst2 or squad")
+def check_lengths(task: Task, teacher: Model) -> None:
+    """Raise ValueError for a training row that the teacher cannot read."""
     longest, most = max(task.lengths), teacher.config.positions
     if longest > most:
         raise ValueError(f"a training row has {longest} tokens, the teacher {most} positions; need a position a token")
+
+
+def teach(task: Task, teacher: Model, ops: Ops, say: Say) -> list[np.ndarray]:
+    """The teacher's logits of each training row, f32: (C,) of classes, (T, 2) of starts and ends."""
     order = np.argsort(np.asarray(task.lengths), kind="stable")
     logits: list[np.ndarray] = [np.empty(0, np.float32)] * len(order)
     generator = np.random.default_rng(0)
@@ -60,11 +64,24 @@ def distilled(task: Task, logits: list[np.ndarray], how: Distillation) -> Task:
         told, rows = target
         taught = [logits[i] for i in rows]
         similar = _of_tokens(kd, y, taught) if y.ndim == 3 else kd(y, np.stack(taught))
-        if how.weight == 1:
-            return similar
-        return ovtrainer(task.loss(y, batch, told), similar, how.weight)
+        return _joined(task, y, batch, told, similar, how.weight)
 
     return task._replace(example=example, loss=loss)
+
+
+def distilled_beside(task: Task, ask: Ask, how: Distillation) -> Task:
+    """The same for logits of tokens, where the teacher is asked of each batch."""
+    kd = kd_of(how)
+
+    def loss(y: np.ndarray, batch: Batch, target: Any) -> Loss:
+        similar = distil.of_tokens(kd, y, ask(batch).logits, batch.mask)
+        return _joined(task, y, batch, target, similar, how.weight)
+
+    return task._replace(loss=loss)
+
+
+def _joined(task: Task, y: np.ndarray, batch: Batch, target: Any, similar: Loss, weight: float) -> Loss:
+    return similar if weight == 1 else ovtrainer(task.loss(y, batch, target), similar, weight)
 
 
 def kd_of(how: Distillation) -> Kd:

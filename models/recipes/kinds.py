@@ -17,6 +17,7 @@ CHOICES = {
     "ranking": ("layer", "global"),
     "loss": ("kl_batchmean", "kl_element_mean", "soft_cross_entropy", "mse_logits", "l2_distance"),
     "hidden_loss": ("mse", "l1", "kl", "cosine"),
+    "hidden_layers": ("all", "last"),
     "overflow_fix": ("disable", "enable", "first_layer_only"),
     "observer": ("percentile", "min-max", "mean-min-max", "mse"),
     "initial": ("absmax", "nncf"),
@@ -42,7 +43,7 @@ def at_least(name: str, value: float, least: float) -> None:
 
 @dataclass(frozen=True)
 class Distillation:
-    """(1 - weight) loss of the task + weight loss + hidden hidden_loss of hidden states.
+    """(1 - weight) loss of the task + weight loss + hidden hidden_loss of hidden states, of all layers or the last.
 
     temperature: of the losses that have one, all but mse_logits and l2_distance. See ``refimpl.distil.logits``,
     ``self_distillation.l2_distance``, ``mixing.ovtrainer`` and ``matching``.
@@ -53,12 +54,14 @@ class Distillation:
     weight: float = 0.9
     hidden: float = 0.0
     hidden_loss: str = "mse"
+    hidden_layers: str = "all"
 
     def __post_init__(self) -> None:
         among("loss", self.loss)
         check.fraction("weight", self.weight)
         at_least("hidden", self.hidden, 0)
         among("hidden_loss", self.hidden_loss)
+        among("hidden_layers", self.hidden_layers)
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature is {self.temperature:g}; need more than 0")
 

@@ -2,8 +2,8 @@
 
     inner = w mean over pairs of loss(student's layer j, teacher's layer (j + 1) N / n - 1),  j = 0 ... n - 1
 
-n and N: layers of both; each layer's end (``output_norm``), over the tokens that are not padding. The teacher runs
-beside the student, without dropout.
+n and N: layers of both; each layer's end (``output_norm``), over the tokens that are not padding; of hidden_layers
+"last" only j = n - 1. The teacher runs beside the student, without dropout.
 
     hidden_loss    "mse"  hidden_mse      "l1"  hidden_l1      "kl"  hidden_kl      "cosine"  cosine_tokens
 
@@ -19,15 +19,14 @@ import numpy as np
 
 from refimpl.distil import cosine_tokens, hidden_kl, hidden_l1, hidden_mse, of_tokens
 from refimpl.distil.mixing import inc_intermediate
-from refimpl.models.bert import Batch, Model, forward
+from refimpl.models.bert import Batch
 from refimpl.models.config import Config
 from refimpl.models.recipes.kinds import Distillation
-from refimpl.models.training.inner import Inner, Keep
+from refimpl.models.recipes.teacher import END, Ask
+from refimpl.models.training.inner import Inner
 from refimpl.models.training.task import Task
-from refimpl.nn import Ops
 from refimpl.nn.losses import Loss
 
-END = "layer.{}.output_norm"
 OF_HIDDEN: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Loss]] = {
     "mse": partial(of_tokens, hidden_mse),
     "l1": partial(of_tokens, hidden_l1),
@@ -37,14 +36,13 @@ OF_HIDDEN: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Loss]] = {
 """By ``hidden_loss``: of student and teacher, (B, T, D), and the mask."""
 
 
-def matched(task: Task, teacher: Model, ops: Ops, student: Config, how: Distillation) -> Task:
+def matched(task: Task, ask: Ask, student: Config, teacher: Config, how: Distillation) -> Task:
     """The task with the loss inside. Raises as ``meeting``."""
-    of, between = meeting(student, teacher.config), OF_HIDDEN[how.hidden_loss]
+    of, between = meeting(student, teacher, how.hidden_layers), OF_HIDDEN[how.hidden_loss]
 
     def loss(batch: Batch, values: Mapping[str, np.ndarray]) -> tuple[float, Mapping[str, np.ndarray]]:
-        kept = Keep({}, frozenset(of.values()))
-        forward(teacher, batch, ops, kept)
-        losses = [between(values[name], kept.values[want], batch.mask) for name, want in of.items()]
+        ends = ask(batch).ends
+        losses = [between(values[name], ends[want], batch.mask) for name, want in of.items()]
         value, scaled = inc_intermediate(losses)
         gradients = {name: how.hidden * part.gradient for name, part in zip(of, scaled, strict=True)}
         return how.hidden * float(value), gradients
@@ -52,12 +50,14 @@ def matched(task: Task, teacher: Model, ops: Ops, student: Config, how: Distilla
     return task._replace(inner=Inner(frozenset(of), loss))
 
 
-def meeting(student: Config, teacher: Config) -> dict[str, str]:
-    """``pairs`` of two models. Raises ValueError for another width than the teacher's, or more layers."""
+def meeting(student: Config, teacher: Config, layers: str) -> dict[str, str]:
+    """``pairs`` of two models, "all" or the "last". Raises ValueError for another width than the teacher's, or more
+    layers."""
     if student.hidden != teacher.hidden:
         wrong = f"the student's hidden states have the width {student.hidden}, the teacher's {teacher.hidden}"
         raise ValueError(f"{wrong}; need the same, or hidden = 0")
-    return pairs(student.layers, teacher.layers)
+    found = pairs(student.layers, teacher.layers)
+    return found if layers == "all" else dict([found.popitem()])
 
 
 def pairs(layers: int, of: int) -> dict[str, str]:

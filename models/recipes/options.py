@@ -5,7 +5,7 @@ from pathlib import Path
 
 from refimpl.models.options import check_counts, check_seed, check_threads
 
-TASKS = ("sst2", "squad")
+TASKS = ("sst2", "squad", "mlm")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Options:
 def check_options(options: Options) -> None:
     """Raise ValueError naming the option that cannot be."""
     if options.task not in TASKS:
-        raise ValueError(f"--task is {options.task!r:.80}; need {' or '.join(TASKS)}")
+        raise ValueError(f"--task is {options.task!r:.80}; need {', '.join(TASKS)}")
     check_counts(save_every=options.save_every, limit=options.limit)
     check_threads(options.threads)
     check_seed(options.seed)

@@ -53,10 +53,13 @@ function table(head, rows) {  // head: [name, is a number]; a cell: text or an e
 const metrics = Object.keys(data.baseline);
 const last = data.stages.length ? data.stages[data.stages.length - 1].metrics : data.baseline;
 
-function change(now, before) {  // of two metrics in percent, with its sign
+const smallerIsBetter = new Set(["perplexity"]);
+
+function change(name, now, before) {  // of a metric, with its sign
   if (typeof now !== "number" || typeof before !== "number") return make("span", "", "-");
   const by = now - before;
-  return make("span", by < -0.005 ? "worse" : by > 0.005 ? "better" : "", `${by < 0 ? "−" : "+"}${Math.abs(by).toFixed(2)}`);
+  const better = smallerIsBetter.has(name) ? -by : by;
+  return make("span", better < -0.005 ? "worse" : better > 0.005 ? "better" : "", `${by < 0 ? "−" : "+"}${Math.abs(by).toFixed(2)}`);
 }
 
 function tile(value, said, bad) {
@@ -83,7 +86,7 @@ function stages() {
   const row = (name, found, before, updates, seconds, notes) => {
     const cell = make("div");
     cell.append(...notes.map((note) => make("p", "", note)));
-    return [name, ...metrics.flatMap((each) => [two(found[each]), before ? change(found[each], before[each]) : ""]), updates, seconds, cell];
+    return [name, ...metrics.flatMap((each) => [two(found[each]), before ? change(each, found[each], before[each]) : ""]), updates, seconds, cell];
   };
   const rows = data.stages.map((stage, i) => row(`${i + 1}  ${stage.name}`, stage.metrics, i ? data.stages[i - 1].metrics : data.baseline, many(stage.updates), time(stage.seconds), stage.notes));
   return table(head, [row("f32, before", data.baseline, null, "", "", []), ...rows]);

@@ -23,7 +23,7 @@ class Setting:
     """What all stages of a run share.
 
     task : the plain task; teacher, logits : who teaches, what it says of each training row; None without, the logits
-        until it is asked, too; ops : for it
+        until it is asked, too, and where it is asked of each batch; ops : for it
     folder, identity : where checkpoints go, and what they must be of
     new_tape : of a pass, with all kinds of linear layers; given ``width_of_step``, ranges have another gradient
     measure : metrics of a model on the engine

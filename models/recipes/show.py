@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from refimpl.models.terminal import plain_table
+from refimpl.models.training.evaluation import SMALLER_IS_BETTER
 
 FEW = 5
 """Rows that are shown of those that an engine answers otherwise."""
@@ -70,7 +71,7 @@ def _stages(report: dict[str, Any]) -> Table:
     table.add_row("f32, before", *(cell for name in names for cell in (_two(report["baseline"][name]), "")), "", "", "")
     before = report["baseline"]
     for i, stage in enumerate(report["stages"], 1):
-        cells = [cell for name in names for cell in _change(stage["metrics"].get(name), before.get(name))]
+        cells = [cell for name in names for cell in _change(name, stage["metrics"].get(name), before.get(name))]
         notes = "\n".join(map(escape, stage["notes"]))
         table.add_row(
             f"{i}  {escape(stage['name'])}", *cells, f"{stage['updates']:,}", _minutes(stage["seconds"]), notes
@@ -90,10 +91,10 @@ def _tuning(report: dict[str, Any]) -> Table:
     return table
 
 
-def _change(now: Any, before: Any) -> tuple[str, str]:
+def _change(name: str, now: Any, before: Any) -> tuple[str, str]:
     if now is None or before is None:
         return _two(now), "-"
-    colour = "red" if now < before else "green"
+    colour = "green" if (now > before) != (name in SMALLER_IS_BETTER) else "red"
     return _two(now), f"[{colour}]{now - before:+.2f}[/]" if now != before else "+0.00"
 
 

@@ -10,12 +10,13 @@ import numpy as np
 from refimpl.models import sealed
 from refimpl.models.bert import Model
 from refimpl.models.files import remove_parts
-from refimpl.models.recipes.distilling import distilled
+from refimpl.models.recipes.distilling import distilled, distilled_beside
 from refimpl.models.recipes.kinds import Hybrid, Movement, Training
 from refimpl.models.recipes.matching import matched
 from refimpl.models.recipes.methods import events_of
 from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.setting import Setting, kept_of
+from refimpl.models.recipes.teacher import asker
 from refimpl.models.training import checkpoint
 from refimpl.models.training.checkpoint import Run, State
 from refimpl.models.training.loop import updates
@@ -32,11 +33,14 @@ def trained(setting: Setting, number: int, stage: Training, model: Model, method
     """The last state, and the model under its masks."""
     task = setting.task
     if stage.distil is not None:
-        assert setting.logits is not None
-        task = distilled(task, setting.logits, stage.distil)
+        assert setting.teacher is not None
+        ask = asker(setting.teacher, setting.ops)
+        if setting.logits is None:
+            task = distilled_beside(task, ask, stage.distil)
+        else:
+            task = distilled(task, setting.logits, stage.distil)
         if stage.distil.hidden:
-            assert setting.teacher is not None
-            task = matched(task, setting.teacher, setting.ops, model.config, stage.distil)
+            task = matched(task, ask, model.config, setting.teacher.config, stage.distil)
     work = job(task, model, How(stage.batch, setting.seed, stage.dropout, setting.new_tape, method))
     state = checkpoint.begin({**named(model), **method.trained}, method.extra)
     own: Run = {

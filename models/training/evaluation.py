@@ -1,10 +1,10 @@
-"""How good a model is at a task, on the task's rows for evaluation: accuracy, exact match and F1, loss and perplexity.
+"""How good a model is at a task, on the task's rows for evaluation: accuracy, exact match and F1, perplexity.
 
     measure = MEASURES["sst2"](folder, tokenizer, limit)
     measure(runner, say)                                         metrics by name
 
 The runner may be of a model in training, of a directory or of a packed file. ``limit`` takes the first rows only, all
-if None. ``QUESTIONS`` has the tasks that say something of every row: what it is, not only how much of it is right.
+if None. ``QUESTIONS`` say something of every row: what it is, not only how much of it is right.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import logsumexp
 
 from refimpl.models.bert import Batch
 from refimpl.models.config import Config
@@ -22,7 +23,6 @@ from refimpl.models.tasks import MASK, Row, Say, in_batches
 from refimpl.models.terminal import read_texts
 from refimpl.models.tokenizer import Tokenizer
 from refimpl.models.training.batches import Purpose, stream
-from refimpl.nn.losses import cross_entropy
 
 Measure = Callable[[Runner, Say], dict[str, float]]
 HEADS = {
@@ -33,6 +33,8 @@ HEADS = {
 """Task -> the head that it needs, and its classes' names."""
 ENDINGS = {"sst2": (".tsv",), "squad": (".json", ".json.gz"), "mlm": (".txt",)}
 """Of the files train* and dev*."""
+SMALLER_IS_BETTER = frozenset(["perplexity"])
+"""Of the metrics."""
 
 
 def find(folder: Path, stem: str, endings: Sequence[str]) -> Path:
@@ -77,11 +79,12 @@ def check_head(config: Config, task: str) -> None:
 
 
 class Answer(NamedTuple):
-    """What a model says of a row: a class's name or an answer's text; and by how much that led, in logits, over the
-    next that is another. None where there is no other."""
+    """What a model says of a row: a class's name, an answer's text or a token; and by how much that led, in logits,
+    over the next that is another. None where there is no other. nats: minus the log probability of the right token."""
 
     said: str
     margin: float | None
+    nats: float | None = None
 
 
 class Questions(NamedTuple):
@@ -143,26 +146,44 @@ def leading(answers: Sequence[tuple[float, str]]) -> Answer:
     return Answer(said, best - max(others) if others else None)
 
 
-def mlm_measure(folder: Path, tokenizer: Tokenizer, limit: int | None = None) -> Measure:
-    """loss and perplexity; the rows are always masked alike."""
-    rows = tokenizer.rows(read_texts(find(folder, "dev", ENDINGS["mlm"]))[:limit])
-    hide = hider(tokenizer)
+def mlm_questions(folder: Path, tokenizer: Tokenizer, limit: int | None = None) -> Questions:
+    """accuracy, % of the hidden tokens, and perplexity. A row is a hidden token; the same are hidden at any time.
 
-    def measure(runner: Runner, say: Say) -> dict[str, float]:
-        total, count = 0.0, 0
-        for i, row in enumerate(rows):
-            batch, _ = tokenizer.batch([row])
-            hidden = hide(batch, [row], stream(0, Purpose.EVALUATION, i))
-            told = int((hidden.labels >= 0).sum())
-            if told:
-                output = runner.run(hidden.ids, batch.mask, batch.types)
-                total += told * float(cross_entropy(output, hidden.labels).value)
-                count += told
+    Raises ValueError where none is.
+    """
+    path = find(folder, "dev", ENDINGS["mlm"])
+    texts = read_texts(path)[:limit]
+    hide, rows = hider(tokenizer), []
+    for i, row in enumerate(tokenizer.rows(texts)):
+        batch, _ = tokenizer.batch([row])
+        hidden = hide(batch, [row], stream(0, Purpose.EVALUATION, i))
+        rows.append((batch._replace(ids=hidden.ids), np.flatnonzero(hidden.labels[0] >= 0), hidden.labels[0]))
+    asked = [(text, tokenizer.token(int(labels[at]))) for text, (_, places, labels) in zip(texts, rows, strict=True)
+             for at in places]  # fmt: skip
+    if not asked:
+        raise ValueError(f"no token of {path} is hidden; need longer texts, or more of them")
+
+    def ask(runner: Runner, say: Say) -> list[Answer]:
+        found: list[Answer] = []
+        for i, (batch, places, labels) in enumerate(rows):
+            if places.size:
+                logits = runner.run(*batch)[0, places].astype(np.float64)
+                found += [_token(tokenizer, y, int(labels[at])) for y, at in zip(logits, places, strict=True)]
             say(i + 1, len(rows))
-        mean = total / max(count, 1)
-        return {"dev loss": mean, "perplexity": exp(min(mean, 700.0))}
+        return found
 
-    return measure
+    def score(answers: Sequence[Answer]) -> dict[str, float]:
+        right = [answer.said == wanted for answer, (_, wanted) in zip(answers, asked, strict=True)]
+        nats = float(np.mean([answer.nats for answer in answers]))
+        return {"accuracy": 100 * float(np.mean(right)), "perplexity": exp(min(nats, 700.0))}
+
+    return Questions([text for text, _ in asked], [wanted for _, wanted in asked], ask, score)
+
+
+def _token(tokenizer: Tokenizer, y: np.ndarray, label: int) -> Answer:
+    """y: f64 (V,)."""
+    second, first = np.partition(y, -2)[-2:]
+    return Answer(tokenizer.token(int(y.argmax())), float(first - second), float(logsumexp(y) - y[label]))
 
 
 Hide = Callable[[Batch, Sequence[Any], np.random.Generator], masked_lm.Masked]
@@ -183,7 +204,7 @@ def hider(tokenizer: Tokenizer) -> Hide:
     return hide
 
 
-QUESTIONS = {"sst2": sst2_questions, "squad": squad_questions}
+QUESTIONS = {"sst2": sst2_questions, "squad": squad_questions, "mlm": mlm_questions}
 
 
 def _measured(make: Callable[..., Questions]) -> Callable[..., Measure]:
@@ -194,6 +215,4 @@ def _measured(make: Callable[..., Questions]) -> Callable[..., Measure]:
     return measure_of
 
 
-MEASURES: dict[str, Callable[..., Measure]] = {task: _measured(make) for task, make in QUESTIONS.items()} | {
-    "mlm": mlm_measure
-}
+MEASURES: dict[str, Callable[..., Measure]] = {task: _measured(make) for task, make in QUESTIONS.items()}

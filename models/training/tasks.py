@@ -2,7 +2,7 @@
 
     sst2     train.tsv, dev.tsv              cross entropy of two classes        accuracy, %
     squad    train*.json[.gz], dev*.json[.gz]  start and end of the answer       exact match and F1, %
-    mlm      train.txt, dev.txt              cross entropy of hidden tokens      loss and perplexity
+    mlm      train.txt, dev.txt              cross entropy of hidden tokens      accuracy, %, and perplexity
 
 SQuAD is trained on questions whose answer's place is certain. ``limit`` takes the first rows of each file only.
 """
