@@ -229,7 +229,7 @@ def test_rows_that_are_answered_otherwise(tmp_path, data, engines_here):  # noqa
     ]
     answers = QUESTIONS["sst2"](data, dense.tokenizer).ask(runner(dense), silent)
     for row, answer in zip(theirs["differences"], answers, strict=True):
-        assert (row["ours"], row["our_margin"]) == answer
+        assert (row["ours"], row["our_margin"]) == (answer.said, answer.margin)
         assert row["theirs"] != row["ours"]
         assert row["their_margin"] == pytest.approx(row["our_margin"], rel=1e-3)
 
