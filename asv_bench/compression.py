@@ -153,8 +153,9 @@ def collect(given: argparse.Namespace) -> None:
 def old_cpu(given: argparse.Namespace) -> None:
     """Measure the embedded model on this CPU, and write the file."""
     exact = sorted(DOT_PRODUCTS & cpu.features())
-    if exact:
-        raise ValueError(f"this CPU has {', '.join(exact)}, so that engines are exact; need one without")
+    if exact or "avx2" not in cpu.features():
+        raise ValueError(f"this CPU has {', '.join(exact) or 'no AVX2'}; need one with AVX2 and without VNNI")
+    given.results.mkdir(parents=True, exist_ok=True)
     facts = json.loads(embedded_model().with_suffix(".json").read_text("utf-8"))
     found = here(embedded_model(), facts["task"], given.data.resolve())
     found |= {"task": facts["task"], "engines": [slim(engine) for engine in found["engines"]]}

@@ -5,6 +5,8 @@ avx512, avx2           OpenVINO without VNNI: its vpmaddubsw saturates sums of t
 emulated               our model with every linear layer on ``gemm_u8s8s32_pair_saturating``, columns paired as they
                        stand, which is how oneDNN pairs them
 repaired               the same f32 model quantized again by the recipe ptq-overflow-fix, native and without VNNI
+
+And on a CPU that has no VNNI (``here``): a packed file in the engines as they are, and emulated.
 """
 
 import tempfile
@@ -31,7 +33,7 @@ from refimpl.models.recipes.options import Options
 from refimpl.models.recipes.run import compress_by
 from refimpl.models.runner import Runner, on_ops, runner
 from refimpl.models.terminal import late_bar
-from refimpl.models.training.evaluation import QUESTIONS
+from refimpl.models.training.evaluation import QUESTIONS, Questions
 from refimpl.nn import NO_TAP, Tap
 from refimpl.quant import QUANTIZED, QuantizedLinear, integer_linear
 
@@ -129,13 +131,17 @@ def _of_engine(folder: Path, task: str, data: Path, limit: int | None) -> tuple[
 
 def _of_emulation(folder: Path, task: str, data: Path, limit: int | None, engine: dict[str, Answers]) -> dict[str, Any]:
     packed = packed_file.load(folder / PACKED)
-    questions = QUESTIONS[task](data, packed.tokenizer, limit)
+    found = _emulate(packed, QUESTIONS[task](data, packed.tokenizer, limit), engine)
+    different = found["different_from"].get(NATIVE, 0)
+    return {"isa": EMULATED, "ran": True, "why": "", "metrics": found["metrics"], "different": different} | found
+
+
+def _emulate(packed: Packed, questions: Questions, engines: dict[str, Answers]) -> dict[str, Any]:
     with late_bar(EMULATED) as move:
         ours, theirs = (questions.ask(ready, move) for ready in (runner(packed), emulated(packed)))
     said = {i: b.said for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a.said != b.said}
-    different = {isa: len(apart(said, answers)) for isa, answers in engine.items()}
-    row = {"isa": EMULATED, "ran": True, "why": "", "metrics": questions.score(theirs)}
-    return row | {"different": different.get(NATIVE, 0), "different_from": different}
+    different = {name: len(apart(said, answers)) for name, answers in engines.items()}
+    return {"metrics": questions.score(theirs), "different_from": different}
 
 
 def here(path: Path, task: str, data: Path) -> dict[str, Any]:
@@ -144,8 +150,8 @@ def here(path: Path, task: str, data: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        "machine": the CPU, by LLVM's name; "engines": rows of ``compare_engines``, ours first; "emulated": "metrics";
-        "different": {engine: rows answered otherwise than by it}
+        "machine": the CPU, by LLVM's name; "engines": rows of ``compare_engines``, ours first; "emulated": {"metrics",
+        "different_from": {engine: rows answered otherwise than by it}}
     """
     packed = packed_file.load(path)
     quantized = unpack(packed)
@@ -153,19 +159,11 @@ def here(path: Path, task: str, data: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary, late_bar(cpu.name()) as move:
         write_artifacts(Path(temporary), packed.model.config, dense, quantized)
         engines = compare_engines(Path(temporary), task, data, tell=move)
-    questions = QUESTIONS[task](data, packed.tokenizer)
-    with late_bar(EMULATED) as move:
-        ours, theirs = (questions.ask(ready, move) for ready in (runner(packed), emulated(packed)))
-    said = {i: b.said for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a.said != b.said}
     answers = {
         row["name"]: {each["row"]: each["theirs"] for each in row["differences"]} for row in engines if row["ran"]
     }
-    different = {name: len(apart(said, each)) for name, each in answers.items()}
-    return {
-        "machine": cpu.name(),
-        "engines": engines,
-        "emulated": {"metrics": questions.score(theirs), "different": different},
-    }
+    found = _emulate(packed, QUESTIONS[task](data, packed.tokenizer), answers)
+    return {"machine": cpu.name(), "engines": engines, "emulated": found}
 
 
 def apart(one: Answers, other: Answers) -> list[int]:

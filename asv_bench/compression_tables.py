@@ -11,13 +11,13 @@ NONE = "-"
 INTRO = """# Results on real data
 
 Made by `python asv_bench/compression.py render` of `asv_bench/results/compression/*.json`, which `collect` measured on
-what `refimpl compress --recipe` left; no number is typed. Accuracy and F1 are in percent, on the task's whole dev set
-unless a row says otherwise. "f32" is the model after the recipe's training, on our engine; the three engines have the
-files as they are, INT8 but for dense rows, and brackets say how many rows one answers otherwise than ours. "Below
-dense" is in points, our engine's INT8 against the dense row that the recipe began with; a bar is what the project set
-itself before it measured. The encoder's bytes are those of its linear layers, f32 before and as stored after; sparsity
-is the share of its weights that are zero or gone. Minutes are of the whole run on one core, beside another training on
-the other; none where it was interrupted."""
+what `refimpl compress --recipe` left, and `old-cpu` on an old CPU; no number is typed. Accuracy and F1 are in percent,
+on the task's whole dev set unless a row says otherwise. "f32" is the model after the recipe's training, on our engine;
+the three engines have the files as they are, INT8 but for dense rows, and brackets say how many rows one answers
+otherwise than ours. "Below dense" is in points, our engine's INT8 against the dense row that the recipe began with; a
+bar is what the project set itself before it measured. The encoder's bytes are those of its linear layers, f32 before
+and as stored after; sparsity is the share of its weights that are zero or gone. Minutes are of the whole run on one
+core, beside another training on the other; none where it was interrupted."""
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -114,12 +114,15 @@ def _agreement(found: dict[str, Any]) -> str:
 
 # --- the page --------------------------------------------------------------------------------------------------------
 
-SATURATION = """### Without VNNI
+WITHOUT_VNNI = "### Without VNNI"
+SATURATION = """\
+The same INT8 files in OpenVINO kept to AVX-512 or AVX2 without VNNI, where a sum of two products saturates at 16
+bits; in brackets, how many rows are answered otherwise than by the same model with VNNI. "Emulated" is our own
+saturating kernel on this CPU; the last column counts the rows that it answers otherwise than the engine. "Repaired"
+is the recipe's f32 model, quantized again by `ptq-overflow-fix`."""
 
-The same INT8 files in OpenVINO kept to AVX-512 or AVX2 without VNNI, where a sum of two products saturates at 16 bits;
-in brackets, how many rows are answered otherwise than by the same model with VNNI. "Emulated" is our own saturating
-kernel on this CPU; the last column counts the rows that it answers otherwise than the engine. "Repaired" is the
-recipe's f32 model, quantized again by `ptq-overflow-fix`."""
+
+OLD_CPU = "The model that ships with refimpl, in the engines as they are on a CPU that has no VNNI ({}):"
 
 
 def in_order(rows: Sequence[Row]) -> list[Row]:
@@ -161,14 +164,10 @@ def old_cpu(found: dict[str, Any], metric: str) -> str:
     rows = [[f"{each['name']} {each['version']}", f"{each['metrics'][metric]:.2f}", str(each["different"])]
             for each in engines]  # fmt: skip
     first, *others = (each["name"] for each in engines)
-    different = found["emulated"]["different"]
-    apart = ", ".join(f"{different[name]} than {name}" for name in others)
-    rows.append(["emulated", f"{found['emulated']['metrics'][metric]:.2f}", f"{different[first]} ({apart})"])
-    about = (
-        f"A CPU that has no VNNI ({found['machine']}), nothing emulated or switched off: the embedded model, which is "
-        "exact on our engine everywhere."
-    )
-    return f"{about}\n\n{markdown(['', metric, 'rows answered otherwise'], rows)}"
+    different = found["emulated"]["different_from"]
+    apart = "; ".join([str(different[first]), *(f"{different[name]} unlike {name}" for name in others)])
+    rows.append(["emulated", f"{found['emulated']['metrics'][metric]:.2f}", apart])
+    return f"{OLD_CPU.format(found['machine'])}\n\n{markdown(['', metric, 'rows answered unlike refimpl'], rows)}"
 
 
 def page(rows: Sequence[Row], curve: str | None, old: dict[str, Any] | None = None) -> str:
@@ -181,8 +180,9 @@ def page(rows: Sequence[Row], curve: str | None, old: dict[str, Any] | None = No
             seen = " or ".join(f"{count:,}" for count in counts)
             parts += [f"## {name}: {metric} on {seen} dev rows", quality(here), sizes(here)]
             without = saturation(here)
-            parts += [SATURATION, without] if without else []
-            parts += [old_cpu(old, metric)] if old is not None and old["task"] == task else []
+            more = [SATURATION, without] if without else []
+            more += [old_cpu(old, metric)] if old is not None and old["task"] == task else []
+            parts += [WITHOUT_VNNI, *more] if more else []
     if curve is not None:
         parts += [f"## Accuracy against density\n\n{curve}"]
     parts += ["## Commands", *(_row(row) for row in in_order(rows))] if rows else ["Nothing is collected yet."]

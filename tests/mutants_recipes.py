@@ -247,8 +247,8 @@ def summed(task, kd, weight):
 def matched_with(change):
     """change: (loss, gradients) -> the same."""
 
-    def make(task, ask, student, teacher, how):
-        made = matched(task, ask, student, teacher, how)
+    def make(task, ask, of, how):
+        made = matched(task, ask, of, how)
         return made._replace(inner=Inner(made.inner.names, lambda *given: change(*made.inner.loss(*given))))
 
     return make
@@ -264,7 +264,9 @@ RECIPES = [
             "summed over layers": matched_with(lambda loss, of: (2 * loss, {name: 2 * g for name, g in of.items()})),
             "the last layer alone": matched_with(lambda loss, of: (loss, dict([list(of.items())[-1]]))),
             "always squared": lambda *given: matched(*given[:-1], replace(given[-1], hidden_loss="mse")),
-            "always all layers": lambda *given: matched(*given[:-1], replace(given[-1], hidden_layers="all")),
+            "crosswise": lambda task, ask, of, how: matched(
+                task, ask, dict(zip(of, reversed(of.values()), strict=True)), how
+            ),
         },
     ),
     Suite(

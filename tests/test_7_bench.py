@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-import vnni
 from test_2_registers import NEEDS_JIT
 from test_cli import one_line, refimpl  # noqa: F401
 from vnni import NEEDS_VNNI
@@ -506,10 +505,11 @@ def test_a_fast_run_computes_what_a_judged_run_does(files, engine, precision):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", tiny.ONE_OF_EACH_HEAD)
-def test_every_setting_is_right_on_every_head(tmp_path, engine, name):
+@pytest.mark.parametrize("precision", [pytest.param("INT8", marks=NEEDS_VNNI), "f32"])
+def test_every_setting_is_right_on_every_head(tmp_path, engine, name, precision):
     found = variants.export_variants(tiny.quantized(name), tmp_path)
     inputs = variants.make_inputs(found, 9)
-    for variant in (each for each in found if vnni.EXACT or each.precision == "f32"):
+    for variant in (each for each in found if each.precision == precision):
         for setting in engines.settings(engine):
             run = engines.open_fast(engine, variant.path, (2, 9), 1, setting)
             candidate = Candidate(setting, variant, lambda shape, run=run: run)

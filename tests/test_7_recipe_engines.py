@@ -71,6 +71,12 @@ def test_answers_are_scored_as_the_measure_does(data):  # noqa: F811
         assert questions.score([Answer(one, 1.0) for one in said]) == {"accuracy": wanted}
 
 
+def around(tokenizer, ids, at):
+    words = [tokenizer.token(int(i)) for i in ids]
+    words[at] = "?"
+    return " ".join(words[max(0, at - 4) : at + 5])
+
+
 def test_hidden_tokens_are_asked_for(data):  # noqa: F811
     """Perplexity by the cross entropy of each row; a row of the answers is a hidden token."""
     dense = tiny.dense("distilbert_masked_lm")
@@ -86,7 +92,8 @@ def test_hidden_tokens_are_asked_for(data):  # noqa: F811
             y = forward(dense.model, batch._replace(ids=hidden.ids))
             nats += [cross_entropy(y[:, place], hidden.labels[:, place]).value for place in np.flatnonzero(places)]
             said += [dense.tokenizer.token(int(best)) for best in y[0, places].argmax(-1)]
-            told += [(texts[i], dense.tokenizer.token(int(label))) for label in hidden.labels[0, places]]
+            told += [(around(dense.tokenizer, hidden.ids[0], at), dense.tokenizer.token(int(hidden.labels[0, at])))
+                     for at in np.flatnonzero(places)]  # fmt: skip
     assert len(told) > 3
     assert list(zip(questions.texts, questions.wanted, strict=True)) == told
     assert [answer.said for answer in answers] == said
@@ -256,7 +263,7 @@ def test_an_engine_that_cannot_run_says_why(tmp_path, data, monkeypatch, engines
 
 
 def test_what_cannot_be_compared(tmp_path, data):  # noqa: F811
-    with pytest.raises(ValueError, match="the task is 'x'; need sst2 or squad or mlm"):
+    with pytest.raises(ValueError, match="the task is 'x'; need sst2, squad or mlm"):
         compare_engines(tmp_path, "x", data)
     with pytest.raises(FileNotFoundError, match=r"has no model.onnx; need the folder of a compressed model"):
         compare_engines(tmp_path, "sst2", data)

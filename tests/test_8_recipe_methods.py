@@ -550,11 +550,13 @@ def check_triple(function):
     student, teacher = (cast(MASKED, np.float64) for _ in range(2))
     draw = np.random.default_rng(3)
     given = {name: x + draw.normal(0, 0.05, x.shape) for name, x in named(student).items()}
-    how, ask = Distillation("kl_batchmean", 1.5, 5 / 7, 1 / 7, "cosine", "last"), asker(teacher, REFERENCE)
+    how = Distillation("kl_batchmean", 1.5, 5 / 7, 1 / 7, "cosine", "last")
+    met = meeting(student.config, teacher.config, how.hidden_layers)
+    ask = asker(teacher, REFERENCE, frozenset(met.values()), True)
     batch = encoded([0, 3, 4])
     labels = np.where((draw.random(batch.ids.shape) < 0.3) & (batch.mask != 0), batch.ids, -100)
     task = HIDDEN_TOKENS._replace(example=lambda rows, draw: (batch, labels))
-    task = matched(function(task, ask, how), ask, student.config, teacher.config, how)
+    task = matched(function(task, ask, how), ask, met, how)
     loss, _ = job(task, student, How(3, 0, 0.0)).gradients(given, [0, 3, 4], draw)
     seen, want = Recorder(), Recorder()
     y = forward(with_parameters(student, given), batch, tap=seen)
@@ -578,15 +580,20 @@ def test_a_masked_language_model_has_the_triple_loss():
 
 
 def test_a_teacher_is_asked_once_of_a_batch(monkeypatch):
+    """By two losses; what is said is not kept for longer."""
     asked = []
     monkeypatch.setattr(beside, "forward", lambda *given: asked.append(given) or forward(*given))
-    ask, batch = asker(MODEL, REFERENCE), encoded([0, 3])
+    end, batch = "layer.1.output_norm", encoded([0, 3])
+    ask = asker(MODEL, REFERENCE, frozenset([end]), True)
     first = ask(batch)
     assert ask(batch) is first
     tiny.same(first.logits, forward(MODEL, batch))
-    assert list(first.ends) == [f"layer.{i}.output_norm" for i in range(len(MODEL.layers))]
+    assert list(first.ends) == [end]
+    assert ask(batch) is not first
     assert ask(encoded([0, 3])) is not first
-    assert len(asked) == 2
+    assert len(asked) == 3
+    once = asker(MODEL, REFERENCE, frozenset(), False)
+    assert once(batch) is not once(batch)
 
 
 def test_a_teacher_of_masked_tokens_is_not_asked_before(tmp_path):
@@ -708,8 +715,9 @@ def check_matched_by(function, hidden_loss, layers):
     draw = np.random.default_rng(2)
     given = {name: x + draw.normal(0, 0.05, x.shape) for name, x in named(student).items()}
     rows, how = [0, 3], Distillation(hidden=3.0, hidden_loss=hidden_loss, hidden_layers=layers)
-    ask = asker(teacher, REFERENCE)
-    both = job(function(TASK, ask, student.config, teacher.config, how), student, How(2, 0, 0.0))
+    met = meeting(student.config, teacher.config, layers)
+    ask = asker(teacher, REFERENCE, frozenset(met.values()), False)
+    both = job(function(TASK, ask, met, how), student, How(2, 0, 0.0))
     plain = job(TASK, student, How(2, 0, 0.0))
     loss, gradients = both.gradients(given, rows, draw)
     batch, ends = encoded(rows), [f"layer.{i}.output_norm" for i in range(len(student.layers))]
@@ -742,7 +750,9 @@ def test_hidden_states_meet_the_teachers():
 
 
 def test_padding_has_no_hidden_state_to_meet():
-    inner = matched(TASK, asker(MODEL, REFERENCE), MODEL.config, MODEL.config, Distillation(hidden=1.0)).inner
+    met = meeting(MODEL.config, MODEL.config, "all")
+    ask = asker(MODEL, REFERENCE, frozenset(met.values()), False)
+    inner = matched(TASK, ask, met, Distillation(hidden=1.0)).inner
     rows = [0, 3]
     kept = [Keep({}, inner.names) for _ in range(2)]
     for more, tap in enumerate(kept):

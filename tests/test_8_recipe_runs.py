@@ -27,7 +27,7 @@ from refimpl.models.compress import Quantized
 from refimpl.models.oracle.execute import execute
 from refimpl.models.oracle.load import load
 from refimpl.models.quantization.tuning import negative_nmse
-from refimpl.models.recipes import beginning, reading, run, stages, tuned
+from refimpl.models.recipes import beginning, given, reading, run, stages, tuned
 from refimpl.models.recipes.checking import check_stages
 from refimpl.models.recipes.given import load_models
 from refimpl.models.recipes.kinds import Distillation, FineTune, Hybrid, Movement, Quantize, QuantizeAware, Student
@@ -297,8 +297,8 @@ def made_up(loaded):
 
 def tune(drop, tuning, measure=made_up):
     name, told = "bert_classification", []
-    parts = tiny.quantized(name), tiny.calibrated(name), measure, drop, tuning, tiny.rows(name)
-    found = tuned.restored(*parts, told.append)
+    how = Quantize(max_drop=drop, tuning=tuning)
+    found = tuned.restored(tiny.quantized(name), tiny.calibrated(name), measure, how, tiny.rows(name), told.append)
     assert told == list(range(len(found.trials)))
     assert isinstance(found.quantized, Quantized)
     return found, sorted(name for name, p in linears(found.quantized.model).items() if type(p) is Linear)
@@ -430,6 +430,21 @@ def test_a_teacher_reads_the_same_ids(folder, tmp_path):
     assert not list(folder.glob("out*"))
 
 
+def test_a_teacher_of_masked_tokens_has_as_many_words(tmp_path, monkeypatch):
+    folder = child.prepare(tmp_path, "mlm", "distilbert_masked_lm")
+    teacher = folder / "teacher"
+    load = given._load
+
+    def padded(path, *rest):
+        dense = load(folder / "model", *rest)
+        config = replace(dense.model.config, vocabulary=dense.model.config.vocabulary + 6)
+        return dense if path != teacher else replace(dense, model=replace(dense.model, config=config))
+
+    monkeypatch.setattr(given, "_load", padded)
+    with pytest.raises(ValueError, match=r"teacher has \d+ words, .*model \d+; need as many"):
+        load_models(recipe(FineTune(**SMALL)), folder / "model", Options("mlm", teacher))
+
+
 def test_a_model_with_another_head_is_trained_with_a_teacher(folder, monkeypatch):
     measured, begin = [], run.begin
     monkeypatch.setattr(run, "begin", lambda setting, model: measured.append(model) or begin(setting, model))
@@ -444,7 +459,7 @@ def test_a_model_with_another_head_is_trained_with_a_teacher(folder, monkeypatch
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"task": "x"}, "--task is 'x'; need sst2, squad, mlm"),
+        ({"task": "x"}, "--task is 'x'; need sst2, squad or mlm"),
         ({"save_every": 0}, "--save-every is 0"),
         ({"limit": 0}, "--limit is 0"),
         ({"threads": 0}, "--threads is 0"),

@@ -460,7 +460,7 @@ def test_verify_says_that_an_engine_saturates(refimpl, monkeypatch, packed, text
     status, out, _ = refimpl("verify", packed, "--text", texts)
     assert status == 1
     words = " ".join(out.split())
-    assert f"{row['different']:,} of the others are pairs clipped to 16 bits" in words
+    assert f"{row['different']:,} others are sums of pairs clipped to 16 bits" in words
     assert "refimpl saturation has remedies" in words
 
 

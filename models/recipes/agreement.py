@@ -67,9 +67,9 @@ def compare_engines(
     list of dict
         "name", "file", "ran", "why": not, "" if it did; and of those that did "version"; "execution": what ran, in
         words; "metrics": {name: value}; "integer_layers", "products", "in_floats": counts; "layers": {kind: how many
-        run}, as far as the engine tells; "rows": of the dev set, how many; "different": how many are answered
-        otherwise than by ours; "differences": these, [{"row": number from 0, "text", "wanted", "ours", "theirs",
-        "our_margin", "their_margin": logits or None}]
+        run}, as far as the engine tells; "rows": of the dev set, how many, or hidden tokens; "different": how many are
+        answered otherwise than by ours; "differences": these, [{"row": number from 0, "text", "wanted", "ours",
+        "theirs", "our_margin", "their_margin": logits or None}]
 
     Raises
     ------
@@ -77,7 +77,7 @@ def compare_engines(
         for a task, data or folder that cannot be meant, or a model that is not for the task
     """
     if task not in QUESTIONS:
-        raise ValueError(f"the task is {task!r}; need {' or '.join(QUESTIONS)}")
+        raise ValueError(f"the task is {task!r}; need sst2, squad or mlm")
     loaded = _load(folder)
     ready = runner(loaded, conditions.threads)
     check_head(ready.config, task)

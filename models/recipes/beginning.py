@@ -11,7 +11,7 @@ import numpy as np
 
 from refimpl.models.bert import Model
 from refimpl.models.files import remove_parts
-from refimpl.models.recipes.distilling import check_lengths, teach
+from refimpl.models.recipes.distilling import asked_beside, check_lengths, teach
 from refimpl.models.recipes.setting import Setting, kept_of
 from refimpl.models.training import checkpoint
 from refimpl.models.training.task import Task
@@ -22,7 +22,7 @@ LOGITS = "logits"
 def begin(setting: Setting, model: Model) -> tuple[Setting, dict[str, float]]:
     """The setting with what the teacher says, and the metrics of a model, which the recipe's end is beside.
 
-    Raises as ``checkpoint.load`` and ``checkpoint.save``, and Interrupted if it is told to stop.
+    Raises as ``checkpoint.load``, ``checkpoint.save`` and ``check_lengths``, and Interrupted if it is told to stop.
     """
     path, run = kept_of(setting, 0), setting.identity | {"stage": 0}
     remove_parts(path)
@@ -43,7 +43,10 @@ def begin(setting: Setting, model: Model) -> tuple[Setting, dict[str, float]]:
 
 
 def taught(setting: Setting) -> Setting:
-    """With what the teacher, if there is one, says of every training row, where that can be kept."""
+    """With what the teacher, if there is one, says of every training row, where that can be kept.
+
+    Raises as ``check_lengths``.
+    """
     if setting.teacher is None:
         return setting
     check_lengths(setting.task, setting.teacher)
@@ -53,8 +56,8 @@ def taught(setting: Setting) -> Setting:
 
 
 def _keeps(setting: Setting) -> bool:
-    """Not of a masked language model, which has other tokens hidden in each pass."""
-    return setting.teacher is not None and setting.task.head != "masked_lm"
+    """What the teacher says."""
+    return setting.teacher is not None and not asked_beside(setting.task)
 
 
 def _of_tokens(task: Task) -> bool:
@@ -65,7 +68,7 @@ def _room(setting: Setting) -> dict[str, np.ndarray]:
     """As large as what is kept."""
     task = setting.task
     shape = (sum(task.lengths), 2) if _of_tokens(task) else (len(task.lengths), len(task.labels))
-    return {} if not _keeps(setting) else {LOGITS: np.empty(shape, np.float32)}
+    return {LOGITS: np.empty(shape, np.float32)} if _keeps(setting) else {}
 
 
 def _together(logits: Sequence[np.ndarray]) -> np.ndarray:

@@ -69,6 +69,11 @@ def distilled(task: Task, logits: list[np.ndarray], how: Distillation) -> Task:
     return task._replace(example=example, loss=loss)
 
 
+def asked_beside(task: Task) -> bool:
+    """Whether the teacher cannot be asked before the training."""
+    return task.head == "masked_lm"
+
+
 def distilled_beside(task: Task, ask: Ask, how: Distillation) -> Task:
     """The same for logits of tokens, where the teacher is asked of each batch."""
     kd = kd_of(how)

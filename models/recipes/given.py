@@ -40,6 +40,9 @@ def load_models(recipe: Recipe, model: Path, options: Options) -> tuple[Dense, D
         raise ValueError(
             f"{options.teacher} has another tokenizer than {model}; need a teacher that reads the same ids"
         )
+    words, own = teacher.model.config.vocabulary, dense.model.config.vocabulary
+    if options.task == "mlm" and words != own:
+        raise ValueError(f"{options.teacher} has {words:,} words, {model} {own:,}; need as many to tell them apart")
     return dense, teacher
 
 

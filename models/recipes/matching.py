@@ -36,9 +36,9 @@ OF_HIDDEN: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Loss]] = {
 """By ``hidden_loss``: of student and teacher, (B, T, D), and the mask."""
 
 
-def matched(task: Task, ask: Ask, student: Config, teacher: Config, how: Distillation) -> Task:
-    """The task with the loss inside. Raises as ``meeting``."""
-    of, between = meeting(student, teacher, how.hidden_layers), OF_HIDDEN[how.hidden_loss]
+def matched(task: Task, ask: Ask, of: Mapping[str, str], how: Distillation) -> Task:
+    """The task with the loss inside. of: what meets what, as ``meeting`` says."""
+    between = OF_HIDDEN[how.hidden_loss]
 
     def loss(batch: Batch, values: Mapping[str, np.ndarray]) -> tuple[float, Mapping[str, np.ndarray]]:
         ends = ask(batch).ends
@@ -50,14 +50,14 @@ def matched(task: Task, ask: Ask, student: Config, teacher: Config, how: Distill
     return task._replace(inner=Inner(frozenset(of), loss))
 
 
-def meeting(student: Config, teacher: Config, layers: str) -> dict[str, str]:
+def meeting(student: Config, teacher: Config, which: str) -> dict[str, str]:
     """``pairs`` of two models, "all" or the "last". Raises ValueError for another width than the teacher's, or more
     layers."""
     if student.hidden != teacher.hidden:
         wrong = f"the student's hidden states have the width {student.hidden}, the teacher's {teacher.hidden}"
         raise ValueError(f"{wrong}; need the same, or hidden = 0")
     found = pairs(student.layers, teacher.layers)
-    return found if layers == "all" else dict([found.popitem()])
+    return found if which == "all" else dict([found.popitem()])
 
 
 def pairs(layers: int, of: int) -> dict[str, str]:

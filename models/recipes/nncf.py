@@ -202,7 +202,7 @@ def _quantization(values: Mapping[str, Any]) -> dict[str, Any]:
     if without:
         warnings.warn(
             f"{', '.join(without)} of {QUANTIZATION}: no effect; activations are symmetric, attention is in f32, and "
-            "ranges are observed as a stage of a TOML recipe says by observer and samples",
+            "ranges are observed as by default: a TOML recipe can set observer and samples",
             stacklevel=2,
         )
     return {"overflow_fix": values.get("overflow_fix", "disable")}

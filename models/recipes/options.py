@@ -23,7 +23,7 @@ class Options:
 def check_options(options: Options) -> None:
     """Raise ValueError naming the option that cannot be."""
     if options.task not in TASKS:
-        raise ValueError(f"--task is {options.task!r:.80}; need {', '.join(TASKS)}")
+        raise ValueError(f"--task is {options.task!r:.80}; need {', '.join(TASKS[:-1])} or {TASKS[-1]}")
     check_counts(save_every=options.save_every, limit=options.limit)
     check_threads(options.threads)
     check_seed(options.seed)

@@ -53,12 +53,10 @@ function table(head, rows) {  // head: [name, is a number]; a cell: text or an e
 const metrics = Object.keys(data.baseline);
 const last = data.stages.length ? data.stages[data.stages.length - 1].metrics : data.baseline;
 
-const smallerIsBetter = new Set(["perplexity"]);
-
 function change(name, now, before) {  // of a metric, with its sign
   if (typeof now !== "number" || typeof before !== "number") return make("span", "", "-");
   const by = now - before;
-  const better = smallerIsBetter.has(name) ? -by : by;
+  const better = data.smaller_is_better.includes(name) ? -by : by;
   return make("span", better < -0.005 ? "worse" : better > 0.005 ? "better" : "", `${by < 0 ? "−" : "+"}${Math.abs(by).toFixed(2)}`);
 }
 

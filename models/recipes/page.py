@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from refimpl.models.page import fill
+from refimpl.models.training.evaluation import SMALLER_IS_BETTER
 
 
 def page(report: dict[str, Any]) -> str:
     """The text of the file. A number that is not finite, as a loss may be, is shown as none."""
-    data = json.loads(json.dumps(report), parse_constant=lambda name: None)
+    data = json.loads(
+        json.dumps(report | {"smaller_is_better": sorted(SMALLER_IS_BETTER)}), parse_constant=lambda name: None
+    )
     return fill(Path(__file__).parent, f"{report['recipe']['name']}: {report['task']}", data)

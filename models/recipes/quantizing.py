@@ -44,9 +44,7 @@ def post_training(setting: Setting, stage: Quantize, work: Work) -> Done:
         quantized = CORRECT[stage.bias_correction](quantized, calibrated, batches)
     if stage.max_drop is None:
         return Done(work._replace(quantized=quantized))
-    found = tuned.restored(
-        quantized, calibrated, setting.measure, stage.max_drop, stage.tuning or "nncf", batches, setting.bar.tuning
-    )
+    found = tuned.restored(quantized, calibrated, setting.measure, stage, batches, setting.bar.tuning)
     return Done(work._replace(quantized=found.quantized), notes=(found.note,), tuning=found.trials)
 
 

@@ -94,7 +94,7 @@ def _tuning(report: dict[str, Any]) -> Table:
 def _change(name: str, now: Any, before: Any) -> tuple[str, str]:
     if now is None or before is None:
         return _two(now), "-"
-    colour = "green" if (now > before) != (name in SMALLER_IS_BETTER) else "red"
+    colour = "green" if (now < before if name in SMALLER_IS_BETTER else now > before) else "red"
     return _two(now), f"[{colour}]{now - before:+.2f}[/]" if now != before else "+0.00"
 
 

@@ -14,7 +14,7 @@ END = "layer.{}.output_norm"
 
 
 class Said(NamedTuple):
-    """logits: as the head gives them; ends: tap -> hidden states (B, T, D), of every layer."""
+    """logits: as the head gives them; ends: tap -> hidden states (B, T, D)."""
 
     logits: np.ndarray
     ends: Mapping[str, np.ndarray]
@@ -23,15 +23,19 @@ class Said(NamedTuple):
 Ask = Callable[[Batch], Said]
 
 
-def asker(teacher: Model, ops: Ops) -> Ask:
-    """Without dropout. The last batch is kept, with what was said of it."""
-    names = frozenset(END.format(i) for i in range(teacher.config.layers))
-    last: list[tuple[Batch, Said]] = []
+def asker(teacher: Model, ops: Ops, ends: frozenset[str], twice: bool) -> Ask:
+    """Without dropout. ends: the taps that are wanted; twice: each batch is asked twice, and what is said is kept until
+    it was."""
+    kept: list[tuple[Batch, Said]] = []
 
     def ask(batch: Batch) -> Said:
-        if not last or last[0][0] is not batch:
-            kept = Keep({}, names)
-            last[:] = [(batch, Said(forward(teacher, batch, ops, kept), kept.values))]
-        return last[0][1]
+        if kept and kept[0][0] is batch:
+            return kept.pop()[1]
+        kept.clear()
+        values = Keep({}, ends)
+        said = Said(forward(teacher, batch, ops, values), values.values)
+        if twice:
+            kept.append((batch, said))
+        return said
 
     return ask

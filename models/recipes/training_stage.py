@@ -10,9 +10,9 @@ import numpy as np
 from refimpl.models import sealed
 from refimpl.models.bert import Model
 from refimpl.models.files import remove_parts
-from refimpl.models.recipes.distilling import distilled, distilled_beside
-from refimpl.models.recipes.kinds import Hybrid, Movement, Training
-from refimpl.models.recipes.matching import matched
+from refimpl.models.recipes.distilling import asked_beside, distilled, distilled_beside
+from refimpl.models.recipes.kinds import Distillation, Hybrid, Movement, Training
+from refimpl.models.recipes.matching import matched, meeting
 from refimpl.models.recipes.methods import events_of
 from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.setting import Setting, kept_of
@@ -25,7 +25,7 @@ from refimpl.models.training.parameters import named, with_parameters
 from refimpl.models.training.run import Keeping, run_training
 from refimpl.models.training.schedule import Schedule
 from refimpl.models.training.settings import by_kernels
-from refimpl.models.training.task import How, job
+from refimpl.models.training.task import How, Task, job
 from refimpl.prune.rewinding import Rewinding, linear_rewinding
 
 
@@ -33,14 +33,7 @@ def trained(setting: Setting, number: int, stage: Training, model: Model, method
     """The last state, and the model under its masks."""
     task = setting.task
     if stage.distil is not None:
-        assert setting.teacher is not None
-        ask = asker(setting.teacher, setting.ops)
-        if setting.logits is None:
-            task = distilled_beside(task, ask, stage.distil)
-        else:
-            task = distilled(task, setting.logits, stage.distil)
-        if stage.distil.hidden:
-            task = matched(task, ask, model.config, setting.teacher.config, stage.distil)
+        task = _with_teacher(setting, stage.distil, model)
     work = job(task, model, How(stage.batch, setting.seed, stage.dropout, setting.new_tape, method))
     state = checkpoint.begin({**named(model), **method.trained}, method.extra)
     own: Run = {
@@ -61,6 +54,20 @@ def trained(setting: Setting, number: int, stage: Training, model: Model, method
     state = run_training(work, settings, state, keeping, setting.bar.report, setting.bar.stop)
     values = {**state.parameters, **state.extra}
     return state, with_parameters(model, masked(values, method.stored(values)))
+
+
+def _with_teacher(setting: Setting, how: Distillation, model: Model) -> Task:
+    task, teacher = setting.task, setting.teacher
+    assert teacher is not None
+    met = meeting(model.config, teacher.config, how.hidden_layers) if how.hidden else {}
+    beside = asked_beside(task)
+    ask = asker(teacher, setting.ops, frozenset(met.values()), beside and bool(met))
+    if beside:
+        task = distilled_beside(task, ask, how)
+    else:
+        assert setting.logits is not None
+        task = distilled(task, setting.logits, how)
+    return matched(task, ask, met, how) if met else task
 
 
 def number_of_updates(stage: Training, rows: int) -> int:

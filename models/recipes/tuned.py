@@ -16,6 +16,7 @@ from refimpl.models.bert import Batch, linears
 from refimpl.models.compress import Calibrated, Dense, Packed, Quantized, pack
 from refimpl.models.precision import keep
 from refimpl.models.quantization.tuning import negative_nmse
+from refimpl.models.recipes.kinds import Quantize
 from refimpl.quant.tuning import Evaluate, Trial, absolute_goal, fall_back, relative_goal, restore_accuracy
 
 TOGETHER = ("q", "k", "v")
@@ -33,13 +34,12 @@ def restored(
     quantized: Quantized,
     calibrated: Calibrated,
     measure: Callable[[Dense | Packed], dict[str, float]],
-    max_drop: float,
-    tuning: str,
+    how: Quantize,
     batches: Sequence[Batch],
     tell: Callable[[int], None] = lambda tried: None,
 ) -> Restored:
-    """measure: metrics, the first of which counts, larger is better; tuning: one of those above; batches: for it; tell:
-    how many models have been tried, before each."""
+    """measure: metrics, the first of which counts, larger is better; how: its max_drop and tuning; batches: for it;
+    tell: how many models have been tried, before each."""
     units, tried = _units(linears(calibrated.model)), count()
 
     def told(evaluate: Evaluate) -> Evaluate:
@@ -56,13 +56,14 @@ def restored(
     def metric(kept: frozenset[str]) -> float:
         return _first(measure(pack(keep(quantized, calibrated, names(kept)))))
 
+    assert how.max_drop is not None
     before = _first(measure(Dense(calibrated.model, calibrated.tokenizer)))
-    if tuning == "inc":
-        goal = relative_goal(before, max_drop / 100)
+    if how.tuning == "inc":
+        goal = relative_goal(before, how.max_drop / 100)
         found = fall_back(list(units), metric, goal)
     else:
-        goal = absolute_goal(before, max_drop)
-        ranks = negative_nmse(quantized, calibrated, batches) if tuning == "nncf-nmse" else None
+        goal = absolute_goal(before, how.max_drop)
+        ranks = negative_nmse(quantized, calibrated, batches) if how.tuning == "nncf-nmse" else None
         score = None if ranks is None else told(lambda kept: ranks(names(kept)))
         found = restore_accuracy(list(units), metric, goal, score)
     reached, kept = "reached" if found.reached else "not reached", ", ".join(sorted(found.kept)) or "none"

@@ -33,6 +33,8 @@ HEADS = {
 """Task -> the head that it needs, and its classes' names."""
 ENDINGS = {"sst2": (".tsv",), "squad": (".json", ".json.gz"), "mlm": (".txt",)}
 """Of the files train* and dev*."""
+AROUND = 4
+"""Tokens that are shown on both sides of a hidden one."""
 SMALLER_IS_BETTER = frozenset(["perplexity"])
 """Of the metrics."""
 
@@ -80,7 +82,8 @@ def check_head(config: Config, task: str) -> None:
 
 class Answer(NamedTuple):
     """What a model says of a row: a class's name, an answer's text or a token; and by how much that led, in logits,
-    over the next that is another. None where there is no other. nats: minus the log probability of the right token."""
+    over the next that is another. None where there is no other. nats: minus the log probability of the right token;
+    None of other tasks."""
 
     said: str
     margin: float | None
@@ -147,7 +150,8 @@ def leading(answers: Sequence[tuple[float, str]]) -> Answer:
 
 
 def mlm_questions(folder: Path, tokenizer: Tokenizer, limit: int | None = None) -> Questions:
-    """accuracy, % of the hidden tokens, and perplexity. A row is a hidden token; the same are hidden at any time.
+    """accuracy, % of the hidden tokens, and perplexity. A row is a hidden token, its text what is around it, itself as
+    ?; the same are hidden at any time.
 
     Raises ValueError where none is.
     """
@@ -158,8 +162,8 @@ def mlm_questions(folder: Path, tokenizer: Tokenizer, limit: int | None = None) 
         batch, _ = tokenizer.batch([row])
         hidden = hide(batch, [row], stream(0, Purpose.EVALUATION, i))
         rows.append((batch._replace(ids=hidden.ids), np.flatnonzero(hidden.labels[0] >= 0), hidden.labels[0]))
-    asked = [(text, tokenizer.token(int(labels[at]))) for text, (_, places, labels) in zip(texts, rows, strict=True)
-             for at in places]  # fmt: skip
+    asked = [(_around(tokenizer, batch.ids[0], at), tokenizer.token(int(labels[at])))
+             for batch, places, labels in rows for at in places]  # fmt: skip
     if not asked:
         raise ValueError(f"no token of {path} is hidden; need longer texts, or more of them")
 
@@ -178,6 +182,11 @@ def mlm_questions(folder: Path, tokenizer: Tokenizer, limit: int | None = None) 
         return {"accuracy": 100 * float(np.mean(right)), "perplexity": exp(min(nats, 700.0))}
 
     return Questions([text for text, _ in asked], [wanted for _, wanted in asked], ask, score)
+
+
+def _around(tokenizer: Tokenizer, ids: np.ndarray, at: int) -> str:
+    before, after = ids[max(at - AROUND, 0) : at], ids[at + 1 : at + 1 + AROUND]
+    return " ".join([*(tokenizer.token(int(i)) for i in before), "?", *(tokenizer.token(int(i)) for i in after)])
 
 
 def _token(tokenizer: Tokenizer, y: np.ndarray, label: int) -> Answer:

@@ -124,8 +124,7 @@ def engine_accumulators(quantized: Quantized, engine: str, reference: dict[str, 
         theirs = signed_product(engine, flat, layer.codes)
         wrong = theirs != acc.reshape(theirs.shape)
         if wrong.any():
-            saturated = gemm_u8s8s32_pair_saturating(flat, layer.codes) - layer.compensation
-            clipped += int((theirs == saturated)[wrong].sum())
+            clipped += int((theirs == _saturated(flat, layer))[wrong].sum())
         different += int(wrong.sum())
         total += acc.size
     return AccumulatorRow(NAMES[engine], len(layers), total, different, clipped)
@@ -139,13 +138,18 @@ def saturation(quantized: Quantized, reference: dict[str, np.ndarray]) -> list[S
         for name in LINEARS:
             p = getattr(layer, name)
             codes, acc = (reference[f"layer.{i}.{name}{kind}"] for kind in (CODES, ACCUMULATORS))
-            raw = gemm_u8s8s32_pair_saturating(codes.reshape(-1, codes.shape[-1]), p.codes)
-            different += int((raw - p.compensation != acc.reshape(raw.shape)).sum())
+            saturated = _saturated(codes.reshape(-1, codes.shape[-1]), p)
+            different += int((saturated != acc.reshape(saturated.shape)).sum())
             total += acc.size
             possible = unsafe_pairs(p.codes)
             pairs, unsafe = pairs + possible.size, unsafe + int(possible.sum())
         rows.append(SaturationRow(i, pairs, unsafe, total, different))
     return rows
+
+
+def _saturated(codes: np.ndarray, p: QuantizedLinear) -> np.ndarray:
+    """codes: u8 (N, K)."""
+    return gemm_u8s8s32_pair_saturating(codes, p.codes) - p.compensation
 
 
 def saturated_difference(quantized: Quantized, batch: Batch, reference: dict[str, np.ndarray]) -> float:

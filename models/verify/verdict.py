@@ -19,7 +19,7 @@ def checks(report: Report) -> list[Check]:
 
 def _accumulators(row: AccumulatorRow) -> str:
     equal = f"{row.accumulators - row.different:,} of {row.accumulators:,} accumulators equal"
-    return f"{equal}; {row.clipped:,} of the others are pairs clipped to 16 bits" if row.different else equal
+    return f"{equal}; {row.clipped:,} others are sums of pairs clipped to 16 bits" if row.clipped else equal
 
 
 def _f32(report: Report, engine: str) -> list[Check]:
