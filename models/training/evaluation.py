@@ -162,7 +162,7 @@ def mlm_questions(folder: Path, tokenizer: Tokenizer, limit: int | None = None) 
         batch, _ = tokenizer.batch([row])
         hidden = hide(batch, [row], stream(0, Purpose.EVALUATION, i))
         rows.append((batch._replace(ids=hidden.ids), np.flatnonzero(hidden.labels[0] >= 0), hidden.labels[0]))
-    asked = [(_around(tokenizer, batch.ids[0], at), tokenizer.token(int(labels[at])))
+    asked = [(_around(tokenizer, batch.ids[0], int(at)), tokenizer.token(int(labels[at])))
              for batch, places, labels in rows for at in places]  # fmt: skip
     if not asked:
         raise ValueError(f"no token of {path} is hidden; need longer texts, or more of them")
