@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from compression_bars import DENSE, KINDS, TASKS, Page, Row, bars, kind, said, stage_of
+from compression_bars import DENSE, KINDS, TASKS, TRIED, Page, Row, bars, kind, said, stage_of
 from tables import markdown
 
 ENGINES = ("refimpl", "ONNX Runtime", "OpenVINO")
@@ -40,6 +40,12 @@ def quality(page: Page) -> str:
         for row in page.rows
     ]  # fmt: skip
     return markdown([*header, "bar"], rows)
+
+
+def missed(page: Page) -> list[str]:
+    """What was tried where a bar is missed, a text a kind of rows."""
+    kinds = dict.fromkeys(kind(row) for row in page.rows if any(bar.met is False for bar in bars(page, row)))
+    return [TRIED[found] for found in kinds if found in TRIED]
 
 
 def _engine(page: Page, row: Row, name: str) -> str:
@@ -178,7 +184,7 @@ def page(rows: Sequence[Row], curve: str | None, old: dict[str, Any] | None = No
         if here.rows:
             counts = sorted({engine["rows"] for row in here.rows for engine in row["engines"] if engine["ran"]})
             seen = " or ".join(f"{count:,}" for count in counts)
-            parts += [f"## {name}: {metric} on {seen} dev rows", quality(here), sizes(here)]
+            parts += [f"## {name}: {metric} on {seen} dev rows", quality(here), *missed(here), sizes(here)]
             without = saturation(here)
             more = [SATURATION, without] if without else []
             more += [old_cpu(old, metric)] if old is not None and old["task"] == task else []

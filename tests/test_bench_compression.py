@@ -134,6 +134,17 @@ def test_the_page(bench, monkeypatch, tmp_path):  # noqa: F811
     assert page.with_name(compression.FIGURE).read_text() == figure
 
 
+def test_what_was_tried_is_told_where_a_bar_is_missed(bench):  # noqa: F811
+    tables, bars = bench("compression_tables"), bench("compression_bars")
+    pruned = row("p", stages(Prune(epochs=1, sparsity=0.8)), 91.0)
+    assert tables.missed(bars.Page("sst2", [dense(90.5), pruned])) == []
+    assert tables.missed(bars.Page("sst2", [dense(90.49), pruned])) == [bars.TRIED[bars.DENSE]]
+    short = pruned | {"limit": 9, "baseline": {"accuracy": 99.0}}
+    assert tables.missed(bars.Page("sst2", [dense(90.49), row("p", pruned["recipe"], 89.4), short])) == [
+        bars.TRIED[bars.DENSE], bars.TRIED["4x1"]
+    ]  # fmt: skip
+
+
 def test_the_shipped_page_is_of_its_rows(bench):  # noqa: F811
     compression = bench("compression")
     if not compression.ROWS.exists():
