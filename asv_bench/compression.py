@@ -71,6 +71,10 @@ def of_recipe(folder: Path, data: Path, given: argparse.Namespace) -> dict[str, 
     size = sum(each["shape"][0] * each["shape"][1] for each in layers)
     row = {"name": folder.name, "command": short(report["command"]), "limit": limit}
     row |= {key: report[key] for key in OF_A_REPORT}
+    if report.get("model_training"):
+        row["model_command"] = train_command(
+            report["model_training"], given.model, data.name, row["command"].split()[2]
+        )
     row |= {
         "notes": [note for stage in report["stages"] for note in stage["notes"]],
         "trained": f32_metrics(folder / HUGGING_FACE, report["task"], data, limit),
@@ -99,21 +103,26 @@ def f32_metrics(directory: Path, task: str, data: Path, limit: int | None) -> di
         return MEASURES[task](data, dense.tokenizer, limit)(runner(dense), move)
 
 
+def train_command(run: dict[str, Any], model: str, data: str, output: str) -> str:
+    """That of a run of ``refimpl train``."""
+    words = ["refimpl", "train", model, "--task", run["task"], "--data", data, "-o", output]
+    for name in (field.name for field in fields(Plan)):
+        if name != "task" and run.get(name) is not None:
+            words += [f"--{name.replace('_', '-')}", str(run[name])]
+    return " ".join(words)
+
+
 def of_training(folder: Path, data: Path, given: argparse.Namespace) -> dict[str, Any]:
     """A dense row: the directory as ONNX and IR in f32, in all engines."""
     run = json.loads((folder / RECORD).read_text("utf-8"))["run"]
     task, limit = run["task"], run["limit"]
-    words = ["refimpl", "train", given.model, "--task", task, "--data", data.name, "-o", folder.name]
-    for name in (field.name for field in fields(Plan)):
-        if name != "task" and run.get(name) is not None:
-            words += [f"--{name.replace('_', '-')}", str(run[name])]
     with tempfile.TemporaryDirectory() as temporary, late_bar("dense") as move:
         dense = compress.load(folder)
         sizes = write_artifacts(Path(temporary), dense.model.config, dense, None)
         engines = compare_engines(Path(temporary), task, data, limit, tell=move)
     return {
         "name": folder.name,
-        "command": " ".join(words),
+        "command": train_command(run, given.model, data.name, folder.name),
         "limit": limit,
         "version": run["version"],
         "recipe": {"name": "dense", "about": "f32, as it was fine-tuned", "stages": []},
@@ -198,7 +207,7 @@ def main() -> None:
     collecting.add_argument("--data", type=Path, required=True, help="the folder with the task's train.* and dev.*")
     collecting.add_argument("--repaired", type=Path, help="keep the repaired models in this folder")
     collecting.add_argument("--without-saturation", action="store_true", help="only what the report says, and f32")
-    collecting.add_argument("--model", default="MODEL", help="of a dense row: what the training began with, a name")
+    collecting.add_argument("--model", default="MODEL", help="a name for what the dense model was trained from")
     collecting.add_argument("--minutes", type=float, help="of a dense row: how long the training took")
     collecting.set_defaults(run=collect)
     old = commands.add_parser("old-cpu", help="on a CPU without VNNI: the embedded model in the engines")

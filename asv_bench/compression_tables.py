@@ -1,6 +1,6 @@
 """Rows of compression.py as a page: tables of accuracy, sizes and CPUs without VNNI, then each row with its command."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from compression_bars import DENSE, KINDS, TASKS, TRIED, Page, Row, bars, kind, said, stage_of
@@ -191,11 +191,13 @@ def page(rows: Sequence[Row], curve: str | None, old: dict[str, Any] | None = No
             parts += [WITHOUT_VNNI, *more] if more else []
     if curve is not None:
         parts += [f"## Accuracy against density\n\n{curve}"]
-    parts += ["## Commands", *(_row(row) for row in in_order(rows))] if rows else ["Nothing is collected yet."]
+    names = {row["name"] for row in rows if kind(row) == DENSE}
+    parts += ["## Commands", *(_row(row, names) for row in in_order(rows))] if rows else ["Nothing is collected yet."]
     return "\n\n".join(parts) + "\n"
 
 
-def _row(row: Row) -> str:
+def _row(row: Row, dense: Collection[str]) -> str:
+    """dense: rows that say themselves how their model was trained."""
     engines = ", ".join(f"{engine['name']} {engine['version']}" for engine in row["engines"] if engine["ran"])
     facts = [f"{engine['name']} did not run: {engine['why']}" for engine in row["engines"] if not engine["ran"]]
     facts += [f"{each['isa']} did not run: {each['why']}" for each in row.get("saturation", []) if not each["ran"]]
@@ -203,4 +205,6 @@ def _row(row: Row) -> str:
     time = "time not known" if row["seconds"] is None else f"{minutes(row)} minutes"
     about = f"{about}. " if (about := row["recipe"]["about"]) else ""
     told = f"{about}Seed {row['seed']}, {time}, on {row['machine']}; {engines}."
-    return "\n\n".join([f"**{label(row)}**: {told}", f"    {row['command']}", *(f"* {fact}" for fact in facts)])
+    first = [row["model_command"]] if "model_command" in row and row["command"].split()[2] not in dense else []
+    commands = "\n".join(f"    {command}" for command in [*first, row["command"]])
+    return "\n\n".join([f"**{label(row)}**: {told}", commands, *(f"* {fact}" for fact in facts)])

@@ -34,6 +34,7 @@ from refimpl.models.recipes.kinds import Distillation, FineTune, Hybrid, Movemen
 from refimpl.models.recipes.options import Options
 from refimpl.models.recipes.prune_kind import Prune
 from refimpl.models.recipes.recipe import Recipe, to_json
+from refimpl.models.recipes.report import about
 from refimpl.models.recipes.run import compress_by
 from refimpl.models.recipes.setting import work_on
 from refimpl.models.runner import runner
@@ -48,7 +49,7 @@ OPTIONS = Options("sst2", save_every=1)
 PTQ = Recipe("ptq", "", (Quantize(samples=4),))
 KEYS = {
     "version", "command", "recipe", "task", "seed", "limit", "machine", "baseline", "stages", "layers", "heads",
-    "sizes", "engines", "seconds",
+    "sizes", "engines", "seconds", "model_training",
 }  # fmt: skip
 STAGE_KEYS = {"name", "seconds", "updates", "metrics", "history", "sparsity", "notes", "tuning"}
 
@@ -203,6 +204,23 @@ def test_questions(tmp_path, monkeypatch):
     report = go(folder, child.small(reading.load("jpqd-squad", "squad")), Options("squad"))
     assert set(report["baseline"]) == {"exact match", "F1"}
     assert set(report["stages"][0]["metrics"]) == {"exact match", "F1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "run"),
+    [
+        (None, None),
+        ('{"run": {"epochs": 3}}', {"epochs": 3}),
+        ('{"run": 3}', None),
+        ("{", None),
+        ("[]", None),
+        ("\xff", None),
+    ],
+)
+def test_a_report_tells_how_its_model_was_trained(text, run, tmp_path):
+    if text is not None:
+        (tmp_path / "training.json").write_bytes(text.encode("latin1"))
+    assert about(PTQ, "ptq", tmp_path, tmp_path, tmp_path, OPTIONS)["model_training"] == run
 
 
 def test_a_masked_language_model(tmp_path, monkeypatch):

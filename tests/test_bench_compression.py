@@ -100,6 +100,8 @@ def test_the_page(bench, monkeypatch, tmp_path):  # noqa: F811
     qat = row("b2", shipped("qat"), 90.0, limit=50, saturation=without, notes=["a note"], heads=[3, 4], neurons=[8, 8])
     (tmp_path / "b2.json").write_text(json.dumps(qat))
     (tmp_path / "dense.json").write_text(json.dumps(dense()))
+    trained = {"model_command": "refimpl train base -o dense", "command": "refimpl compress other --recipe b3"}
+    (tmp_path / "b3.json").write_text(json.dumps(row("b3", shipped("jpqd-sst2"), 90.0, **trained)))
     points = [{"line": m, "number": 0, "kept": d, "metrics": {"accuracy": 80 + 9 * d}, "updates": 1, "seconds": 9.0}
               for m in ("inc", "movement") for d in (0.5, 0.05)]  # fmt: skip
     found = {"model": "dense", "data": "sst2", "machine": "that", "limit": None, "epochs": 1, "seed": 0, "threads": 1}
@@ -119,7 +121,7 @@ def test_the_page(bench, monkeypatch, tmp_path):  # noqa: F811
         "| qat (`b2`, first 50 rows of each file) | 90.00 | 90.00 | did not run | did not run | 0.90 | - |",
     ]
     assert (
-        table[10]
+        table[11]
         == "| qat (`b2`, first 50 rows of each file) | 0.0% | 3 of 4 | all | 4.0 → 1.0 | 5.30 | 2.0 | 1.5 | 0 |"
     )
     assert "| 90.00 | 60.00 (300 differ) | did not run | 61.00 (299 differ) | 89.00 | did not run |" in text
@@ -128,6 +130,7 @@ def test_the_page(bench, monkeypatch, tmp_path):  # noqa: F811
     assert "## SST-2: accuracy on 872 dev rows" in text
     assert "| inc | 80.45 at 5% | - |\n| movement | 84.50 at 50% | 80.45 at 5% |" in text
     assert "    refimpl compress dense --recipe b2\n\n* a note" in text
+    assert "    refimpl train base -o dense\n    refimpl compress other --recipe b3\n" in text
     figure = page.with_name(compression.FIGURE).read_text()
     assert "dense 91.00" in figure
     run_main(compression, monkeypatch, "render", "--results", tmp_path, "--page", page)
@@ -156,12 +159,15 @@ def test_what_is_kept_of_a_report(bench, monkeypatch, tmp_path):  # noqa: F811
     compression = bench("compression")
     report = recipe_report.report()
     report["command"] = "refimpl compress /some/minilm --data /far/sst2 -o /tmp/out --limit 100"
+    report["model_training"] = {"task": "sst2", "epochs": 3, "version": "0.1.0"}
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report.json").write_text(json.dumps(report))
     monkeypatch.setattr(compression, "f32_metrics", lambda *given: {"accuracy": 90.6})
-    run_main(compression, monkeypatch, "collect", tmp_path / "out", "--data", tmp_path, "--results", tmp_path / "rows")
+    given = ("--data", tmp_path, "--results", tmp_path / "rows", "--model", "base")
+    run_main(compression, monkeypatch, "collect", tmp_path / "out", *given)
     kept = json.loads((tmp_path / "rows" / "out.json").read_text())
     assert kept["command"] == "refimpl compress minilm --data sst2 -o out --limit 100"
+    assert kept["model_command"] == f"refimpl train base --task sst2 --data {tmp_path.name} -o minilm --epochs 3"
     assert (kept["limit"], kept["heads"], kept["neurons"]) == (100, [46, 72], [4096, 9216])
     whole = sum(np.prod(layer["shape"]) for layer in report["layers"])
     assert kept["sparsity"] == 1 - sum(layer["nonzero"] for layer in report["layers"]) / whole

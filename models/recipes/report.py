@@ -1,5 +1,6 @@
 """What a recipe's report says that nobody measures: what was asked for, what stages left, what is left of the model."""
 
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from refimpl.models.compress import Dense
 from refimpl.models.recipes.options import Options
 from refimpl.models.recipes.recipe import Recipe, to_json
 from refimpl.models.recipes.setting import Done, Work
+from refimpl.models.training.fine_tuning import RECORD
 
 MOST_POINTS = 400
 """Of a curve."""
@@ -65,4 +67,14 @@ def about(recipe: Recipe, given: str, model: Path, data: Path, output: Path, opt
         "seed": options.seed,
         "limit": options.limit,
         "machine": cpu.name(),
+        "model_training": _training_of(model),
     }
+
+
+def _training_of(model: Path) -> dict[str, Any] | None:
+    """The settings by which ``refimpl train`` made the model, if it did: what its record says, in a file of others."""
+    try:
+        run = json.loads((model / RECORD).read_text("utf-8"))["run"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return run if isinstance(run, dict) else None
