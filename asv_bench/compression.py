@@ -48,7 +48,7 @@ NO_ROWS = (compression_curve.CURVE, OLD_CPU)
 """Of the folder of the rows."""
 MOST_DIFFERENCES = 20
 OF_A_DIFFERENCE = ("row", "wanted", "ours", "theirs", "our_margin", "their_margin")
-OF_AN_ENGINE = ("name", "ran", "why", "version", "execution", "metrics", "rows", "different")
+OF_AN_ENGINE = ("name", "ran", "why", "version", "execution", "saturates", "metrics", "rows", "different")
 OF_A_REPORT = ("version", "recipe", "task", "seed", "machine", "seconds", "baseline", "sizes")
 
 

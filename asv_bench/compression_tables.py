@@ -12,12 +12,13 @@ INTRO = """# Results on real data
 
 Made by `python asv_bench/compression.py render` of `asv_bench/results/compression/*.json`, which `collect` measured on
 what `refimpl compress --recipe` left, and `old-cpu` on an old CPU; no number is typed. Accuracy and F1 are in percent,
-on the task's whole dev set unless a row says otherwise. "f32" is the model after the recipe's training, on our engine;
-the three engines have the files as they are, INT8 but for dense rows, and brackets say how many rows one answers
-otherwise than ours. "Below dense" is in points, our engine's INT8 against the dense row that the recipe began with; a
-bar is what the project set itself before it measured. The encoder's bytes are those of its linear layers, f32 before
-and as stored after; sparsity is the share of its weights that are zero or gone. Minutes are of the whole run on one
-core, beside another training on the other; none where it was interrupted."""
+on the task's whole dev set unless a row says otherwise. "f32" is the model after the recipe's training, on our engine,
+nothing quantized: what learned under quantization (qat, jpqd) may be worse so. The three engines have the files as they
+are, INT8 but for dense rows, and brackets say how many rows one answers otherwise than ours. "Below dense" is in
+points, our engine's INT8 against the dense row that the recipe began with; a bar is what the project set itself before
+it measured. The encoder's bytes are those of its linear layers, f32 before and as stored after; sparsity is the share
+of its weights that are zero or gone. Minutes are of the whole run on one core, beside another training on the other;
+none where it was interrupted."""
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -201,6 +202,8 @@ def _row(row: Row, dense: Collection[str]) -> str:
     engines = ", ".join(f"{engine['name']} {engine['version']}" for engine in row["engines"] if engine["ran"])
     facts = [f"{engine['name']} did not run: {engine['why']}" for engine in row["engines"] if not engine["ran"]]
     facts += [f"{each['isa']} did not run: {each['why']}" for each in row.get("saturation", []) if not each["ran"]]
+    clip = [engine["name"] for engine in row["engines"] if engine.get("saturates")]
+    facts += [f"without VNNI on {row['machine']}, sums of pairs saturate in {' and '.join(clip)}"] if clip else []
     facts += row["notes"]
     time = "time not known" if row["seconds"] is None else f"{minutes(row)} minutes"
     about = f"{about}. " if (about := row["recipe"]["about"]) else ""

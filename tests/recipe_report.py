@@ -34,7 +34,7 @@ def report():
          "while the remainder would be more at home on a daytime television serial .", "wanted": "negative",
          "ours": "negative", "theirs": "positive", "our_margin": 0.0007, "their_margin": None},
     ]  # fmt: skip
-    ran = {"ran": True, "why": "", "products": 36, "in_floats": 0, "layers": {}, "rows": 872}
+    ran = {"ran": True, "why": "", "products": 36, "in_floats": 0, "layers": {}, "saturates": False, "rows": 872}
     return {
         "version": "0.1.0",
         "command": "refimpl compress minilm-sst2 --task sst2 --data sst2 --recipe jpqd.json -o out",

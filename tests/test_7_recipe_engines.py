@@ -9,6 +9,7 @@ import tiny
 from test_6_training_tasks import data  # noqa: F401
 from test_7_engines import ENGINES, needs
 from tiny import with_positions
+from vnni import SATURATES
 
 from refimpl.models import compress, engines
 from refimpl.models.bert import Batch, forward
@@ -204,6 +205,9 @@ def test_all_engines_are_asked_the_same(tmp_path, data, engines_here):  # noqa: 
         assert row["different"] == len(row["differences"])
     assert rows[0]["different"] == 0
     assert {name for *_, name in told} == {"refimpl", "ONNX Runtime", "OpenVINO"}
+    assert [row["saturates"] for row in rows] == [False, SATURATES, SATURATES]
+    precision = "INT8, saturating" if SATURATES else "INT8"
+    assert [row["execution"] for row in rows[1:]] == [f"{precision}, one thread"] * 2
 
 
 @pytest.mark.parametrize("quantizer", [compress.quantize, compress.quantize_with_attention])
@@ -215,7 +219,7 @@ def test_layers_that_run_in_floats_are_counted(quantizer, tmp_path, data, monkey
     )
     rows = compare_engines(folder, "sst2", data, limit=1)
     assert [row["in_floats"] for row in rows] == [0, 12, 1]
-    assert rows[1]["execution"] == "f32, one thread"
+    assert (rows[1]["execution"], rows[1]["saturates"]) == ("f32, one thread", False)
 
 
 def test_rows_that_are_answered_otherwise(tmp_path, data, engines_here):  # noqa: F811
@@ -263,7 +267,7 @@ def test_an_engine_that_cannot_run_says_why(tmp_path, data, monkeypatch, engines
 
 
 def test_what_cannot_be_compared(tmp_path, data):  # noqa: F811
-    with pytest.raises(ValueError, match="the task is 'x'; need sst2, squad or mlm"):
+    with pytest.raises(ValueError, match="the task is 'x'; need sst2, squad, mlm"):
         compare_engines(tmp_path, "x", data)
     with pytest.raises(FileNotFoundError, match=r"has no model.onnx; need the folder of a compressed model"):
         compare_engines(tmp_path, "sst2", data)

@@ -147,6 +147,13 @@ def test_layers_that_run_in_floats_are_red():
     assert f"{red}36 of 36" not in shown(report(), "standard")
 
 
+def test_an_engine_that_saturates_is_named():
+    made = report()
+    made["engines"][1]["saturates"] = True
+    assert shown(made).count("ONNX Runtime SATURATES: without VNNI it clips sums of pairs to 16 bits") == 1
+    assert "SATURATES" not in shown(report())
+
+
 @pytest.mark.parametrize("different", [5, 6, 700])
 def test_of_many_different_rows_the_first_are_shown(different):
     made = report()

@@ -100,13 +100,14 @@ def test_the_page(bench, monkeypatch, tmp_path):  # noqa: F811
     qat = row("b2", shipped("qat"), 90.0, limit=50, saturation=without, notes=["a note"], heads=[3, 4], neurons=[8, 8])
     (tmp_path / "b2.json").write_text(json.dumps(qat))
     (tmp_path / "dense.json").write_text(json.dumps(dense()))
-    trained = {"model_command": "refimpl train base -o dense", "command": "refimpl compress other --recipe b3"}
+    ours = dense()["engines"][0]
+    trained = {"model_command": "refimpl train base -o dense", "command": "refimpl compress other --recipe b3",
+               "engines": [ours, *(ours | {"name": name, "saturates": True} for name in ("X", "Y"))]}  # fmt: skip
     (tmp_path / "b3.json").write_text(json.dumps(row("b3", shipped("jpqd-sst2"), 90.0, **trained)))
     points = [{"line": m, "number": 0, "kept": d, "metrics": {"accuracy": 80 + 9 * d}, "updates": 1, "seconds": 9.0}
               for m in ("inc", "movement") for d in (0.5, 0.05)]  # fmt: skip
     found = {"model": "dense", "data": "sst2", "machine": "that", "limit": None, "epochs": 1, "seed": 0, "threads": 1}
     (tmp_path / curve.CURVE).write_text(json.dumps(found | {"dense": {"accuracy": 91.0}, "points": points[1:]}))
-    (ours,) = dense()["engines"]
     other = ours | {"name": "other", "metrics": {"accuracy": 88.0}, "different": 1}
     emulated = {"metrics": {"accuracy": 87.0}, "different_from": {"refimpl": 6, "other": 5}}
     old = {"machine": "old", "task": "sst2", "engines": [ours, other], "emulated": emulated}
@@ -130,7 +131,10 @@ def test_the_page(bench, monkeypatch, tmp_path):  # noqa: F811
     assert "## SST-2: accuracy on 872 dev rows" in text
     assert "| inc | 80.45 at 5% | - |\n| movement | 84.50 at 50% | 80.45 at 5% |" in text
     assert "    refimpl compress dense --recipe b2\n\n* a note" in text
-    assert "    refimpl train base -o dense\n    refimpl compress other --recipe b3\n" in text
+    assert (
+        "    refimpl train base -o dense\n    refimpl compress other --recipe b3\n\n"
+        "* without VNNI on that, sums of pairs saturate in X and Y\n" in text
+    )
     figure = page.with_name(compression.FIGURE).read_text()
     assert "dense 91.00" in figure
     run_main(compression, monkeypatch, "render", "--results", tmp_path, "--page", page)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from refimpl import __version__
+from refimpl.kernels import cpu
 from refimpl.models import compress, engines, packed_file
 from refimpl.models.bert import Batch, linears
 from refimpl.models.compress import Dense, Packed, PackedLinear
@@ -26,6 +27,7 @@ from refimpl.models.engines.isolated import Conditions
 from refimpl.models.engines.serving import serving
 from refimpl.models.export import count_quantized
 from refimpl.models.recipes.artifacts import HUGGING_FACE, IR, ONNX, PACKED
+from refimpl.models.records.semantics import PAIR_SATURATING, semantics_of
 from refimpl.models.runner import Runner, runner
 from refimpl.models.training.evaluation import QUESTIONS, Answer, Questions, check_head
 
@@ -58,7 +60,7 @@ def compare_engines(
     Parameters
     ----------
     folder : as ``artifacts.write_artifacts`` leaves it
-    task, data, limit : as ``training.evaluation`` takes them; "sst2", "squad" or "mlm"
+    task, data, limit : as ``training.evaluation`` takes them
     conditions : of all engines the threads, of the others the ISA and the timeout, too; ours runs as it does
     tell : (rows done, of all, engine)
 
@@ -67,7 +69,8 @@ def compare_engines(
     list of dict
         "name", "file", "ran", "why": not, "" if it did; and of those that did "version"; "execution": what ran, in
         words; "metrics": {name: value}; "integer_layers", "products", "in_floats": counts; "layers": {kind: how many
-        run}, as far as the engine tells; "rows": of the dev set, how many, or hidden tokens; "different": how many are
+        run}, as far as the engine tells; "saturates": whether it clips sums of two products to 16 bits here,
+        by ``records.semantics``; "rows": of the dev set, how many, or hidden tokens; "different": how many are
         answered otherwise than by ours; "differences": these, [{"row": number from 0, "text", "wanted", "ours",
         "theirs", "our_margin", "their_margin": logits or None}]
 
@@ -77,7 +80,7 @@ def compare_engines(
         for a task, data or folder that cannot be meant, or a model that is not for the task
     """
     if task not in QUESTIONS:
-        raise ValueError(f"the task is {task!r}; need sst2, squad or mlm")
+        raise ValueError(f"the task is {task!r}; need {', '.join(QUESTIONS)}")
     loaded = _load(folder)
     ready = runner(loaded, conditions.threads)
     check_head(ready.config, task)
@@ -87,7 +90,8 @@ def compare_engines(
     subject = Subject(ready, questions, conditions, answers)
     packed = sum(isinstance(layer, PackedLinear) for layer in linears(loaded.model).values())
     attention = 2 * sum(layer.attention_scales is not None for layer in loaded.model.layers)
-    facts = {"version": __version__, "execution": ready.execution, "integer_layers": packed + attention, "layers": {}}
+    facts = {"version": __version__, "execution": ready.execution, "saturates": False}
+    facts |= {"integer_layers": packed + attention, "layers": {}}
     file = PACKED if isinstance(loaded, Packed) else HUGGING_FACE
     rows = [_row(OURS, file) | facts | _said(subject, answers)]
     for engine, file in FILES.items():
@@ -122,11 +126,12 @@ def _other(engine: str, path: Path, subject: Subject, tell: Tell) -> dict[str, A
         answers = subject.questions.ask(theirs, lambda done, of: tell(done, of, name))
         count = engines.count_integer_layers(engine, served.layers)
         facts = {"version": served.version, "integer_layers": count, "layers": served.layers}
-    return {"execution": _words(count, subject.conditions.threads)} | facts | _said(subject, answers)
-
-
-def _words(integers: int, threads: int) -> str:
-    return f"{'INT8' if integers else 'f32'}, {'one thread' if threads == 1 else f'{threads} threads'}"
+    isa, threads = subject.conditions.isa, subject.conditions.threads
+    found = semantics_of({"engine": engine, "isa": isa, "cpu": {"features": cpu.features()}})
+    saturates = count > 0 and found == PAIR_SATURATING
+    precision = "f32" if count == 0 else "INT8, saturating" if saturates else "INT8"
+    execution = f"{precision}, {'one thread' if threads == 1 else f'{threads} threads'}"
+    return {"execution": execution, "saturates": saturates} | facts | _said(subject, answers)
 
 
 def _said(subject: Subject, answers: Sequence[Answer]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from refimpl.models.training.evaluation import SMALLER_IS_BETTER
 FEW = 5
 """Rows that are shown of those that an engine answers otherwise."""
 MEGABYTE = 1e6
+SATURATES = "without VNNI it clips sums of pairs to 16 bits; refimpl saturation tells what helps"
 
 
 def show(report: dict[str, Any], screen: Console) -> None:
@@ -32,6 +33,8 @@ def show(report: dict[str, Any], screen: Console) -> None:
         if engine["in_floats"]:
             words = f"{engine['in_floats']} of the quantized linear layers run in floats"
             screen.print(f"[red]{escape(engine['name'])} NOT IN INTEGERS[/]: {words}")
+        if engine["saturates"]:
+            screen.print(f"[yellow]{escape(engine['name'])} SATURATES[/]: {SATURATES}")
         if engine["differences"]:
             screen.print(_differences(engine))
     encoder = report["sizes"]["encoder"]
