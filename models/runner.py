@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from refimpl.kernels.bsgemm_4x1_u8s8s32 import BSGEMM_4X1
 from refimpl.kernels.compilation import Say
@@ -56,11 +57,20 @@ def runner(loaded: Dense | Packed, threads: int = 1, say: Say | None = None) -> 
 
 
 def _without_engine(loaded: Dense | Packed, threads: int) -> Runner:
+    """NumPy's BLAS, too, has so many threads: left alone it takes all cores, and waits for those that others use."""
     if isinstance(loaded, Dense):
-        return on_ops(loaded, REFERENCE, "f32, NumPy")
-    target = BSGEMM_4X1.fastest()
-    execution = f"INT8, {target} {BSGEMM_4X1.name} and NumPy, {_words(threads)}"
-    return on_ops(loaded, compiled_ops(target, threads), execution)
+        plain = on_ops(loaded, REFERENCE, "f32, NumPy")
+    else:
+        target = BSGEMM_4X1.fastest()
+        execution = f"INT8, {target} {BSGEMM_4X1.name} and NumPy, {_words(threads)}"
+        plain = on_ops(loaded, compiled_ops(target, threads), execution)
+    libraries = ThreadpoolController()
+
+    def run(*batch: np.ndarray) -> np.ndarray:
+        with libraries.limit(limits=threads):
+            return plain.run(*batch)
+
+    return plain._replace(run=run)
 
 
 def _words(threads: int) -> str:

@@ -17,6 +17,7 @@ import pytest
 import tiny
 from rich.console import Console
 from test_5_kernels import need_threads
+from threadpoolctl import threadpool_info
 from vnni import NEEDS_VNNI
 
 from refimpl.integer.gemm import gemm_u8s8s32, gemm_u8s8s32_pair_saturating
@@ -251,6 +252,26 @@ def test_a_model_that_the_engine_cannot_run(refimpl, tmp_path):
     odd = replace(dense, model=replace(dense.model, config=replace(dense.model.config, heads=16)))
     with pytest.warns(UserWarning, match="cannot run this model: a head has 2 numbers; .* NumPy does"):
         assert runner.runner(odd).execution == "f32, NumPy"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_without_the_engine_blas_has_so_many_threads(monkeypatch, threads):
+    need_threads(threads)
+
+    def blas():
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    def linear(*given):
+        seen.append(blas())
+        return REFERENCE.linear(*given)
+
+    seen, before = [], blas()
+    monkeypatch.setattr(runner, "REFERENCE", REFERENCE._replace(linear=linear))
+    monkeypatch.setattr(runner, "compiles", lambda: False)
+    ready, ids = runner.runner(tiny.dense("bert_classification"), threads), np.ones((1, 3), np.int64)
+    ready.run(ids, ids, 0 * ids)
+    assert seen == [{threads}] * len(seen) != []
+    assert blas() == before
 
 
 @pytest.mark.parametrize("stage", ["Dense", "Packed"])

@@ -27,8 +27,6 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Give texts to a model: label and score, answer, missing word, or embedding and nearest sentence."""
-    from threadpoolctl import threadpool_limits
-
     from refimpl.models.loading import load
     from refimpl.models.runner import runner
 
@@ -37,7 +35,7 @@ def run(
         raise ValueError("no text was given; need --text at least once, or --file")
     loaded = load(model)
     _check_context(loaded.model.config.head, context)
-    with late_bar("texts") as say, threadpool_limits(threads):
+    with late_bar("texts") as say:
         ready = runner(loaded, threads, lambda done, of: say(done, of, "compiling kernels"))
         results = _results(ready, texts, context, say)
     execution = ready.execution
