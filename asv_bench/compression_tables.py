@@ -19,6 +19,10 @@ points, our engine's INT8 against the dense row that the recipe began with; a ba
 it measured. The encoder's bytes are those of its linear layers, f32 before and as stored after; sparsity is the share
 of its weights that are zero or gone. Minutes are of the whole run on one core, beside another training on the other;
 none where it was interrupted."""
+SHORTENED = """\
+For time, a row that names a limit was trained on so many rows and asked so many, and has no bar; recipes in
+`asv_bench/recipes/` have fewer epochs than those that ship. A dense model of such a row is not the best that its base
+gives, and in so few updates movement pruning removes few whole heads."""
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -186,6 +190,7 @@ def page(rows: Sequence[Row], curve: str | None, old: dict[str, Any] | None = No
             counts = sorted({engine["rows"] for row in here.rows for engine in row["engines"] if engine["ran"]})
             seen = " or ".join(f"{count:,}" for count in counts)
             parts += [f"## {name}: {metric} on {seen} dev rows", quality(here), *missed(here), sizes(here)]
+            parts += [SHORTENED] if any(row["limit"] is not None for row in here.rows) else []
             without = saturation(here)
             more = [SATURATION, without] if without else []
             more += [old_cpu(old, metric)] if old is not None and old["task"] == task else []

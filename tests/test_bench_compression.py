@@ -130,6 +130,7 @@ def test_the_page(bench, monkeypatch, tmp_path):  # noqa: F811
     assert "| other 0.1.0 | 88.00 | 1 |\n| emulated | 87.00 | 6; 5 unlike other |" in text
     assert "## SST-2: accuracy on 872 dev rows" in text
     assert "| inc | 80.45 at 5% | - |\n| movement | 84.50 at 50% | 80.45 at 5% |" in text
+    assert text.count("For time, a row that names a limit") == 1
     assert "    refimpl compress dense --recipe b2\n\n* a note" in text
     assert (
         "    refimpl train base -o dense\n    refimpl compress other --recipe b3\n\n"
