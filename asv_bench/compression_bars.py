@@ -87,8 +87,9 @@ MOST_4X1 = {0.8: (1.5, 1.0), 0.9: (3.0, 2.0)}
 TRIED = {
     DENSE: """\
 Tried for a better dense row: learning rates up to 2e-4, batches of 32 and 64, more seeds, a second model that meets the
-first one's hidden states, means of the weights of several, one more epoch on long phrases. The base was trained to tell
-which sentences mean the same, not what they say of a film. Not tried: R-Drop, adversarial training.""",
+first one's hidden states, means of the weights of several, one more epoch on long phrases, ten epochs of masked words
+of the training sentences before. The base was trained to tell which sentences mean the same, not what they say of a
+film. Not tried: R-Drop, adversarial training.""",
     "4x1": """\
 Tried for the aims of pruning: each layer pruned alike and all ranked together, several weights of hidden states, with
 and without dropout. Next would be more epochs.""",
