@@ -52,7 +52,7 @@ def runner(loaded: Dense | Packed, threads: int = 1, say: Say | None = None) -> 
         return _without_engine(loaded, threads)
     session = Session(weights, threads=threads, say=say)
     precision = "f32" if isinstance(loaded, Dense) else "INT8"
-    execution = f"{precision}, {session.execution} kernels, {_words(threads)}"
+    execution = f"{precision}, {session.execution} kernels, {threads_in_words(threads)}"
     return Runner(loaded.model.config, loaded.tokenizer, session, execution)
 
 
@@ -62,7 +62,7 @@ def _without_engine(loaded: Dense | Packed, threads: int) -> Runner:
         plain = on_ops(loaded, REFERENCE, "f32, NumPy")
     else:
         target = BSGEMM_4X1.fastest()
-        execution = f"INT8, {target} {BSGEMM_4X1.name} and NumPy, {_words(threads)}"
+        execution = f"INT8, {target} {BSGEMM_4X1.name} and NumPy, {threads_in_words(threads)}"
         plain = on_ops(loaded, compiled_ops(target, threads), execution)
     libraries = ThreadpoolController()
 
@@ -73,7 +73,8 @@ def _without_engine(loaded: Dense | Packed, threads: int) -> Runner:
     return plain._replace(run=run)
 
 
-def _words(threads: int) -> str:
+def threads_in_words(threads: int) -> str:
+    """ "one thread", "2 threads"."""
     return "one thread" if threads == 1 else f"{threads} threads"
 
 

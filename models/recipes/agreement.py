@@ -28,7 +28,7 @@ from refimpl.models.engines.serving import serving
 from refimpl.models.export import count_quantized
 from refimpl.models.recipes.artifacts import HUGGING_FACE, IR, ONNX, PACKED
 from refimpl.models.records.semantics import PAIR_SATURATING, semantics_of
-from refimpl.models.runner import Runner, runner
+from refimpl.models.runner import Runner, runner, threads_in_words
 from refimpl.models.training.evaluation import QUESTIONS, Answer, Questions, check_head
 
 OURS = "refimpl"
@@ -130,7 +130,7 @@ def _other(engine: str, path: Path, subject: Subject, tell: Tell) -> dict[str, A
     found = semantics_of({"engine": engine, "isa": isa, "cpu": {"features": cpu.features()}})
     saturates = count > 0 and found == PAIR_SATURATING
     precision = "f32" if count == 0 else "INT8, saturating" if saturates else "INT8"
-    execution = f"{precision}, {'one thread' if threads == 1 else f'{threads} threads'}"
+    execution = f"{precision}, {threads_in_words(threads)}"
     return {"execution": execution, "saturates": saturates} | facts | _said(subject, answers)
 
 
