@@ -231,9 +231,9 @@ def test_the_number_of_threads_is_put_back(kernel):
 # --- the machine code ------------------------------------------------------------------------------------------------
 
 
-def inner_loop(kernel, operands):
-    """Of a fresh native version, once its product is right: one that comes from the cache on disk has no listing."""
-    fresh = numba.njit(nogil=True)(kernel.source._copy("listed", NATIVE))
+def inner_loop(kernel, operands, target=NATIVE):
+    """Of a fresh version, once its product is right: one that comes from the cache on disk has no listing."""
+    fresh = numba.njit(nogil=True)(kernel.source._copy("listed", target))
     a, w = operands
     equal(kernel.call(fresh, a, kernel.pack(w)), kernel.oracle(a, w))
     return assembly.Listing(assembly.inner_loop("\n".join(fresh.inspect_asm().values())), True)
@@ -265,6 +265,18 @@ INNER_LOOPS = {
 @by_name
 def test_the_inner_loop_is_what_the_docstring_counts(kernel):
     counts_as_documented(inner_loop(kernel, operands(7, 5, 9, 1)), INNER_LOOPS[kernel.name])
+
+
+@NEEDS_JIT
+@pytest.mark.skipif("avx2" not in cpu.features(), reason="this CPU lacks AVX2")
+def test_portable_products_are_of_pairs():
+    """LLVM finds vpmaddwd in the portable form, or vpdpwssd, which adds too, and multiplies nothing in another way: two
+    for each of 24 vpdpbusd, or four of half the width."""
+    counts = inner_loop(GEMM, operands(7, 5, 9, 1), PORTABLE).counts
+    pairs = sum(counts.get(name, 0) for name in ("vpmaddwd", "vpdpwssd"))
+    assert pairs >= 48
+    assert pairs % 48 == 0
+    assert not {"vpmullw", "vpmulld"} & set(counts)
 
 
 @pytest.mark.parametrize("target", TARGETS)
